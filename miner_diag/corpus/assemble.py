@@ -1,0 +1,149 @@
+"""Documents -> corpus: unique queries, hidden words, splits, and the pictures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from miner_diag.corpus.core import Corpus, CorpusError, Form, Page, Query, Skipped
+from miner_diag.corpus.document import Document
+from miner_diag.corpus.harvest import clean_text
+from miner_diag.corpus.hiding import hidden_characters, letters, longest_part, stands_in
+from miner_diag.corpus.pdf import character_boxes, open_page, open_pdf, read_characters, render_page
+from miner_diag.corpus.splits import crossing_pages, split_of
+
+BOX_MARGIN = 0.003
+"""White margin around a hidden character, as a share of the picture's longer side: ink can stand out of its box."""
+
+
+def assemble(
+    name: str, documents: Sequence[Document], *, form: Form, fold: int, skipped: Sequence[Skipped] = ()
+) -> Corpus:
+    """Build a corpus out of documents that were read.
+
+    A query's text that leads to two pages is dropped. A page whose pixels stand in two splits is left out of both. In
+    the hidden form a query's words are taken out of every page of its document, not only its own: a running header or a
+    table of contents would otherwise show the words on the wrong pages alone.
+
+    Raises
+    ------
+    CorpusError
+        If no document gives a query.
+    """
+    left_out = list(skipped)
+    usable = []
+    for document in documents:
+        left_out += [Skipped(f"{document.doc_id}, page {number}", reason) for number, reason in document.skipped]
+        if any(page.candidates for page in document.pages):
+            usable.append(document)
+        else:
+            reason = "has neither outline titles nor figure or table captions, so it gives no query"
+            left_out.append(Skipped(document.doc_id, reason))
+    splits = {document.doc_id: split_of(document.doc_id, fold) for document in usable}
+    crossing = crossing_pages(((d.doc_id, page.page_hash) for d in usable for page in d.pages), splits)
+    left_out += [
+        Skipped(_page_id(d.doc_id, page.number), "the same picture stands in a document of another split")
+        for d in usable for page in d.pages if page.page_hash in crossing
+    ]  # fmt: skip
+
+    queries, qrels = _unique_queries(usable, crossing)
+    if not queries:
+        raise CorpusError(_nothing_usable(name, left_out))
+    hidden = _hidden_texts(usable, queries, qrels) if form == "hidden" else {}
+    pages = []
+    for document in usable:
+        for page in document.pages:
+            if page.page_hash in crossing:
+                continue
+            text = _without(page.characters, hidden.get(document.doc_id, ()))
+            page_id = _page_id(document.doc_id, page.number)
+            pages.append(Page(page_id, document.doc_id, page.number, text, page.page_hash))
+    renderer = PdfRenderer({d.doc_id: d.path for d in usable}, hidden)
+    return Corpus(name, form, fold, tuple(pages), tuple(queries), qrels, splits, renderer, tuple(left_out))
+
+
+class PdfRenderer:
+    """Draws pages of PDFs, the hidden words as white boxes."""
+
+    def __init__(self, paths: dict[str, Path], hidden: dict[str, tuple[str, ...]]) -> None:
+        self.paths = paths
+        self.hidden = hidden
+
+    def __call__(self, page_id: str, longest_side: int) -> Image.Image:
+        """Return page `page_id` in RGB, `longest_side` pixels on its longer side."""
+        doc_id, _, number = page_id.rpartition("/")
+        if doc_id not in self.paths or not number.isdecimal():
+            raise CorpusError(f"there is no page {page_id!r}")
+        with open_pdf(self.paths[doc_id]) as document, open_page(document, int(number)) as page:
+            picture = render_page(page, longest_side)
+            if queries := self.hidden.get(doc_id):
+                indices = np.flatnonzero(hidden_characters(read_characters(page), queries))
+                boxes = character_boxes(page, indices, *picture.size)
+                _paint(picture, boxes)
+        return picture
+
+
+def _paint(picture: Image.Image, boxes: np.ndarray) -> None:
+    margin = max(1, round(BOX_MARGIN * max(picture.size)))
+    draw = ImageDraw.Draw(picture)
+    for left, top, right, bottom in boxes:
+        draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill="white")
+
+
+def _page_id(doc_id: str, number: int) -> str:
+    return f"{doc_id}/{number}"
+
+
+def _unique_queries(documents: Sequence[Document], crossing: set[str]) -> tuple[list[Query], dict[str, dict[str, int]]]:
+    """Keep the candidates whose text leads to one page only; pages that look the same count as one page each."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for document in documents:
+        for page in document.pages:
+            for _, text in page.candidates:
+                found[letters(text)[0]].add(_page_id(document.doc_id, page.number))
+    queries: list[Query] = []
+    qrels: dict[str, dict[str, int]] = {}
+    taken: set[str] = set()
+    for document in documents:
+        for page in document.pages:
+            page_id, n_here = _page_id(document.doc_id, page.number), 0
+            for kind, text in page.candidates:
+                key = letters(text)[0]
+                if page.page_hash in crossing or len(found[key]) > 1 or key in taken:
+                    continue
+                taken.add(key)
+                n_here += 1
+                query = Query(f"{page_id}/{kind}-{n_here}", text, kind, document.doc_id)
+                queries.append(query)
+                qrels[query.query_id] = {page_id: 1}
+    return queries, qrels
+
+
+def _hidden_texts(
+    documents: Sequence[Document], queries: Sequence[Query], qrels: dict[str, dict[str, int]]
+) -> dict[str, tuple[str, ...]]:
+    """doc_id -> what must not be left on its pages: each query, or the longest part of it that its page shows."""
+    characters = {_page_id(d.doc_id, page.number): page.characters for d in documents for page in d.pages}
+    hidden: dict[str, list[str]] = defaultdict(list)
+    for query in queries:
+        hidden[query.doc_id].append(query.text)
+        for page_id in qrels[query.query_id]:
+            if not stands_in(query.text, characters[page_id]):
+                if (part := longest_part(characters[page_id], query.text)) is not None:
+                    hidden[query.doc_id].append(part)
+    return {doc_id: tuple(texts) for doc_id, texts in hidden.items()}
+
+
+def _without(characters: str, queries: Sequence[str]) -> str:
+    hidden = hidden_characters(characters, queries) if queries else np.zeros(len(characters), dtype=bool)
+    return clean_text("".join(" " if gone else c for c, gone in zip(characters, hidden, strict=True)))
+
+
+def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> str:
+    reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out[:10])
+    more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+    return f"nothing in {name} gives a query: {reasons or 'it holds no document'}{more}. Use PDFs with bookmarks or captions"

@@ -1,0 +1,44 @@
+"""One entry for every source: a name, a folder of PDFs, a table, or a manifest file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from miner_diag.corpus.core import Corpus, CorpusError, Form
+from miner_diag.corpus.folder import load_folder
+from miner_diag.corpus.manifest import load_manifest, manifest_folder, manifest_names, read_manifest
+from miner_diag.corpus.table import is_table, load_table
+
+
+def load_corpus(data: Path | str = "sample", *, queries: Form = "hidden", fold: int = 0) -> Corpus:
+    """Load queries, pages and qrels.
+
+    Parameters
+    ----------
+    data : str or path
+        The name of a shipped manifest ("sample", "debian-docs-small", "debian-docs-large"), a folder of PDFs, a folder
+        with a table in BEIR form, or a manifest file of your own (.yaml).
+    queries : {"hidden", "verbatim"}
+        Whether a query's own words are taken out of its page.
+    fold : int
+        Salts the splits by document; 0 is the default.
+
+    Raises
+    ------
+    CorpusError
+        If there is no such data, or nothing of it can be used.
+    """
+    if queries not in get_args(Form):
+        raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
+    if str(data) in manifest_names():
+        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=queries, fold=fold)
+    path = Path(data)
+    if path.is_dir():
+        return (load_table if is_table(path) else load_folder)(path, form=queries, fold=fold)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return load_manifest(read_manifest(path), form=queries, fold=fold)
+    raise CorpusError(
+        f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
+        "a table (queries.jsonl, corpus.jsonl, qrels.tsv) or a manifest file (.yaml)"
+    )

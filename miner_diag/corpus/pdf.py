@@ -1,0 +1,185 @@
+"""PDF files, which are untrusted: open them, read their characters and outlines, draw their pages."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+from PIL import Image
+
+from miner_diag.corpus.core import CorpusError
+
+MAX_PAGE_POINTS = 14_400.0
+"""Longest side of a page box that is read, in points: the limit the PDF specification gives (200 inches)."""
+MAX_IMAGE_PIXELS = 100_000_000
+"""Largest picture that is decoded, inside a PDF or on its own: width times height."""
+MAX_RENDER_SIDE = 4_096
+"""Longest side of a rendered page, in pixels."""
+MAX_CHARACTERS = 200_000
+"""Characters read from one page; a printed page holds some 3,000."""
+MAX_OUTLINE_DEPTH = 8
+"""Levels of an outline that are read."""
+HYPHEN = "\x02"
+"""What pdfium puts where a word was broken at a line's end."""
+
+
+@contextmanager
+def open_pdf(path: Path | str) -> Iterator[pdfium.PdfDocument]:
+    """Open a PDF for reading and close it again.
+
+    Raises
+    ------
+    CorpusError
+        If the file is missing, empty, broken, protected by a password, or has no page.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusError(f"{path} is not a file")
+    if path.stat().st_size == 0:
+        raise CorpusError(f"{path.name} is empty (0 bytes)")
+    try:
+        document = pdfium.PdfDocument(path)
+    except pdfium.PdfiumError as error:
+        if getattr(error, "err_code", None) == pdfium_c.FPDF_ERR_PASSWORD or "password" in str(error).lower():
+            raise CorpusError(f"{path.name} is encrypted and asks for a password; save it without one") from None
+        raise CorpusError(f"{path.name} is not a readable PDF ({error})") from None
+    with closing(document):
+        if len(document) == 0:
+            raise CorpusError(f"{path.name} has no page")
+        yield document
+
+
+@contextmanager
+def open_page(document: pdfium.PdfDocument, number: int) -> Iterator[pdfium.PdfPage]:
+    """Open page `number` (1 is the first), checked against oversized boxes and pictures, and close it again.
+
+    Raises
+    ------
+    CorpusError
+        If the page is broken, its box is not between 1 and `MAX_PAGE_POINTS` points a side, or it holds a picture of
+        more than `MAX_IMAGE_PIXELS` pixels.
+    """
+    try:
+        page = document[number - 1]
+    except pdfium.PdfiumError as error:
+        raise CorpusError(f"page {number} is not readable ({error})") from None
+    with closing(page):
+        _check_box(page, number)
+        _check_pictures(page, number)
+        yield page
+
+
+def read_characters(page: pdfium.PdfPage) -> str:
+    """Return the page's text layer, one character per pdfium character index ("" if there is none).
+
+    Position ``i`` of the string is character ``i`` of :func:`character_boxes`; line ends arrive as ``\\r\\n`` and a
+    hyphen at a line's end as ``\\x02``. Characters outside Unicode become spaces, so that positions hold.
+    """
+    with closing(page.get_textpage()) as text_page:
+        n_characters = min(text_page.count_chars(), MAX_CHARACTERS)
+        get = pdfium_c.FPDFText_GetUnicode
+        codes = [get(text_page, index) for index in range(n_characters)]
+    return "".join(chr(code) if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else " " for code in codes)
+
+
+def character_boxes(page: pdfium.PdfPage, indices: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return where characters stand in a rendering of the page of `width` x `height` pixels.
+
+    Parameters
+    ----------
+    page : PdfPage
+        An open page.
+    indices : ndarray [C]
+        Positions in :func:`read_characters`.
+    width, height : int
+        Size of the rendering, pixels.
+
+    Returns
+    -------
+    ndarray [C', 4]
+        Left, top, right, bottom in pixels, covering both the glyph's ink and its line height; characters that pdfium
+        made up (spaces, line ends) have no box and are left out.
+    """
+    boxes = []
+    with closing(page.get_textpage()) as text_page:
+        for index in indices:
+            corners = []
+            for loose in (False, True):
+                try:
+                    left, bottom, right, top = text_page.get_charbox(int(index), loose=loose)
+                except pdfium.PdfiumError:  # a generated character: it has no place on the page
+                    continue
+                corners += [(left, bottom), (left, top), (right, bottom), (right, top)]
+            if corners:
+                device = [_to_device(page, width, height, x, y) for x, y in corners]
+                x, y = zip(*device, strict=True)
+                boxes.append((min(x), min(y), max(x), max(y)))
+    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
+
+
+def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:
+    """Return (page number, title) of every bookmark that leads to a page of the document.
+
+    A bookmark without a destination, or with one outside the document, is no query: it has no page.
+
+    Raises
+    ------
+    CorpusError
+        If the outline is broken.
+    """
+    found = []
+    try:
+        for bookmark in document.get_toc(max_depth=MAX_OUTLINE_DEPTH):
+            destination = bookmark.get_dest()
+            index = destination.get_index() if destination else None
+            if index is not None and 0 <= index < len(document):
+                found.append((index + 1, bookmark.get_title()))
+    except pdfium.PdfiumError as error:
+        raise CorpusError(f"the outline is not readable ({error})") from None
+    return found
+
+
+def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
+    """Draw an open page in RGB on white, `longest_side` pixels on its longer side.
+
+    Raises
+    ------
+    CorpusError
+        If `longest_side` is not between 16 and `MAX_RENDER_SIDE`.
+    """
+    if not 16 <= longest_side <= MAX_RENDER_SIDE:
+        raise CorpusError(f"longest_side must be between 16 and {MAX_RENDER_SIDE} pixels; got {longest_side}")
+    bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=False)
+    with closing(bitmap):
+        return bitmap.to_pil().convert("RGB")
+
+
+def _check_box(page: pdfium.PdfPage, number: int) -> None:
+    width, height = page.get_size()
+    if not (1.0 <= width <= MAX_PAGE_POINTS and 1.0 <= height <= MAX_PAGE_POINTS):
+        raise CorpusError(
+            f"page {number} has a box of {width:.0f} x {height:.0f} points; expected 1 to {MAX_PAGE_POINTS:.0f} a side"
+        )
+
+
+def _check_pictures(page: pdfium.PdfPage, number: int) -> None:
+    width, height = ctypes.c_uint(), ctypes.c_uint()
+    for item in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=15):
+        if pdfium_c.FPDFImageObj_GetImagePixelSize(item, ctypes.byref(width), ctypes.byref(height)):
+            if width.value * height.value > MAX_IMAGE_PIXELS:
+                raise CorpusError(
+                    f"page {number} holds a picture of {width.value} x {height.value} pixels; "
+                    f"expected at most {MAX_IMAGE_PIXELS:,} in all"
+                )
+
+
+def _to_device(page: pdfium.PdfPage, width: int, height: int, x: float, y: float) -> tuple[int, int]:
+    """Page coordinates to pixels; pdfium takes care of rotation and crop box."""
+    device_x, device_y = ctypes.c_int(), ctypes.c_int()
+    pdfium_c.FPDF_PageToDevice(page, 0, 0, width, height, 0, x, y, ctypes.byref(device_x), ctypes.byref(device_y))
+    return device_x.value, device_y.value
