@@ -146,4 +146,5 @@ def _without(characters: str, queries: Sequence[str]) -> str:
 def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> str:
     reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out[:10])
     more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""
-    return f"nothing in {name} gives a query: {reasons or 'it holds no document'}{more}. Use PDFs with bookmarks or captions"
+    found = reasons or "it holds no document"
+    return f"nothing in {name} gives a query: {found}{more}. Use PDFs with bookmarks or captions"

@@ -21,21 +21,22 @@ CAPTION_LINES = 6
 
 _CAPTION = re.compile(r"^\s*(Figure|Fig\.|Table)\s+[A-Z]?[\d.\-]*\d\s*[:.\-\u2013]\s*(\S.*)$", re.IGNORECASE)
 _NUMBERING = re.compile(
-    r"^\s*(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?|[A-Z]\.|(?:Chapter|Section|Appendix|Part) (?:\d+|[A-Z]|[IVX]+)(?:\.\d+)*[.:]?)"
-    r"\s+(?=\S)"
+    r"^\s*(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?|[A-Z]\.|"
+    r"(?:Chapter|Section|Appendix|Part) (?:\d+|[A-Z]|[IVX]+)(?:\.\d+)*[.:]?)\s+(?=\S)"
 )
 _SENTENCE = re.compile(r"(?:They|It|This|These|Those|We|Here|However|See|Note that|There|Then|As|In this|Also)\b")
 _CODE = re.compile(r"[{}<>\\|=$]|\(\)|::|->|\d{4,}|[._]{3,}|(?:\. ){3,}")
+_STOP = re.compile(r"(?<=[a-z)\]0-9])(?<!et al)(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!\bFig)(?<!\bcf)\.\s")
 _WORD = re.compile(r"[^\W\d_]{3}")
 _DROPPED = dict.fromkeys(map(ord, "\x00\x02\ufffe\u00ad\ufffd"))
 
 
 def clean_text(characters: str) -> str:
-    """Return a page's characters as running text: broken words joined, white space folded.
+    r"""Return a page's characters as running text: broken words joined, white space folded.
 
     Examples
     --------
-    >>> clean_text("exam\\x02\\r\\nple  page\\r\\n")
+    >>> clean_text("exam\x02\r\nple  page\r\n")
     'example page'
     """
     joined = re.sub(r"[\x02\u00ad\ufffe]\s*", "", characters)
@@ -82,7 +83,7 @@ def caption_queries(characters: str) -> Iterator[tuple[str, str]]:
             if ended or len(last.rstrip()) < wide or not more.strip() or _CAPTION.match(more) or _NUMBERING.match(more):
                 break
             text, last = text + "\n" + more, more
-        text = re.split(r"(?<=[a-z)\]0-9])\.\s", clean_text(text) + " ", maxsplit=1)[0].strip(" .:")
+        text = _STOP.split(clean_text(text) + " ", maxsplit=1)[0].strip(" .:")
         fits = CAPTION_WORDS[0] <= len(text.split()) <= CAPTION_WORDS[1]
         if fits and not _CODE.search(text) and not _SENTENCE.match(text) and len(_WORD.findall(text)) >= 3:
             yield ("table" if match.group(1).lower() == "table" else "figure"), text

@@ -18,7 +18,7 @@ MIN_PART_SHARE = 0.5
 
 
 def letters(text: str) -> tuple[str, np.ndarray]:
-    """Return the letters and digits of `text`, folded, and where each of them stands.
+    r"""Return the letters and digits of `text`, folded, and where each of them stands.
 
     Folded means: compatibility decomposition (ligatures and accents taken apart), case folding, and everything that is
     no letter or digit left out.
@@ -32,7 +32,7 @@ def letters(text: str) -> tuple[str, np.ndarray]:
 
     Examples
     --------
-    >>> letters("Ef\\ufb01-\\n cient")[0]
+    >>> letters("Ef\ufb01-\n cient")[0]
     'efficient'
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64)

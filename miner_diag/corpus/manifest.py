@@ -138,9 +138,9 @@ def load_manifest(manifest: Manifest, *, form: Form = "hidden", fold: int = 0) -
     counts, content = describe(documents)
     if manifest.counts != counts or manifest.content_sha256 != content:
         raise CorpusError(
-            f"data set {manifest.name} reads differently from its manifest: counts {counts}, expected {manifest.counts}; "
-            f"content {content[:12]}, expected {manifest.content_sha256[:12]}. The manifest was made with "
-            f"{manifest.made_with}, this is {reader_versions()}: install that pypdfium2 (see constraints.txt)"
+            f"data set {manifest.name} reads differently from its manifest: counts {counts}, expected "
+            f"{manifest.counts}; content {content[:12]}, expected {manifest.content_sha256[:12]}. The manifest was "
+            f"made with {manifest.made_with}, this is {reader_versions()}: install that pypdfium2 (see constraints.txt)"
         )
     return assemble(manifest.name, documents, form=form, fold=fold)
 

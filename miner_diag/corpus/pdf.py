@@ -75,10 +75,10 @@ def open_page(document: pdfium.PdfDocument, number: int) -> Iterator[pdfium.PdfP
 
 
 def read_characters(page: pdfium.PdfPage) -> str:
-    """Return the page's text layer, one character per pdfium character index ("" if there is none).
+    r"""Return the page's text layer, one character per pdfium character index ("" if there is none).
 
-    Position ``i`` of the string is character ``i`` of :func:`character_boxes`; line ends arrive as ``\\r\\n`` and a
-    hyphen at a line's end as ``\\x02``. Characters outside Unicode become spaces, so that positions hold.
+    Position ``i`` of the string is character ``i`` of :func:`character_boxes`; line ends arrive as ``\r\n`` and a
+    hyphen at a line's end as ``\x02``. Characters outside Unicode become spaces, so that positions hold.
     """
     with closing(page.get_textpage()) as text_page:
         n_characters = min(text_page.count_chars(), MAX_CHARACTERS)

@@ -1,0 +1,31 @@
+"""``miner-diag <stage> …``: the same as ``python -m miner_diag.<stage> …``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+STAGES = {
+    "corpus": "fetch and check a data set, and show what is in it",
+    "embeddings": "run a retriever once and keep the pooled vector of every layer",
+    "retrieval": "score a run against qrels with nDCG@k",
+    "cka": "diagnose a retriever's layers: CKA, alignment ratio, nDCG@5",
+}
+"""Each stage with a command, in the order the data flows."""
+
+
+def main() -> None:
+    """Hand the rest of the command line to the stage that the first word names."""
+    stage = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if stage in STAGES:
+        importlib.import_module(f"miner_diag.{stage}.__main__").main(sys.argv[2:])
+        return
+    known = "\n".join(f"  {name:<11} {does}" for name, does in STAGES.items())
+    usage = f"usage: miner-diag STAGE [--help | options]\n\nstages:\n{known}"
+    if stage not in ("-h", "--help"):
+        sys.exit(f"error: unknown stage {stage!r}\n{usage}")
+    print(usage)
+
+
+if __name__ == "__main__":
+    main()
