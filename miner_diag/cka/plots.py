@@ -1,0 +1,123 @@
+"""Pictures of the diagnosis: curves against the layer, and the heat map of CKA between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = {"page": "#0072B2", "query": "#D55E00", "pair": "#009E73", "ndcg": "#000000"}
+"""Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey print."""
+MARKERS = {"base": "o", "normalized_projection": "s"}
+"""Filled circle: base probe; open square: normalized projection."""
+
+CURVES = {
+    "CKA (debiased)": {
+        "cka_page_final": ("page to final", "page", "-"),
+        "cka_query_final": ("query to final", "query", "-"),
+        "cka_query_page": ("query to its page", "pair", "-"),
+        "cka_query_page_null": ("same, pairing broken", "pair", ":"),
+    },
+    "alignment ratio\n(mean cosine / CKA)": {
+        "alignment_ratio_page_final": ("page to final", "page", "-"),
+        "alignment_ratio_query_final": ("query to final", "query", "-"),
+        "alignment_ratio_query_page": ("query to its page", "pair", "-"),
+    },
+    "nDCG@5 of the raw layer": {"ndcg_at_5": ("pooled layer, cosine", "ndcg", "-")},
+}
+"""Panel -> measure -> (label, colour, line style)."""
+
+
+def layer_curves(
+    frame: pd.DataFrame, kinds: Sequence[str], *, threshold: float, chance: float, title: str = ""
+) -> Figure:
+    """Draw CKA, alignment ratio and nDCG@5 against the layer, intervals shaded.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Long: a row per measure and layer with the columns measure, layer, value, low, high; measures as in `CURVES`.
+        Measures that are absent are not drawn.
+    kinds : sequence [L] of str
+        The probe each layer needs: "base" or "normalized_projection".
+    threshold : float
+        Alignment ratio from which on a base probe is enough; drawn as a line.
+    chance : float
+        nDCG@5 of a random order; drawn as a line.
+    title : str
+        Backbone, data set and split.
+    """
+    figure, axes = plt.subplots(len(CURVES), 1, figsize=(6.3, 7.4), sharex=True, layout="constrained")
+    for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
+        for measure, (name, colour, style) in curves.items():
+            _curve(ax, frame[frame["measure"] == measure], kinds, name, COLOURS[colour], style)
+        ax.set_ylabel(label)
+        ax.grid(axis="y", color="0.9", linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].axhline(0.0, color="0.6", linewidth=0.8)
+    axes[1].axhline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
+    axes[2].axhline(chance, color="0.35", linewidth=1.0, linestyle="--", label=f"random order ({chance:.3f})")
+    axes[2].set_ylim(bottom=0.0)
+    for ax in axes:
+        ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[2].set_xlabel("layer (0 is the embedding output, the last is what the retriever uses)")
+    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+    circle = plt.Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=5)
+    square = plt.Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=5, markerfacecolor="white")
+    figure.legend(
+        [circle, square], ["base probe is enough", "normalized projection needed"], loc="outside lower center", ncols=2,
+        fontsize=8, frameon=False,
+    )  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, title: str = "") -> Axes:
+    """Draw CKA between all pairs of layers, each cell with its number where there is room.
+
+    Parameters
+    ----------
+    matrix : DataFrame [L, L]
+        Layers as index and columns.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+    title : str
+        Backbone, data set and split.
+    """
+    if ax is None:
+        side = 2.4 + 0.42 * min(len(matrix), 20)
+        _, ax = plt.subplots(figsize=(side + 0.9, side), layout="constrained")
+    sns.heatmap(
+        matrix, vmin=min(0.0, float(np.min(matrix.to_numpy()))), vmax=1.0, cmap="cividis", square=True, ax=ax,
+        annot=len(matrix) <= 14, fmt=".2f", annot_kws={"fontsize": 8},
+        cbar_kws={"label": "CKA (debiased, linear)", "shrink": 0.8},
+    )  # fmt: skip
+    ax.set(xlabel="layer", ylabel="layer")
+    ax.tick_params(axis="y", rotation=0)
+    if title:
+        ax.set_title(title, fontsize=10)
+    return ax
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour: str, style: str) -> None:
+    if rows.empty:
+        return
+    rows = rows.sort_values("layer")
+    layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(float)
+    ax.plot(layers, values, color=colour, linestyle=style, linewidth=1.6, label=name)
+    low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
+    if np.isfinite(low).all():
+        ax.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+    if style == ":":
+        return
+    for kind, marker in MARKERS.items():
+        here = np.array([kinds[layer] == kind for layer in layers])
+        face = colour if kind == "base" else "white"
+        ax.plot(layers[here], values[here], marker, color=colour, markerfacecolor=face, markersize=5)

@@ -1,0 +1,29 @@
+import os
+
+# Threads are set once, before any library starts its pool: tests stay comparable between machines.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, monkeypatch, tmp_path_factory):
+    """No test reads or fills the user's cache; what one session reads of a PDF its other tests may reuse."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("MINER_DIAG_CACHE", str(folder))
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")

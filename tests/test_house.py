@@ -1,0 +1,124 @@
+"""What the repository says of itself is true: imports point one way, the README's tree is the tree."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "miner_diag"
+
+FLOORS = [
+    {"version", "files"},
+    {"records", "stats", "provenance", "command"},
+    {"corpus", "retrieval"},
+    {"backbones"},
+    {"embeddings"},
+    {"cka"},
+    {"probes"},
+    {"fusion"},
+    {"serving"},
+    {"report"},
+    {"__init__", "__main__"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+ARRAYS_ONLY = ["stats.py", "retrieval/ndcg.py", "cka/hsic.py"]
+
+
+def imported(path):
+    """Modules that a file imports anywhere in it, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import; write it out"
+            yield node.module
+
+
+def test_imports_point_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for module in imported(path):
+            parts = module.split(".")
+            if parts[0] != "miner_diag" or len(parts) == 1:
+                continue
+            there = parts[1]
+            if there != here:
+                assert FLOOR[there] < FLOOR[here], f"{path.relative_to(ROOT)} imports {module}, which is not below it"
+
+
+def test_no_import_cycle_inside_a_stage():
+    graph = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        graph[name] = {module for module in top_level_imports(path) if module.startswith("miner_diag.")}
+    done, active = set(), []
+
+    def visit(name):
+        assert name not in active, f"import cycle: {' -> '.join([*active[active.index(name) :], name])}"
+        if name in done or name not in graph:
+            return
+        active.append(name)
+        for module in sorted(graph[name]):
+            visit(module)
+        active.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+def top_level_imports(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("name", ARRAYS_ONLY)
+def test_numbers_are_functions_of_arrays(name):
+    modules = {module.split(".")[0] for module in imported(PACKAGE / name)}
+    assert not modules & {"transformers", "pandas", "safetensors", "matplotlib", "seaborn", "json", "pathlib", "yaml"}
+
+
+def test_only_backbones_import_transformers():
+    for path in PACKAGE.rglob("*.py"):
+        if "transformers" in {module.split(".")[0] for module in imported(path)}:
+            assert path.relative_to(PACKAGE).parts[0] == "backbones", f"{path} imports transformers"
+
+
+def test_no_pickles():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        modules = {module.split(".")[0] for module in imported(path)}
+        assert not modules & {"pickle", "joblib", "dill", "cloudpickle", "shelve"}, path
+
+
+def test_readme_tree_is_the_tree():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- tree -->\n```text\n(.*?)```", text, re.DOTALL)
+    assert block, "README.md has no file tree between <!-- tree --> and the end of its code block"
+    told, stack = set(), []
+    for line in block.group(1).splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.strip().split("  ")[0].strip()
+        stack = [*stack[:depth], name.rstrip("/")]
+        told.add("/".join(stack))
+    for entry in told:
+        assert (ROOT / entry).exists(), f"README names {entry}, which is not there"
+    for path in PACKAGE.rglob("*.py"):
+        entry = path.relative_to(ROOT).as_posix()
+        if path.name not in ("__init__.py", "__main__.py"):
+            assert entry in told, f"README's tree lacks {entry}"
+
+
+def test_the_package_ships_its_licence_and_notice():
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "all-MiniLM-L6-v2" in (ROOT / "NOTICE").read_text(encoding="utf-8")
+
+
+def test_citation_has_the_papers_author_order():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    names = re.findall(r"family-names: (\w+)", text)
+    assert names == ["Li", "Song", "Li", "Liu", "Zhang", "Jiao", "Tang", "He", "Wu", "Liu", "Yuan"]
