@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from miner_diag.files import atomic_path, cache_folder, canonical_json, sha256_bytes, sha256_file, write_atomic
 
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from miner_diag.provenance import RunClock, write_run
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from miner_diag.records import Record, read_records, records_to_frame, write_records
 
 

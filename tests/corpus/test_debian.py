@@ -7,6 +7,7 @@ import stat
 import subprocess
 
 import pytest
+
 from miner_diag.corpus import CorpusError, debian
 from miner_diag.corpus.manifest import Manifest, ManifestDocument, ManifestPackage
 from miner_diag.files import sha256_bytes

@@ -1,4 +1,5 @@
 import pytest
+
 from miner_diag.corpus.harvest import caption_queries, clean_text, outline_query
 
 WIDE = "A line of running text that is about as wide as the text block of this page.\r\n"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from miner_diag.corpus.hiding import hidden_characters, letters, longest_part, stands_in
 
 

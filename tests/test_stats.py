@@ -1,0 +1,270 @@
+"""Intervals that cover, tests that keep their level, hand numbers, bad input."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from miner_diag.stats import Interval, bootstrap_mean, bootstrap_means, holm, paired_bootstrap, paired_permutation
+
+# values of nDCG@5 with one right page: absent, or at rank 1 to 5; and how often each
+NDCG = np.array([0, *1 / np.log2(np.arange(2, 7))])
+OFTEN = np.array([0.45, 0.30, 0.10, 0.06, 0.05, 0.04])
+RARELY = np.array([0.90, 0.04, 0.02, 0.02, 0.01, 0.01])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+# --- bootstrap
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+@pytest.mark.parametrize(("n", "share"), [(12, OFTEN), (50, OFTEN), (150, RARELY)])
+def test_95_percent_intervals_cover(rng, method, n, share):
+    truth = NDCG @ share
+    samples = rng.choice(NDCG, p=share, size=(600, n))
+    intervals = [bootstrap_mean(row, rng, n_resamples=500, method=method) for row in samples]
+    covered = np.mean([i.low <= truth <= i.high for i in intervals])
+    # 600 trials of 0.95 have a standard deviation of 0.009; percentile intervals of a skewed mean lack about 0.02
+    assert 0.91 <= covered <= 0.985
+
+
+def test_bca_misses_on_both_sides_alike_where_the_mean_is_skewed(rng):
+    truth = NDCG @ RARELY
+    samples = rng.choice(NDCG, p=RARELY, size=(600, 150))
+    sides = {}
+    for method in ("bca", "percentile"):
+        intervals = [bootstrap_mean(row, rng, n_resamples=500, method=method) for row in samples]
+        sides[method] = np.mean([i.high < truth for i in intervals]) - np.mean([i.low > truth for i in intervals])
+    assert abs(sides["bca"]) < 0.02 < sides["percentile"]
+
+
+def test_clustered_intervals_cover_and_plain_ones_do_not(rng):
+    inside = {"clusters": 0, "rows": 0}
+    for _ in range(300):
+        clusters = np.repeat(np.arange(15), rng.integers(5, 40, 15))
+        values = rng.normal(0, 0.2, 15)[clusters] + rng.normal(0, 0.4, len(clusters))
+        for kind, labels in (("clusters", clusters), ("rows", None)):
+            interval = bootstrap_mean(values, rng, clusters=labels, n_resamples=400)
+            inside[kind] += interval.low <= 0 <= interval.high
+    assert inside["clusters"] / 300 >= 0.90
+    assert inside["rows"] / 300 <= 0.80  # the negative control: documents are not independent queries
+
+
+def test_agrees_with_scipy_but_for_the_widening(rng):
+    values = rng.choice(NDCG, p=OFTEN, size=400)  # at n = 400 the widening is 0.4 %
+    for method, theirs in (("percentile", "percentile"), ("bca", "BCa")):
+        ours = bootstrap_mean(values, rng, n_resamples=20_000, method=method)
+        other = stats.bootstrap((values,), np.mean, rng=rng, n_resamples=20_000, method=theirs).confidence_interval
+        width = other.high - other.low
+        assert ours.low == pytest.approx(other.low, abs=0.03 * width)
+        assert ours.high == pytest.approx(other.high, abs=0.03 * width)
+
+
+def test_small_samples_are_as_wide_as_students(rng):
+    values = rng.normal(size=8)
+    interval = bootstrap_mean(values, rng, n_resamples=40_000, method="percentile")
+    low, high = stats.t.interval(0.95, 7, values.mean(), values.std(ddof=1) / np.sqrt(8))
+    assert (interval.high - interval.low) / (high - low) == pytest.approx(1, abs=0.08)
+
+
+def test_columns_share_resamples_and_equal_single_calls(rng):
+    values = rng.normal(size=(60, 3))
+    together = bootstrap_means(values, np.random.default_rng(5))
+    for column, interval in enumerate(together):
+        alone = bootstrap_mean(values[:, column], np.random.default_rng(5))
+        assert (alone.low, alone.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def test_clusters_of_one_row_are_rows(rng):
+    values = rng.normal(size=30)
+    plain = bootstrap_mean(values, np.random.default_rng(1))
+    single = bootstrap_mean(values, np.random.default_rng(1), clusters=np.arange(30))
+    assert (plain.low, plain.high) == (pytest.approx(single.low), pytest.approx(single.high))
+    assert (plain.n_clusters, single.n_clusters) == (None, 30)
+
+
+def test_shift_and_scale_carry_over(rng):
+    values = rng.normal(size=40)
+    plain = bootstrap_mean(values, np.random.default_rng(1))
+    moved = bootstrap_mean(1e6 - 2 * values, np.random.default_rng(1))
+    assert moved.value == pytest.approx(1e6 - 2 * plain.value)
+    # a mirrored sample has the mirrored interval, up to the spacing of the resamples' quantiles
+    assert moved.low == pytest.approx(1e6 - 2 * plain.high, abs=1e-2)
+
+
+def test_more_confidence_is_wider(rng):
+    values = rng.normal(size=50)
+    widths = [
+        (i := bootstrap_mean(values, np.random.default_rng(0), confidence=level)).high - i.low
+        for level in (0.5, 0.8, 0.95, 0.99)
+    ]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+
+
+def test_blocks_do_not_matter(rng, monkeypatch):
+    values = rng.normal(size=(30, 2))
+    whole = bootstrap_means(values, np.random.default_rng(0), n_resamples=200)
+    p = paired_permutation(values[:, 0], values[:, 1], np.random.default_rng(0), n_permutations=200)
+    monkeypatch.setattr("miner_diag.stats._BLOCK", 90)
+    assert [i.value for i in bootstrap_means(values, np.random.default_rng(0), n_resamples=200)] == [
+        i.value for i in whole
+    ]
+    assert 0 < paired_permutation(values[:, 0], values[:, 1], np.random.default_rng(0), n_permutations=200) <= 1
+    assert 0 < p <= 1
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_constant_values_have_an_interval_of_no_width(rng, method):
+    interval = bootstrap_mean(np.full(1000, 0.1), rng, method=method)
+    assert interval.low == interval.value == interval.high
+    assert interval.value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_handful_with_an_outlier_stays_a_range(rng, n):
+    interval = bootstrap_mean([0.0] * (n - 1) + [1.0], rng)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
+def test_interval_says_what_it_rests_on(rng):
+    interval = bootstrap_mean([1.0, 2.0, 3.0, 4.0], rng, clusters=["a", "a", "b", "b"], confidence=0.9)
+    assert (interval.value, interval.confidence, interval.n, interval.n_clusters) == (2.5, 0.9, 4, 2)
+    assert str(Interval(0.5, 0.4, 0.6, 0.95, 10)) == "0.5000 [0.4000, 0.6000]"
+
+
+def test_paired_interval_is_that_of_the_differences(rng):
+    a, b = rng.normal(size=50), rng.normal(size=50)
+    paired = paired_bootstrap(a, b, np.random.default_rng(2))
+    plain = bootstrap_mean(a - b, np.random.default_rng(2))
+    assert paired == plain
+    # pairing is the point: noise that both systems share cancels
+    shared = 5 * rng.normal(size=50)
+    again = paired_bootstrap(a + shared, b + shared, np.random.default_rng(2))
+    assert (again.low, again.high) == (pytest.approx(plain.low), pytest.approx(plain.high))
+
+
+# --- permutation
+
+
+def test_exact_p_by_hand(rng):
+    # differences 1, 2, -3: sums over the 8 sign patterns are 0 (1+2-3), 6, 4, 2 and their negatives 0, -6, -4, -2;
+    # observed 0, so all 8 are as extreme
+    assert paired_permutation([1, 2, 0], [0, 0, 3], rng) == 1.0
+    # differences 1, 2, 4: observed 7 is reached by +++ and --- only: 2 / 8
+    assert paired_permutation([1, 2, 4], [0, 0, 0], rng) == 2 / 8
+    # differences 1, 2, -0.5: observed 2.5; 3.5, 2.5 and their negatives: 4 / 8
+    assert paired_permutation([1, 2, 0], [0, 0, 0.5], rng) == 4 / 8
+
+
+def test_exact_p_is_enumeration(rng):
+    a, b = rng.choice(NDCG, size=9), rng.choice(NDCG, size=9)
+    difference = a - b
+    sums = [abs(np.dot(signs, difference)) for signs in product([1, -1], repeat=9)]
+    assert paired_permutation(a, b, rng) == np.mean(np.array(sums) >= abs(difference.sum()) - 1e-12)
+
+
+def test_random_flips_approach_the_exact_p(rng):
+    a, b = rng.normal(0.4, 1, size=13), np.zeros(13)
+    exact = paired_permutation(a, b, rng)  # 8,192 patterns
+    drawn = paired_permutation(a, b, rng, n_permutations=8000)
+    assert drawn == pytest.approx(exact, abs=4 * np.sqrt(exact / 8000))
+    assert paired_permutation(a, b, None) == exact  # nothing is drawn where all is counted
+
+
+def test_drawn_p_is_never_0(rng):
+    assert paired_permutation(np.ones(100), np.zeros(100), rng, n_permutations=999) == 1 / 1000
+
+
+def test_queries_that_do_not_differ_do_not_matter(rng):
+    a, b = np.array([0.2, 0.5, 0.9, 1.0]), np.array([0.1, 0.2, 0.5, 0.3])
+    padded = paired_permutation(np.r_[a, np.ones(500)], np.r_[b, np.ones(500)], rng)
+    assert padded == paired_permutation(a, b, rng) == 2 / 16
+    assert paired_permutation(a, a, rng) == 1.0
+
+
+def test_direction_does_not_matter_and_power_is_there(rng):
+    a = rng.normal(size=200)
+    b = a + rng.normal(0.2, 0.5, size=200)
+    p = paired_permutation(a, b, np.random.default_rng(0))
+    assert p == paired_permutation(b, a, np.random.default_rng(0)) < 0.01
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_p_is_uniform_under_the_null(rng, clustered):
+    p_values = []
+    for _ in range(400):
+        clusters = np.repeat(np.arange(25), 4) if clustered else None
+        noise = rng.normal(size=25)[clusters] if clustered else 0.0
+        a, b = rng.normal(size=100) + noise, rng.normal(size=100)
+        p_values.append(paired_permutation(a, b, rng, clusters=clusters, n_permutations=499))
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+def test_flipping_rows_of_one_document_apart_is_too_sure(rng):
+    p_values = []
+    for _ in range(300):
+        noise = np.repeat(rng.normal(size=25), 4)
+        p_values.append(paired_permutation(noise + rng.normal(size=100), np.zeros(100), rng, n_permutations=199))
+    assert np.mean(np.array(p_values) <= 0.05) > 0.08  # the negative control
+
+
+# --- Holm
+
+
+def test_holm_by_hand():
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04; made rising: 0.02, 0.03, 0.06, 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_is_capped_keeps_order_and_ties():
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([0.02, 0.02, 0.02]) == pytest.approx([0.06] * 3)
+    assert holm([0.3]).tolist() == [0.3]
+    assert holm([]).tolist() == []
+
+
+def test_holm_keeps_the_family_wise_error(rng):
+    wrong = np.mean([(holm(rng.random(8)) <= 0.05).any() for _ in range(2000)])
+    assert wrong <= 0.065  # 0.05 and three standard deviations of 2,000 trials
+    plain = np.mean([(rng.random(8) <= 0.05).any() for _ in range(2000)])
+    assert plain > 0.25  # what it protects against
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: bootstrap_mean([1.0], g), "at least 2 values are needed.*; got 1"),
+        (lambda g: bootstrap_mean([], g), "at least 2 values are needed.*; got 0"),
+        (lambda g: bootstrap_mean([1.0, np.nan, 2.0], g), r"values holds nan at \[1"),
+        (lambda g: bootstrap_mean([1.0, np.inf], g), "values holds inf"),
+        (lambda g: bootstrap_mean(np.ones((2, 2)), g), "values must be one-dimensional"),
+        (lambda g: bootstrap_means(np.ones(3), g), r"values must be \[N, C\]"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, confidence=95), "confidence must be between 0 and 1.*got 95"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, confidence=0), "confidence must be"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, confidence=float("nan")), "confidence must be"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, n_resamples=10), "n_resamples must be at least 100; got 10"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, method="t"), "method must be 'bca' or 'percentile'; got 't'"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, clusters=["a"]), "clusters must label each of the 2 values"),
+        (lambda g: bootstrap_mean([1.0, 2.0], g, clusters=["a", "a"]), "at least 2 clusters are needed; all 2 values"),
+        (lambda g: paired_bootstrap([1.0, 2.0], [1.0], g), r"a and b must pair row by row.*\[2\] and \[1\]"),
+        (lambda g: paired_permutation([1.0, 2.0], [1.0, np.nan], g), "b holds nan"),
+        (lambda g: paired_permutation([1.0], [2.0], g), "at least 2 values"),
+        (lambda g: paired_permutation([1.0, 2.0], [0.0, 0.0], g, n_permutations=0), "n_permutations must be"),
+        (lambda g: holm([0.1, np.nan]), "number 1 is nan"),
+        (lambda g: holm([1.2]), "p_values must be between 0 and 1; number 0 is 1.2"),
+        (lambda g: holm([[0.1]]), "p_values must be one-dimensional"),
+    ],
+)
+def test_bad_input_is_a_sentence(rng, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(rng)
