@@ -1,0 +1,104 @@
+"""The protocol every frozen retriever follows, and the errors of loading one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from miner_diag.corpus.core import Page, Query
+
+Pooling = Literal["last", "mean", "cls"]
+"""How token states become one vector: the last token's, the mean over tokens, the first token's."""
+
+Side = Literal["query", "page"]
+"""Which side of the retrieval an item is on."""
+
+POOLINGS: tuple[Pooling, ...] = ("last", "mean", "cls")
+SIDES: tuple[Side, ...] = ("query", "page")
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be loaded or used as asked; the message says what was expected and what to do."""
+
+
+class UnknownBackboneError(BackboneError):
+    """A model name that is neither an embedded backbone nor a local checkpoint."""
+
+
+class CheckpointError(BackboneError):
+    """A checkpoint whose files do not say, or do not hold, what is needed."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One item, ready for the backbone: everything of it that the forward needs."""
+
+    item_id: str
+    """Id of the query or page."""
+    side: Side
+    """Which side it was prepared for; its prompt is already in `inputs`."""
+    inputs: Mapping[str, np.ndarray]
+    """Model inputs of this one item without padding, as ``input_ids`` [T]."""
+    n_tokens: int
+    """Tokens the backbone sees (special and visual tokens included): the item's length in a batch."""
+    prompt_tokens: int = 0
+    """How many leading tokens are left out of the pooling; 0 where the prompt is pooled too."""
+    truncated: bool = False
+    """True if the item was longer than the limit and its end was cut off."""
+    empty: bool = False
+    """True if there was nothing to see: an empty query, a page without text."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen retriever that hands out the pooled state of every layer.
+
+    Layer 0 is the embedding output (the input of the first transformer block), layers 1 … n_layers - 1 are
+    the blocks' outputs, layer n_layers is what the backbone retrieves with.
+    """
+
+    name: str
+    """As it is called in tables: "page-text", or the folder's name."""
+    revision: str
+    """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
+    n_layers: int
+    """Transformer blocks; there are ``L = n_layers + 1`` hidden states."""
+    width: int
+    """Width D of the hidden states."""
+    pooling: Pooling
+    """One of "last", "mean", "cls"."""
+    query_prompt: str
+    """What is put before a query; "" if nothing."""
+    page_prompt: str
+    """What is put before a page's text; "" if nothing."""
+    dtype: torch.dtype
+    """Of the forward; pooled vectors are float32 whatever it is."""
+    device: torch.device
+    """Where the forward runs."""
+    last_layer: str
+    """A sentence: what layer L is, and that the backbone retrieves with it."""
+    shared_layers: bool
+    """True if both sides pass the same layers, so layer l of a query and layer l of a page correspond; False for
+    two towers, whose layers must not be paired."""
+
+    def layer_shape(self, side: Side) -> tuple[int, int]:
+        """Return (L, D) of a side: the same for both where layers are shared."""
+        ...
+
+    def key(self, side: Side | None = None) -> dict[str, str]:
+        """Return everything of the backbone that changes a number of that side (of either side if None)."""
+        ...
+
+    def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
+        """Return the items ready for :meth:`embed`, in their order, cut at the backbone's limit."""
+        ...
+
+    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Run one forward; return layer_embeddings [B, L, D], float32, pooled inside the forward."""
+        ...

@@ -1,0 +1,93 @@
+"""Choices between what a user asks, what a checkpoint states and what the machine can: pooling, dtype, limits."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from miner_diag.backbones.base import POOLINGS, BackboneError, CheckpointError, Pooling, Side
+from miner_diag.backbones.pipeline import TextPipeline
+
+logger = logging.getLogger(__name__)
+
+UNLIMITED = 1_000_000
+"""A tokenizer without a limit of its own states a number far above this."""
+
+
+def choose_pooling(asked: Pooling | None, pipeline: TextPipeline, folder: Path) -> Pooling:
+    """Return the pooling asked for, else the one the files state.
+
+    Raises
+    ------
+    CheckpointError
+        If neither is there.
+    BackboneError
+        If the one asked for is unknown.
+    """
+    if asked is not None and asked not in POOLINGS:
+        raise BackboneError(f"pooling must be one of {', '.join(POOLINGS)}; got {asked!r}")
+    if asked is None and pipeline.pooling is None:
+        raise CheckpointError(
+            f"no file in {folder} states how it pools tokens (a sentence-transformers 1_Pooling/config.json would); "
+            f"say it with --pooling {'|'.join(POOLINGS)}, as the model's card does"
+        )
+    if asked is not None and pipeline.pooling is not None and asked != pipeline.pooling:
+        logger.warning("%s states %s pooling; --pooling %s overrules it", folder, pipeline.pooling, asked)
+    return asked if asked is not None else pipeline.pooling  # type: ignore[return-value]
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the forward's dtype: float32 unless bfloat16 is asked for on a GPU.
+
+    Raises
+    ------
+    BackboneError
+        If `dtype` is unknown.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise BackboneError(f"dtype must be auto, float32 or bfloat16; got {dtype!r}")
+    if dtype == "bfloat16" and device.type == "cpu":
+        logger.warning("bfloat16 on a CPU is slow and coarse; float32 is used")
+        return torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenizer: Any, model: nn.Module) -> int:
+    """Return a side's limit: asked for, else stated for the side, else for both; never above the positions.
+
+    Raises
+    ------
+    CheckpointError
+        If no limit is known.
+    BackboneError
+        If the one asked for leaves no room for a token of the text.
+    """
+    capacity = _positions(model)
+    stated = pipeline.max_query_tokens if side == "query" else pipeline.max_page_tokens
+    stated = stated if stated is not None else pipeline.max_tokens
+    if stated is None and tokenizer.model_max_length < UNLIMITED:
+        stated = int(tokenizer.model_max_length)
+    limit = asked if asked is not None else stated if stated is not None else capacity
+    if limit is None:
+        raise CheckpointError("neither the tokenizer nor the model states how many tokens it takes; give --max-tokens")
+    smallest = tokenizer.num_special_tokens_to_add(pair=False) + 1
+    if limit < smallest:
+        raise BackboneError(f"max_tokens must be at least {smallest} for this tokenizer; got {limit}")
+    if capacity is not None and limit > capacity:
+        if asked is not None or pipeline.max_tokens is not None:
+            logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
+        return capacity
+    return limit
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Return how many tokens the model has positions for; learned tables may start behind a padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(stated) if stated else None

@@ -1,0 +1,127 @@
+"""Forward hooks that pool each layer as it passes, so that no two layers' token states are held together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from miner_diag.backbones.base import CheckpointError
+
+Pool = Callable[[torch.Tensor], torch.Tensor]
+
+
+def find_blocks(model: nn.Module, n_layers: int) -> nn.ModuleList:
+    """Return the model's transformer blocks: its outermost list of `n_layers` modules.
+
+    Found by position, because deep names change between library versions.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such list, or more than one equally far out.
+    """
+    found = [
+        (name.count("."), name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers
+    ]
+    kind = type(model).__name__
+    if not found:
+        raise CheckpointError(
+            f"{kind} has no list of {n_layers} transformer blocks (its config's num_hidden_layers), so its layers "
+            "cannot be told apart; models that share one block among layers are not supported"
+        )
+    outermost = min(depth for depth, _, _ in found)
+    nearest = [(name, module) for depth, name, module in found if depth == outermost]
+    if len(nearest) > 1:
+        names = ", ".join(name for name, _ in nearest)
+        raise CheckpointError(f"{kind} has several lists of {n_layers} blocks: {names}; expected one text tower")
+    return nearest[0][1]
+
+
+@contextmanager
+def pooled_layers(blocks: nn.ModuleList, pool: Pool) -> Iterator[list[torch.Tensor | None]]:
+    """Pool layers 0 … n - 1 of the forward that runs inside the ``with``; the last layer is the caller's.
+
+    Layer 0 is the input of the first block, layer l the output of block l. The n-th block is left alone: what
+    the backbone retrieves with may have passed a norm behind it, and only the model's output tells.
+
+    Parameters
+    ----------
+    blocks : ModuleList
+        The n transformer blocks, in order.
+    pool : callable, [B, T, D] -> [B, D]
+        Applied to each layer inside the hook.
+
+    Yields
+    ------
+    list of (Tensor [B, D] or None)
+        Filled by the forward. The hooks are gone when the block is left, also by an exception.
+    """
+    layers: list[torch.Tensor | None] = [None] * len(blocks)
+
+    def keep(layer: int, states: Any) -> None:
+        if layers[layer] is not None:
+            raise CheckpointError(f"layer {layer} passed twice in one forward; its states are not one tensor per layer")
+        layers[layer] = pool(_states(states, layer))
+
+    def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        keep(0, args[0] if args else kwargs.get("hidden_states"))
+
+    def leave(layer: int) -> Callable[..., None]:
+        return lambda _block, _args, output: keep(layer, output)
+
+    handles = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True)]
+    try:
+        for layer, block in enumerate(blocks[:-1], start=1):
+            handles.append(block.register_forward_hook(leave(layer)))
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def passes_final_norm(model: nn.Module, blocks: nn.ModuleList, inputs: Mapping[str, torch.Tensor]) -> bool:
+    """Run a forward and tell whether ``last_hidden_state`` differs from the last block's output.
+
+    Raises
+    ------
+    CheckpointError
+        If the blocks are not called once each and in order, or the model returns no ``last_hidden_state``.
+    """
+    called: list[int] = []
+    kept: list[torch.Tensor] = []
+
+    def note(number: int) -> Callable[..., None]:
+        def hook(_block: nn.Module, _args: Any, output: Any) -> None:
+            called.append(number)
+            if number == len(blocks):
+                kept.append(_states(output, number))
+
+        return hook
+
+    handles = [block.register_forward_hook(note(number)) for number, block in enumerate(blocks, start=1)]
+    try:
+        with torch.inference_mode():
+            last = getattr(model(**inputs), "last_hidden_state", None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if last is None:
+        raise CheckpointError(f"{type(model).__name__} returns no last_hidden_state; expected a text encoder")
+    if called != list(range(1, len(blocks) + 1)):
+        raise CheckpointError(f"{type(model).__name__} calls its blocks as {called}; expected each once, in order")
+    return kept[0].shape != last.shape or not torch.equal(kept[0], last)
+
+
+def _states(output: Any, layer: int) -> torch.Tensor:
+    """Return the states among a block's inputs or outputs: the tensor itself or the first of a tuple."""
+    states = output[0] if isinstance(output, (tuple, list)) else output
+    if not isinstance(states, torch.Tensor) or states.ndim != 3:
+        got = f"shape {tuple(states.shape)}" if isinstance(states, torch.Tensor) else type(states).__name__
+        raise CheckpointError(f"layer {layer} must be a tensor [B, T, D]; got {got}")
+    return states

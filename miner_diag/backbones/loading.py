@@ -1,0 +1,143 @@
+"""Loading weights and tokenizers from a local folder: never from a hub, never half."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from miner_diag.backbones.base import CheckpointError
+
+HARMLESS_MISSING = re.compile(r"(^|\.)(pooler\.|position_ids$|inv_freq$)")
+"""Weights a text embedding does not pass: an unused pooler, buffers that are computed."""
+
+HARMLESS_UNEXPECTED = re.compile(
+    r"(^|\.)(pooler\.|position_ids$|inv_freq$|masked_bias$|lm_head\.|cls\.(predictions|seq_relationship)\."
+    r"|vocab_(transform|layer_norm|projector)\.|classifier\.|score\.)"
+    r"|^(head|decoder|generator_predictions|discriminator_predictions)\."
+)
+"""Weights of heads that stand behind the encoder: language modelling, classification, an unused pooler."""
+
+
+def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False) -> Any:
+    """Load a text encoder for inference, refusing a checkpoint that does not fill the model.
+
+    Raises
+    ------
+    CheckpointError
+        If weights are missing or left over outside the known harmless ones (all are listed), shapes differ, the
+        architecture is unknown or has a decoder beside its encoder, or remote code would be needed.
+    """
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+            if getattr(config, "is_encoder_decoder", False):
+                raise CheckpointError(
+                    f"{folder} is an encoder-decoder ({config.model_type}); expected an encoder or a decoder alone"
+                )
+            model, info = AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code, dtype=dtype,
+                output_loading_info=True,
+            )  # fmt: skip
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            raise CheckpointError(f"{folder} cannot be loaded: {_sentence(error)}{_hint(error)}") from error
+    missing = sorted(name for name in info["missing_keys"] if not HARMLESS_MISSING.search(name))
+    unexpected = sorted(name for name in info["unexpected_keys"] if not HARMLESS_UNEXPECTED.search(name))
+    mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
+    problems = [
+        f"{len(names)} {what}: {', '.join(names)}"
+        for what, names in (
+            ("missing from the file (they would be random)", missing),
+            ("in the file without a place in the model", unexpected),
+            ("of another shape than the model's", mismatched),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights in {folder} do not fill {type(model).__name__}; " + "; ".join(problems) + ". "
+            "The file was saved from another class or by another version of transformers; save it again with that "
+            "version, or pass the right folder"
+        )
+    model.config.use_cache = False
+    return model.eval().to(device).requires_grad_(False)
+
+
+def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer; with `lower_case`, text is lowercased before anything else is done to it.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no tokenizer that can be loaded.
+    """
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            raise CheckpointError(f"no tokenizer can be loaded from {folder}: {_sentence(error)}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"the tokenizer in {folder} has no tokenizer.json; save it again with transformers 5")
+    if lower_case:
+        from tokenizers import normalizers
+
+        backend = tokenizer.backend_tokenizer
+        rest = [backend.normalizer] if backend.normalizer is not None else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    return tokenizer
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device: "auto" is a GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise CheckpointError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {device!r} was asked for, but torch sees no GPU here; use --device cpu")
+    return chosen
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bar and report off the terminal: what matters of them is raised as an error."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: " + " ".join(str(error).split())[:600]
+
+
+def _hint(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            ". It brings its own Python code; --trust-remote-code runs that code with your rights, so read the .py "
+            "files in the folder first"
+        )
+    return ""

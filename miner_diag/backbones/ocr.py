@@ -1,0 +1,96 @@
+"""Reading a page's picture with RapidOCR (extra ``ocr``); what was read is kept in the cache folder."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miner_diag.files import cache_folder, sha256_bytes, write_atomic
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LONGEST_SIDE = 1400
+"""Pixels on a page's longer side: small print of an A4 page is still some 12 pixels high."""
+
+LINES_AT_ONCE = 12
+"""Lines recognised between two looks at whether enough was read."""
+
+MIN_SCORE = 0.5
+"""Lines the recogniser is less sure of are left out (RapidOCR's own default)."""
+
+
+def describe_engine() -> str:
+    """Return engine, version and settings, for the key of a store."""
+    version = metadata.version("rapidocr")
+    return f"rapidocr {version}, {LONGEST_SIDE} px, {LINES_AT_ONCE} lines at once, score >= {MIN_SCORE}"
+
+
+class PictureReader:
+    """Reads pictures of pages, top to bottom, and remembers the words by the hash of the pixels it saw.
+
+    Parameters
+    ----------
+    max_words : int, optional
+        Stop once this many words are read: an encoder of so many tokens sees no more. None reads all.
+    """
+
+    longest_side = LONGEST_SIDE
+
+    def __init__(self, max_words: int | None = None) -> None:
+        self.max_words = max_words
+        self._memory = cache_folder() / "ocr" / sha256_bytes(describe_engine().encode())[:16]
+        self._engine: Any = None
+
+    def read(self, picture: Image.Image) -> str:
+        """Return the picture's text, one line of text a line; "" if it shows none."""
+        pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+        name = sha256_bytes(str(pixels.shape).encode() + pixels.tobytes())
+        path = self._memory / name[:2] / f"{name}.json"
+        known = _remembered(path)
+        if known is None or not (known["whole"] or self._enough(known["lines"])):
+            lines, whole = self._recognise(pixels)
+            known = {"lines": lines, "whole": whole}
+            write_atomic(path, json.dumps(known, ensure_ascii=False))
+        return "\n".join(self._needed(known["lines"]))
+
+    def _recognise(self, pixels: np.ndarray) -> tuple[list[str], bool]:
+        """Return (lines, whether that is all of the page)."""
+        if self._engine is None:
+            from rapidocr import RapidOCR
+
+            self._engine = RapidOCR(params={"Global.log_level": "critical", "Global.use_cls": False})
+        found = self._engine(pixels[:, :, ::-1], use_det=True, use_cls=False, use_rec=False)  # BGR
+        boxes = [] if found.boxes is None else list(found.boxes)
+        lines: list[str] = []
+        for start in range(0, len(boxes), LINES_AT_ONCE):
+            if self._enough(lines):
+                return lines, False
+            crops = self._engine.crop_text_regions(pixels[:, :, ::-1], boxes[start : start + LINES_AT_ONCE])
+            read = self._engine.recognize_txt(crops)
+            lines += [
+                text for text, score in zip(read.txts, read.scores, strict=True) if text.strip() and score >= MIN_SCORE
+            ]
+        return lines, True
+
+    def _enough(self, lines: list[str]) -> bool:
+        return self.max_words is not None and sum(len(line.split()) for line in lines) >= self.max_words
+
+    def _needed(self, lines: list[str]) -> list[str]:
+        """Cut what is remembered to what this reader asks for, so that the text does not depend on the memory."""
+        for count in range(len(lines)):
+            if self._enough(lines[:count]):
+                return lines[:count]
+        return lines
+
+
+def _remembered(path: Any) -> dict[str, Any] | None:
+    """Return what was read before; None if nothing was, or the file is damaged."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) and {"lines", "whole"} <= set(known) else None

@@ -1,0 +1,116 @@
+"""Where a page's text comes from: its text layer, or characters read from its picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tqdm import tqdm
+
+from miner_diag.backbones.base import BackboneError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from miner_diag.corpus.core import Page
+
+logger = logging.getLogger(__name__)
+
+ReaderKind = Literal["text-layer", "ocr", "auto"]
+"""The text layer as it is; every page's picture through RapidOCR; the picture only where there is no text."""
+
+Render = Callable[[str, int], "Image.Image"]
+"""Draws a page: page_id, longest side in pixels. ``corpus.render`` is one."""
+
+EXTRA = 'reading pictures needs the extra "ocr": pip install "miner-diag[ocr]"'
+
+
+class PageReader:
+    """Gives the text of pages; a page without any gives "" and is counted.
+
+    "auto" reads the text layer where there is one and the picture elsewhere. Without the extra ``ocr``, "auto"
+    leaves pages without a text layer empty, with a warning; if no page has one, that is an error.
+
+    Parameters
+    ----------
+    kind : {"text-layer", "ocr", "auto"}
+        Where the text comes from.
+    render : callable, optional
+        Draws a page (``corpus.render``); needed as soon as a picture has to be read. What it draws is what is
+        read: words that a corpus has whited out stay unread.
+    progress : bool
+        Show a bar with rate and time left while pictures are read.
+
+    Raises
+    ------
+    BackboneError
+        If `kind` is unknown, or it is "ocr" and RapidOCR is not installed.
+    """
+
+    def __init__(self, kind: ReaderKind = "auto", render: Render | None = None, *, progress: bool = True) -> None:
+        if kind not in get_args(ReaderKind):
+            raise BackboneError(f"reader must be one of {', '.join(get_args(ReaderKind))}; got {kind!r}")
+        self.kind = kind
+        self.render = render
+        self.progress = progress
+        self.max_words: int | None = None
+        """Words of a picture that are read at most; an encoder of N tokens sees no more than N words."""
+        self.counts: Counter[str] = Counter()
+        """Pages read so far, as "text-layer", "ocr" and, of these, "empty"."""
+        self._can_ocr = kind != "text-layer" and _installed("rapidocr") and _installed("onnxruntime")
+        if kind == "ocr" and not self._can_ocr:
+            raise BackboneError(f"reader is ocr, but RapidOCR is not installed; {EXTRA}")
+
+    def describe(self) -> str:
+        """Return what decides the text, for the key of a store: the kind, the engine and its settings."""
+        if not self._can_ocr:
+            return "text-layer"
+        from miner_diag.backbones.ocr import describe_engine
+
+        return f"{self.kind}: {describe_engine()}"
+
+    def read(self, pages: Sequence[Page]) -> list[str]:
+        """Return the pages' texts, in their order.
+
+        Raises
+        ------
+        BackboneError
+            If pictures must be read and cannot be: no `render`, or no page has text and RapidOCR is missing.
+        """
+        blank = [number for number, page in enumerate(pages) if not page.text.strip()]
+        to_see = list(range(len(pages))) if self.kind == "ocr" else blank if self.kind == "auto" else []
+        if to_see and not self._can_ocr:
+            if len(to_see) == len(pages):
+                raise BackboneError(f"none of the {len(pages)} pages has a text layer; {EXTRA}")
+            logger.warning("%d of %d pages have no text layer and stay empty; %s", len(to_see), len(pages), EXTRA)
+            to_see = []
+        texts = [page.text for page in pages]
+        for number, text in self._see(pages, to_see):
+            texts[number] = text
+        self.counts.update({"ocr": len(to_see), "text-layer": len(pages) - len(to_see)})
+        empty = sum(not text.strip() for text in texts)
+        self.counts["empty"] += empty
+        if empty:
+            logger.info("%d of %d pages have no text; they share the embedding of an empty text", empty, len(pages))
+        return texts
+
+    def _see(self, pages: Sequence[Page], numbers: Sequence[int]) -> list[tuple[int, str]]:
+        if not numbers:
+            return []
+        if self.render is None:
+            raise BackboneError(
+                f"page {pages[numbers[0]].page_id} must be read from its picture (reader {self.kind}), but nothing "
+                "draws it; give load_backbone(..., render=corpus.render)"
+            )
+        from miner_diag.backbones.ocr import PictureReader
+
+        reader = PictureReader(self.max_words)
+        bar = tqdm(numbers, desc="reading pictures", unit="page", delay=2, disable=not self.progress)
+        return [(number, reader.read(self.render(pages[number].page_id, reader.longest_side))) for number in bar]
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None

@@ -1,0 +1,283 @@
+"""A text encoder from a local folder as a page retriever: it reads a page's text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from miner_diag.backbones.base import SIDES, BackboneError, CheckpointError, Encoded, Pooling, Side
+from miner_diag.backbones.choices import choose_dtype, choose_limit, choose_pooling
+from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_layers
+from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
+from miner_diag.backbones.pipeline import read_pipeline
+from miner_diag.backbones.pooling import Pooler
+from miner_diag.backbones.reader import PageReader
+from miner_diag.backbones.revision import folder_revision
+
+if TYPE_CHECKING:
+    from miner_diag.corpus.core import Page, Query
+
+TEXTS_AT_ONCE = 256
+"""Texts tokenised between two steps of the progress bar."""
+
+
+class TextEncoder:
+    """A transformers or sentence-transformers checkpoint over the text of queries and pages.
+
+    Its last layer, L2-normalised, is what sentence-transformers returns for the same text. Both sides pass the
+    same layers. Batches are padded on the right, where positions count from 0 for every item; pooling reads the
+    attention mask, so it would not matter. On a CPU the forward is float32.
+
+    An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
+    so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint.
+    name : str, optional
+        As it is called in tables; the folder's name if not given.
+    pooling : {"last", "mean", "cls"}, optional
+        Needed where the files state none; otherwise it overrules them, with a warning.
+    reader : PageReader, optional
+        Where a page's text comes from; the text layer if not given.
+    max_tokens : int, optional
+        Overrules the stated limit of both sides.
+    query_prompt, page_prompt : str, optional
+        Overrule the stated prompts.
+    dtype : {"auto", "float32", "bfloat16"}
+        "auto" is float32. bfloat16 is for GPUs: on a CPU it warns and float32 is used.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    trust_remote_code : bool
+        Run Python code that the checkpoint brings along.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be loaded as a text encoder; the message says what is missing.
+    """
+
+    shared_layers = True
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        pooling: Pooling | None = None,
+        reader: PageReader | None = None,
+        max_tokens: int | None = None,
+        query_prompt: str | None = None,
+        page_prompt: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        folder = Path(folder)
+        self.pipeline = read_pipeline(folder)
+        self.name = name if name is not None else folder.resolve().name
+        self.pooling: Pooling = choose_pooling(pooling, self.pipeline, folder)
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.reader = reader if reader is not None else PageReader("text-layer")
+        self.query_prompt = self.pipeline.query_prompt if query_prompt is None else query_prompt
+        self.page_prompt = self.pipeline.page_prompt if page_prompt is None else page_prompt
+        source = self.pipeline.transformer
+        self.tokenizer = load_tokenizer(
+            source, lower_case=self.pipeline.lower_case, trust_remote_code=trust_remote_code
+        )
+        self.model = load_model(source, dtype=self.dtype, device=self.device, trust_remote_code=trust_remote_code)
+        self.revision = folder_revision(folder)
+        config = self.model.config.get_text_config()
+        self.n_layers = int(config.num_hidden_layers)
+        self.width = int(config.hidden_size)
+        self._blocks = find_blocks(self.model, self.n_layers)
+        self._limits = {
+            side: choose_limit(side, max_tokens, self.pipeline, self.tokenizer, self.model) for side in SIDES
+        }
+        self.reader.max_words = self._limits["page"]
+        self._prompt_tokens = {side: self._count_prompt(side) for side in SIDES}
+        normed = passes_final_norm(self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0])
+        where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
+        self.last_layer = (
+            f"Layer {self.n_layers} is last_hidden_state of {type(self.model).__name__}, {where}, under "
+            f"{self.pooling} pooling; {self.name} retrieves with it."
+        )
+
+    def layer_shape(self, side: Side) -> tuple[int, int]:
+        """Return (L, D); both sides share their layers."""
+        _check_side(side)
+        return self.n_layers + 1, self.width
+
+    def max_tokens(self, side: Side) -> int:
+        """Return the limit in tokens, prompt and special tokens included."""
+        _check_side(side)
+        return self._limits[side]
+
+    def key(self, side: Side | None = None) -> dict[str, str]:
+        """Return everything of the backbone that changes a number of `side` (of either side if None)."""
+        from importlib import metadata
+
+        key = {
+            "backbone": self.name,
+            "backbone_revision": self.revision,
+            "architecture": type(self.model).__name__,
+            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
+            "tokenizer": type(self.tokenizer).__name__,
+            "lower_case": str(self.pipeline.lower_case),
+            "pooling": self.pooling,
+            "prompt_pooled": str(self.pipeline.include_prompt),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "transformers": metadata.version("transformers"),
+            "torch": torch.__version__,
+        }
+        for one in SIDES if side is None else (side,):
+            _check_side(one)
+            key[f"{one}_prompt"] = self.query_prompt if one == "query" else self.page_prompt
+            key[f"{one}_max_tokens"] = str(self._limits[one])
+            if one == "page":
+                key["reader"] = self.reader.describe()
+        return key
+
+    def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
+        """Return the items tokenised, with their side's prompt, cut at the limit.
+
+        Raises
+        ------
+        BackboneError
+            If `side` is unknown, or the items are not that side's.
+        """
+        _check_side(side)
+        ids = []
+        for item in items:
+            item_id = getattr(item, f"{side}_id", None)
+            if item_id is None:
+                raise BackboneError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
+            ids.append(str(item_id))
+        texts = [item.text for item in items] if side == "query" else self.reader.read(items)  # type: ignore[arg-type]
+        return self._encode(ids, texts, side)
+
+    def collate(
+        self, batch: Sequence[Encoded], padding_side: str = "right"
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Pad a batch.
+
+        Returns
+        -------
+        inputs : dict of Tensor [B, T]
+            What the model's forward takes.
+        pool_mask : Tensor [B, T]
+            The attention mask without the prompt's tokens where the checkpoint leaves those out.
+        """
+        length = max(item.n_tokens for item in batch)
+        fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id or 0}
+        padded = {name: np.full((len(batch), length), fill.get(name, 0), dtype=np.int64) for name in batch[0].inputs}
+        mask = np.zeros((len(batch), length), dtype=np.int64)
+        pool_mask = np.zeros_like(mask)
+        for row, item in enumerate(batch):
+            start = 0 if padding_side == "right" else length - item.n_tokens
+            for name, values in item.inputs.items():
+                padded[name][row, start : start + item.n_tokens] = values
+            mask[row, start : start + item.n_tokens] = 1
+            pool_mask[row, start + item.prompt_tokens : start + item.n_tokens] = 1
+        padded["attention_mask"] = mask
+        inputs = {name: torch.from_numpy(values).to(self.device) for name, values in padded.items()}
+        return inputs, torch.from_numpy(pool_mask).to(self.device)
+
+    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Run one forward and pool every layer inside it.
+
+        Parameters
+        ----------
+        batch : sequence of Encoded
+            B items of :meth:`prepare`.
+
+        Returns
+        -------
+        ndarray [B, L, D]
+            layer_embeddings, float32, not normalised.
+        """
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        inputs, pool_mask = self.collate(batch)
+        return self.embed_collated(inputs, pool_mask)
+
+    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
+        pool = Pooler(pool_mask, self.pooling)
+        with torch.inference_mode(), pooled_layers(self._blocks, pool) as layers:
+            last = pool(self.model(**inputs).last_hidden_state)
+        missed = [layer for layer, vectors in enumerate(layers) if vectors is None]
+        if missed:
+            raise CheckpointError(f"layer(s) {missed} of {self.name} did not pass in the forward")
+        return torch.stack([*layers, last], dim=1).cpu().numpy()  # type: ignore[list-item]  # [B, L, D]
+
+    def plain_forward(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Run the forward and pool the last layer only: what the backbone costs without a diagnosis. [B, D]."""
+        inputs, pool_mask = self.collate(batch)
+        with torch.inference_mode():
+            return Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).cpu().numpy()
+
+    def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
+        if not texts:
+            return []
+        prompt = self.query_prompt if side == "query" else self.page_prompt
+        encodings: list[Any] = []
+        bar = tqdm(total=len(texts), desc=f"tokenising {side}", delay=2, disable=not self.reader.progress)
+        with bar:
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                some = [prompt + text for text in texts[start : start + TEXTS_AT_ONCE]]
+                encodings += self._tokenize(some, self._limits[side])
+                bar.update(len(some))
+        names = [name for name in self.tokenizer.model_input_names if name in ("input_ids", "token_type_ids")]
+        items = []
+        for item_id, text, encoding in zip(ids, texts, encodings, strict=True):
+            values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
+            if not encoding.ids:
+                values = {"input_ids": [self._stand_in()], "token_type_ids": [0]}
+            inputs = {name: np.asarray(values[name], dtype=np.int32) for name in names}
+            n_tokens = len(inputs["input_ids"])
+            items.append(
+                Encoded(
+                    item_id, side, inputs, n_tokens,
+                    prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
+                    truncated=bool(encoding.overflowing), empty=not text.strip(),
+                )
+            )  # fmt: skip
+        return items
+
+    def _tokenize(self, texts: list[str], limit: int) -> list[Any]:
+        encoded = self.tokenizer(texts, padding=False, truncation=True, max_length=limit, return_attention_mask=False)
+        return list(encoded.encodings)
+
+    def _stand_in(self) -> int:
+        """Return the token that stands for a text of no tokens."""
+        for token in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.tokenizer.bos_token_id):
+            if token is not None:
+                return int(token)
+        raise CheckpointError(f"the tokenizer of {self.name} gives no token for an empty text and has none to stand in")
+
+    def _count_prompt(self, side: Side) -> int:
+        """Count the leading tokens to leave out of the pooling; a closing special token is not the prompt's."""
+        prompt = self.query_prompt if side == "query" else self.page_prompt
+        if self.pipeline.include_prompt or not prompt:
+            return 0
+        ids = self._tokenize([prompt], self._limits[side])[0].ids
+        return len(ids) - (1 if ids and ids[-1] in self.tokenizer.all_special_ids else 0)
+
+
+def _check_side(side: str) -> None:
+    if side not in SIDES:
+        raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")
+
+
+def _check_side(side: str) -> None:
+    if side not in SIDES:
+        raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")

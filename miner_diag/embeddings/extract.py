@@ -1,0 +1,232 @@
+"""One forward per item, every layer kept: from a backbone and a corpus to a store."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from miner_diag.backbones.base import Backbone, Encoded, Side
+from miner_diag.embeddings.batching import plan_batches, plan_shards
+from miner_diag.embeddings.store import EmbeddingStore, StoreWriter, UnfinishedStoreError, open_store
+from miner_diag.files import canonical_json, sha256_bytes
+from miner_diag.version import __version__
+
+if TYPE_CHECKING:
+    from miner_diag.corpus.core import Corpus, Page, Query
+
+logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = 4096
+"""Tokens of a padded batch: enough to keep a CPU busy, little memory."""
+
+SHARD_ITEMS = 256
+"""Items of a shard, about: what a killed run loses at most."""
+
+
+class NonFiniteError(ValueError):
+    """A layer gave NaN or an infinity for an item."""
+
+
+class OutOfMemoryError(ValueError):
+    """A single item does not fit into memory."""
+
+
+class CorpusStores(NamedTuple):
+    """Both sides of a corpus."""
+
+    queries: EmbeddingStore
+    """Rows in the order of ``corpus.queries``."""
+    pages: EmbeddingStore
+    """Rows in the order of ``corpus.pages``."""
+
+
+def corpus_key(corpus: Corpus) -> dict[str, str]:
+    """Return everything of a corpus that changes a number, for a store's key."""
+    return {
+        "corpus": corpus.name,
+        "corpus_form": corpus.form,
+        "corpus_fold": str(corpus.fold),
+        "corpus_part": corpus.part,
+        "corpus_revision": f"sha256:{corpus.revision}",
+    }
+
+
+def store_key(
+    backbone: Backbone,
+    items: Sequence[Query] | Sequence[Page],
+    side: Side,
+    *,
+    corpus_key: Mapping[str, str],
+    token_budget: int = TOKEN_BUDGET,
+    shard_items: int = SHARD_ITEMS,
+) -> dict[str, str]:
+    """Return the key of the store that :func:`extract` would write with these arguments."""
+    described = [[_item_id(item, side), item.text, getattr(item, "page_hash", "")] for item in items]
+    return {
+        **backbone.key(side),
+        **{name: str(value) for name, value in corpus_key.items()},
+        "side": side,
+        "items": f"sha256:{sha256_bytes(canonical_json(described).encode())}",
+        "token_budget": str(token_budget),
+        "shard_items": str(shard_items),
+        "package_version": __version__,
+    }
+
+
+def extract(
+    backbone: Backbone,
+    items: Sequence[Query] | Sequence[Page],
+    side: Side,
+    folder: Path | str,
+    *,
+    corpus_key: Mapping[str, str],
+    token_budget: int = TOKEN_BUDGET,
+    shard_items: int = SHARD_ITEMS,
+    progress: bool = True,
+) -> EmbeddingStore:
+    """Embed `items` into the store at `folder`, or open it if it is there.
+
+    A run stopped at any moment is taken up at the first shard it did not finish; the bytes are then those of a
+    run that was not stopped (on the same machine, with the same number of threads).
+
+    Parameters
+    ----------
+    backbone : Backbone
+        A frozen retriever.
+    items : sequence of Query or of Page
+        N items with distinct ids.
+    side : {"query", "page"}
+        Which they are.
+    folder : path
+        The store's own folder.
+    corpus_key : mapping
+        What the items come from, as :func:`corpus_key` gives it.
+    token_budget : int
+        Tokens of a padded batch.
+    shard_items : int
+        Items of a shard, about.
+    progress : bool
+        Show a bar after two seconds.
+
+    Returns
+    -------
+    EmbeddingStore
+        layer_embeddings [N, L, D] in the order of `items`.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds another store (the differing fields are named) or a damaged one (its file is named).
+    NonFiniteError
+        If a layer gives NaN or an infinity; names layer and item.
+    OutOfMemoryError
+        If one item alone does not fit into memory.
+    """
+    if not items:
+        raise ValueError(f"items must hold at least one {side}; got none")
+    ids = [_item_id(item, side) for item in items]
+    if len(set(ids)) < len(ids):
+        twice = next(item_id for number, item_id in enumerate(ids) if item_id in ids[:number])
+        raise ValueError(f"{side} {twice!r} stands twice among the items; ids must be unique")
+    key = store_key(
+        backbone, items, side, corpus_key=corpus_key, token_budget=token_budget, shard_items=shard_items
+    )  # fmt: skip
+    try:
+        return open_store(folder, key)
+    except UnfinishedStoreError as unfinished:
+        logger.debug("%s", unfinished)
+    encoded = backbone.prepare(items, side)
+    shards = plan_shards(plan_batches([item.n_tokens for item in encoded], token_budget), shard_items)
+    writer = StoreWriter(folder, key, ids, (len(items), *backbone.layer_shape(side)))
+    total = sum(item.n_tokens for item in encoded)
+    with tqdm(
+        total=total, desc=f"{side} embeddings", unit="token", unit_scale=True, delay=2, disable=not progress
+    ) as bar:
+        for number, batches in enumerate(shards):
+            positions = [position for batch in batches for position in batch]
+            if not writer.has(number, positions):
+                vectors = [_embed(backbone, [encoded[position] for position in batch], bar) for batch in batches]
+                writer.write(number, positions, np.concatenate(vectors))
+            else:
+                tokens = sum(encoded[position].n_tokens for position in positions)
+                bar.initial += tokens  # done earlier: not to be counted into the rate
+                bar.update(tokens)
+    return writer.finish(len(shards))
+
+
+def extract_corpus(
+    backbone: Backbone,
+    corpus: Corpus,
+    folder: Path | str,
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    shard_items: int = SHARD_ITEMS,
+    progress: bool = True,
+) -> CorpusStores:
+    """Embed a corpus's queries and pages into ``folder/queries`` and ``folder/pages``; see :func:`extract`."""
+    key, folder = corpus_key(corpus), Path(folder)
+    options = {"corpus_key": key, "token_budget": token_budget, "shard_items": shard_items, "progress": progress}
+    return CorpusStores(
+        extract(backbone, corpus.queries, "query", folder / "queries", **options),  # type: ignore[arg-type]
+        extract(backbone, corpus.pages, "page", folder / "pages", **options),  # type: ignore[arg-type]
+    )
+
+
+def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:
+    """Embed a batch; where memory does not suffice, halve it and log that. Return [B, L, D].
+
+    Raises
+    ------
+    OutOfMemoryError
+        If one item alone does not fit.
+    """
+    try:
+        return backbone.embed(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise OutOfMemoryError(
+                f"{batch[0].side} {batch[0].item_id!r} alone ({batch[0].n_tokens} tokens) does not fit into memory; "
+                "lower --max-tokens or use a device with more"
+            ) from error
+    # Outside the except clause: the traceback of the failed forward would keep its tensors alive.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = (len(batch) + 1) // 2
+    logger.warning("out of memory with %d items of %d tokens; the batch is halved", len(batch), batch[0].n_tokens)
+    return np.concatenate([embed_halving(backbone, batch[:half]), embed_halving(backbone, batch[half:])])
+
+
+def _embed(backbone: Backbone, batch: Sequence[Encoded], bar: tqdm) -> np.ndarray:
+    vectors = embed_halving(backbone, batch)
+    finite = np.isfinite(vectors).all(axis=2)  # [B, L]
+    if not finite.all():
+        row, layer = (int(index) for index in np.argwhere(~finite)[0])
+        raise NonFiniteError(
+            f"layer {layer} of {backbone.name} is not finite for {batch[row].side} {batch[row].item_id!r} "
+            f"({int((~finite).sum())} layer vectors of {finite.size} in its batch; dtype "
+            f"{str(backbone.dtype).removeprefix('torch.')}). Try --dtype float32, or look at the item"
+        )
+    bar.update(sum(item.n_tokens for item in batch))
+    return vectors
+
+
+def _item_id(item: Query | Page, side: Side) -> str:
+    item_id = getattr(item, f"{side}_id", None)
+    if item_id is None:
+        raise ValueError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
+    return str(item_id)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Tell memory running out from other runtime errors: torch has a class for GPUs and only words for CPUs."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
