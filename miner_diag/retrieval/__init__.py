@@ -1,0 +1,20 @@
+"""Exact search and nDCG@k, on arrays and on run files."""
+
+from miner_diag.retrieval.formats import read_qrels, read_run
+from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_at_k, ndcg_of_run, ndcg_with_ties
+from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.search import Hits, score_all, top_k
+
+__all__ = [
+    "Hits",
+    "Ndcg",
+    "Relevance",
+    "chance_ndcg",
+    "ndcg_at_k",
+    "ndcg_of_run",
+    "ndcg_with_ties",
+    "read_qrels",
+    "read_run",
+    "score_all",
+    "top_k",
+]

@@ -1,0 +1,131 @@
+"""Which pages answer which query, as arrays: checked once, scored against many times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """The judgements of Q queries over P pages, one entry per judged pair, ordered by query.
+
+    Build it with `from_qrels`, or with `of` from an array or dicts; the constructors check it.
+    """
+
+    query: np.ndarray
+    """[J] int64, rising: row of the query."""
+    page: np.ndarray
+    """[J] int64: column of the page."""
+    grade: np.ndarray
+    """[J] float64, at least 0; every query has one above 0."""
+    query_ids: tuple[str, ...]
+    """[Q] ids of the rows."""
+    n_pages: int
+    """P."""
+
+    @property
+    def n_queries(self) -> int:
+        """Q."""
+        return len(self.query_ids)
+
+    @classmethod
+    def from_qrels(
+        cls, qrels: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], page_ids: Sequence[str]
+    ) -> Relevance:
+        """Judgements of the given queries (rows) over the given pages (columns).
+
+        Raises
+        ------
+        ValueError
+            If an id stands twice, a query has no qrels, or a relevant page is not among `page_ids`: it could never be
+            retrieved.
+        """
+        columns = _index(page_ids, "page_ids")
+        _index(query_ids, "query_ids")
+        query, page, grade = [], [], []
+        for row, query_id in enumerate(query_ids):
+            for page_id, value in qrels.get(query_id, {}).items():
+                if page_id in columns:
+                    query.append(row)
+                    page.append(columns[page_id])
+                    grade.append(value)
+                elif value > 0:
+                    raise ValueError(
+                        f"qrels of query {query_id!r} name the page {page_id!r}, which is not among the "
+                        f"{len(columns)} page_ids"
+                    )
+        return cls.from_judgements(query, page, grade, query_ids=tuple(query_ids), n_pages=len(columns))
+
+    @classmethod
+    def of(cls, relevance: np.ndarray | Sequence[Mapping[int, float]], n_pages: int) -> Relevance:
+        """Judgements from grades [Q, P], from gold pages [Q] (integers), or from Q dicts {page index: grade}."""
+        if isinstance(relevance, np.ndarray):
+            if relevance.ndim == 2:
+                query, page = np.nonzero(relevance)
+                if relevance.shape[1] != n_pages:
+                    raise ValueError(
+                        f"relevance must have {n_pages} columns, one per page; got {list(relevance.shape)}"
+                    )
+                return cls.from_judgements(query, page, relevance[query, page], _rows(len(relevance)), n_pages)
+            if relevance.ndim == 1 and relevance.dtype.kind in "iu":
+                rows = np.arange(len(relevance))
+                return cls.from_judgements(rows, relevance, np.ones(len(rows)), _rows(len(rows)), n_pages)
+        elif not isinstance(relevance, Mapping | str) and all(isinstance(judged, Mapping) for judged in relevance):
+            query = [row for row, judged in enumerate(relevance) for _ in judged]
+            page = [column for judged in relevance for column in judged]
+            grade = [value for judged in relevance for value in judged.values()]
+            return cls.from_judgements(query, page, grade, _rows(len(relevance)), n_pages)
+        got = (
+            f"{relevance.dtype} {list(relevance.shape)}" if isinstance(relevance, np.ndarray) else repr(type(relevance))
+        )
+        raise ValueError(
+            "relevance must be an array [Q, P] of grades, an integer array [Q] of gold pages, or a list of Q dicts "
+            f"{{page index: grade}}; got {got}. For ids use Relevance.from_qrels"
+        )
+
+    @classmethod
+    def from_judgements(
+        cls, query: Sequence[int], page: Sequence[int], grade: Sequence[float], query_ids: tuple[str, ...], n_pages: int
+    ) -> Relevance:
+        """Check and order one entry per judged pair: rows [J], columns [J] and grades [J]."""
+        rows, columns = np.asarray(query, dtype=np.int64), np.asarray(page, dtype=np.int64)
+        grades = np.asarray(grade, dtype=np.float64)
+        if not query_ids:
+            raise ValueError("relevance holds no query")
+        bad = ~(np.isfinite(grades) & (grades >= 0))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"query {query_ids[rows[at]]!r} has the grade {grades[at]:g}; grades must be finite and at least 0 "
+                "(0 means not relevant)"
+            )
+        outside = (columns < 0) | (columns >= n_pages)
+        if outside.any():
+            at = int(np.argmax(outside))
+            raise ValueError(
+                f"query {query_ids[rows[at]]!r} names page {columns[at]}; there are pages 0 to {n_pages - 1}"
+            )
+        total = np.bincount(rows, weights=grades, minlength=len(query_ids))
+        if not total.all():
+            empty = np.flatnonzero(total == 0)
+            raise ValueError(
+                f"{len(empty)} of {len(query_ids)} queries have no relevant page, the first is "
+                f"{query_ids[empty[0]]!r}; nDCG does not exist there, so leave them out"
+            )
+        order = np.argsort(rows, kind="stable")
+        return cls(rows[order], columns[order], grades[order], tuple(query_ids), n_pages)
+
+
+def _rows(n: int) -> tuple[str, ...]:
+    return tuple(str(row) for row in range(n))
+
+
+def _index(ids: Sequence[str], name: str) -> dict[str, int]:
+    index = {item: row for row, item in enumerate(ids)}
+    if len(index) != len(ids):
+        twice = next(item for row, item in enumerate(ids) if index[item] != row)
+        raise ValueError(f"{name} holds {twice!r} more than once")
+    return index

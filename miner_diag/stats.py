@@ -1,0 +1,323 @@
+"""Intervals and paired tests over queries: bootstrap, sign-flip permutation, Holm.
+
+What is resampled is the unit that was drawn: the query, or, with `clusters`, the document with all its queries
+(queries of one document share its fortune, so resampling them one by one promises too much).
+All sums are float64; randomness comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special, stats
+
+BootstrapMethod = Literal["percentile", "bca"]
+
+_BLOCK = 1 << 22  # resampling weights held at once: 32 MiB of float64
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the range that its uncertainty leaves."""
+
+    value: float
+    """The estimate itself, from all values."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+    confidence: float
+    """Nominal coverage, as 0.95."""
+    n: int
+    """Values the estimate rests on."""
+    n_clusters: int | None = None
+    """Clusters that were resampled; None where each value stands for itself."""
+
+    def __str__(self) -> str:
+        """Return value and ends to four digits."""
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 4000,
+    method: BootstrapMethod = "bca",
+) -> Interval:
+    """Bootstrap interval for the mean of values; parameters as in `bootstrap_means`, for one column.
+
+    Examples
+    --------
+    >>> print(bootstrap_mean([0.0, 1.0, 1.0, 0.5] * 25, np.random.default_rng(0)))
+    0.6250 [0.5400, 0.7050]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(
+            f"values must be one-dimensional [N]; got {list(values.shape)}; see bootstrap_means for columns"
+        )
+    return bootstrap_means(
+        values[:, None], rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples, method=method
+    )[0]
+
+
+def bootstrap_means(
+    values: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 4000,
+    method: BootstrapMethod = "bca",
+) -> list[Interval]:
+    """Bootstrap interval for the mean of every column, all columns from the same resamples.
+
+    Parameters
+    ----------
+    values : array [N, C]
+        One row per query, one column per system or layer.
+    rng : numpy.random.Generator
+        Source of the resamples.
+    clusters : sequence [N], optional
+        Label of each row, as its document: whole clusters are drawn, so cluster sizes vary with the draw.
+    confidence : float
+        Nominal coverage.
+    n_resamples : int
+        Bootstrap samples.
+    method : "bca" or "percentile"
+        BCa corrects bias and skewness [1]_; "percentile" takes the quantiles as they are.
+
+    Returns
+    -------
+    list of Interval
+        One per column. Where a column is constant, low equals high: no resample can show what was never drawn, so read
+        such an interval as unknown, not as certain.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows or clusters, a value is NaN or infinite, or an option is out of range.
+
+    Notes
+    -----
+    With n units, both methods take their tails at ``Phi(sqrt(n / (n - 1)) * t_{alpha/2, n-1})`` instead of ``alpha/2``
+    [2]_: without it an interval for n = 10 is 14 % shorter than Student's. One matrix product
+    [n_resamples, units] x [units, C] does all columns.
+
+    References
+    ----------
+    .. [1] Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, equations 14.9 to 14.15.
+    .. [2] Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015,
+       section 3.3 ("expanded percentile interval").
+    """
+    values = _finite(values, "values")
+    if values.ndim != 2:
+        raise ValueError(f"values must be [N, C], a column per system; got {list(values.shape)}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, both excluded; got {confidence}")
+    if n_resamples < 100:
+        raise ValueError(f"n_resamples must be at least 100; got {n_resamples}")
+    if method not in ("bca", "percentile"):
+        raise ValueError(f"method must be 'bca' or 'percentile'; got {method!r}")
+    # deviations from the mean are resampled: 0 for constant columns, and no digits lost to a large offset
+    centred = values - values[:1]
+    centred -= centred.sum(axis=0) / max(1, len(values))
+    deviations, sizes = _unit_sums(centred, clusters)
+    n_units, means = len(sizes), values[0] - centred[0]
+    resampled = np.empty((n_resamples, values.shape[1]))
+    step = max(1, _BLOCK // n_units)
+    for start in range(0, n_resamples, step):
+        rows = min(step, n_resamples - start)
+        drawn = rng.integers(0, n_units, size=(rows, n_units)) + np.arange(rows)[:, None] * n_units
+        weights = np.bincount(drawn.ravel(), minlength=rows * n_units).reshape(rows, n_units).astype(np.float64)
+        resampled[start : start + rows] = (weights @ deviations) / (weights @ sizes)[:, None]
+    tail = _expanded_tail(confidence, n_units)
+    levels = np.broadcast_to(np.array([tail, -tail])[:, None], (2, values.shape[1]))  # normal quantiles
+    if method == "bca":
+        levels = _bca_levels(levels, resampled, deviations, sizes)
+    ends = np.empty_like(levels)
+    for column, wanted in enumerate(special.ndtr(levels).T):
+        ends[:, column] = np.quantile(resampled[:, column], wanted)
+    return [
+        Interval(float(mean), float(mean + low), float(mean + high), confidence, len(values),
+                 None if clusters is None else n_units)
+        for mean, low, high in zip(means, *ends, strict=True)
+    ]  # fmt: skip
+
+
+def paired_bootstrap(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 4000,
+    method: BootstrapMethod = "bca",
+) -> Interval:
+    """Bootstrap interval for the mean of a - b, both [N] over the same queries; options as in `bootstrap_means`."""
+    difference = _differences(a, b)
+    return bootstrap_mean(
+        difference, rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples, method=method
+    )
+
+
+def paired_permutation(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    n_permutations: int = 10_000,
+) -> float:
+    """Two-sided p value of the paired permutation (sign-flip) test of mean(a - b) = 0.
+
+    Under the null the two systems are exchangeable, so every difference may change its sign; with clusters, the
+    differences of one cluster change together.
+
+    Parameters
+    ----------
+    a, b : array [N]
+        One value per query; row i of both is the same query.
+    rng : numpy.random.Generator
+        Source of the flips; not used where all flips are counted.
+    clusters : sequence [N], optional
+        Label of each row, as its document.
+    n_permutations : int
+        Random flips. Where there are no more than so many flips in all, every one is counted and p is exact.
+
+    Returns
+    -------
+    float
+        In (0, 1]; 1 where a equals b. From random flips it is (1 + as extreme) / (1 + flips), which is never 0 and
+        keeps the level [1]_.
+
+    Raises
+    ------
+    ValueError
+        If a and b do not pair, hold NaN or Inf, or have fewer than two rows or clusters.
+
+    References
+    ----------
+    .. [1] Phipson and Smyth, "Permutation P-values Should Never Be Zero", Statistical Applications in Genetics and
+       Molecular Biology 9(1), 2010.
+
+    Examples
+    --------
+    All five differences are positive: only 2 of 32 sign patterns are as extreme.
+
+    >>> paired_permutation([2, 3, 4, 5, 6], [1, 1, 1, 1, 1], np.random.default_rng(0))
+    0.0625
+    """
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations must be at least 1; got {n_permutations}")
+    sums, _ = _unit_sums(_differences(a, b)[:, None], clusters)
+    units = sums[np.abs(sums[:, 0]) > 0, 0]  # flipping a zero changes nothing
+    slack = 1e-12 * np.abs(units).sum()  # equal sums may differ by rounding, and equals count as extreme
+    threshold = np.abs(units.sum()) - slack
+    exact = 2 ** min(len(units), 60) <= n_permutations
+    n_flips = 2 ** len(units) if exact else n_permutations
+    extreme = 0
+    step = max(1, _BLOCK // max(1, len(units)))
+    for start in range(0, n_flips, step):
+        rows = min(step, n_flips - start)
+        if exact:
+            flip = (np.arange(start, start + rows)[:, None] >> np.arange(len(units))) & 1
+        else:
+            flip = rng.integers(0, 2, size=(rows, len(units)), dtype=np.int8)
+        extreme += int(np.count_nonzero(np.abs(units.sum() - 2.0 * (flip.astype(np.float64) @ units)) >= threshold))
+    return extreme / n_flips if exact else (1 + extreme) / (1 + n_flips)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment: reject where the result is at most alpha, and the family-wise error is alpha.
+
+    Parameters
+    ----------
+    p_values : array [M]
+        One per comparison of the family (all that one table claims).
+
+    Returns
+    -------
+    ndarray [M]
+        Adjusted p values in the order given, at most 1.
+
+    References
+    ----------
+    .. [1] Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6(2),
+       1979.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1:
+        raise ValueError(f"p_values must be one-dimensional; got {list(p.shape)}")
+    inside = (p >= 0) & (p <= 1)
+    if not inside.all():
+        at = int(np.argmin(inside))
+        raise ValueError(f"p_values must be between 0 and 1; number {at} is {p[at]}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
+    a, b = _finite(a, "a"), _finite(b, "b")
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a and b must pair row by row, both [N]; got {list(a.shape)} and {list(b.shape)}")
+    return a - b
+
+
+def _finite(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} holds {values[at]} at {list(at)}; expected finite numbers")
+    return values
+
+
+def _unit_sums(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums [U, C] and sizes [U] of what is resampled: rows, or clusters of rows."""
+    if len(values) < 2:
+        raise ValueError(f"at least 2 values are needed for a statement about uncertainty; got {len(values)}")
+    if clusters is None:
+        return values, np.ones(len(values))
+    labels, unit = np.unique(np.asarray(clusters), return_inverse=True)
+    if unit.shape != (len(values),):
+        raise ValueError(f"clusters must label each of the {len(values)} values; got {list(np.shape(clusters))}")
+    if len(labels) < 2:
+        raise ValueError(f"at least 2 clusters are needed; all {len(values)} values are in {labels[0]!r}")
+    sums = np.zeros((len(labels), values.shape[1]))
+    np.add.at(sums, unit, values)
+    return sums, np.bincount(unit).astype(np.float64)
+
+
+def _expanded_tail(confidence: float, n: int) -> float:
+    """Return the normal quantile of the lower tail, widened as Student's t is for n units (Hesterberg 2015)."""
+    return float(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - confidence) / 2, n - 1))
+
+
+def _bca_levels(levels: np.ndarray, resampled: np.ndarray, deviations: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Shift normal quantiles [2, C] by bias and acceleration; both are 0 where a column is constant."""
+    below = (resampled < 0).mean(axis=0) + 0.5 * (resampled == 0).mean(axis=0)
+    edge = 0.5 / len(resampled)
+    bias = special.ndtri(np.clip(below, edge, 1 - edge))
+    # jackknife: the mean's deviation without unit u is -deviations[u] / (total - sizes[u])
+    without = -deviations / (sizes.sum() - sizes)[:, None]
+    pull = without.mean(axis=0) - without
+    spread = (pull**2).sum(axis=0) ** 1.5
+    acceleration = np.divide((pull**3).sum(axis=0), 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    shifted = bias + levels
+    # with a handful of units and one outlier the transformation has a pole; before it, the level is 1 anyway
+    return bias + shifted / np.maximum(1 - acceleration * shifted, 0.05)
