@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-import tyro
-
+from miner_diag.command import run_command
 from miner_diag.retrieval.score import Scored, ScoreOptions, score_run_file
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 after a sentence about what is wrong."""
-    options = tyro.cli(ScoreOptions, args=arguments, prog="python -m miner_diag.retrieval")
-    try:
-        scored = score_run_file(options)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(summary(scored))
+def run(options: ScoreOptions) -> None:
+    """Run the command."""
+    print(summary(score_run_file(options)))
     if options.out is not None:
-        sys.stdout.write(f"\nwritten: {options.out / 'ndcg_per_query.csv'}, {options.out / 'run.json'}\n")
-    return 0
+        print(f"written to {options.out}: ndcg_per_query.csv, records.jsonl, run.json")
 
 
 def summary(scored: Scored) -> str:
@@ -40,8 +31,13 @@ def summary(scored: Scored) -> str:
     ]
     if scored.not_in_qrels:
         rows.append(("left out", f"{len(scored.not_in_qrels)}", "queries of the run that the qrels do not hold"))
-    return "".join(f"{name:<9} {value:>8}   {note}\n" for name, value, note in rows)
+    return "\n".join(f"{name:<9} {value:>8}   {note}" for name, value, note in rows)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    run_command(ScoreOptions, run, "retrieval", args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

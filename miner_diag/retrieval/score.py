@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from miner_diag.files import sha256_file, write_atomic
 from miner_diag.provenance import RunClock, write_run
+from miner_diag.records import Record, write_records
 from miner_diag.retrieval.formats import read_qrels, read_run
 from miner_diag.retrieval.ndcg import Ndcg, ndcg_of_run
 from miner_diag.stats import Interval, bootstrap_mean
@@ -27,7 +29,7 @@ class ScoreOptions:
     k: int = 5
     """Ranks that count."""
     out: Path | None = None
-    """Folder for ndcg_per_query.csv and run.json; nothing is written without it."""
+    """Folder for ndcg_per_query.csv, records.jsonl and run.json; nothing is written without it."""
     confidence: float = 0.95
     """Nominal coverage of the interval."""
     resamples: int = 4000
@@ -86,14 +88,35 @@ def score_run_file(options: ScoreOptions) -> Scored:
     )
     if options.out is not None:
         write_atomic(options.out / "ndcg_per_query.csv", _per_query(scored))
-        low, high = (interval.low, interval.high) if interval else (None, None)
+        write_records(options.out / "records.jsonl", _records(scored, options))
         write_run(
             options.out, "miner_diag.retrieval", options, clock,
-            run_sha256=sha256_file(options.run), qrels_sha256=sha256_file(options.qrels),
-            ndcg=ndcg.mean, ndcg_low=low, ndcg_high=high, ndcg_bounds=ndcg.bounds, tie_rate=ndcg.tie_rate,
-            n_queries=len(ndcg.values), without_results=scored.without_results, not_in_qrels=scored.not_in_qrels,
+            qrels_sha256=sha256_file(options.qrels), without_results=scored.without_results,
+            not_in_qrels=scored.not_in_qrels,
         )  # fmt: skip
     return scored
+
+
+def _records(scored: Scored, options: ScoreOptions) -> list[Record]:
+    """Return the means with what bounds them, then a row per query."""
+    ndcg, interval, name = scored.ndcg, scored.interval, f"ndcg_at_{options.k}"
+    row = partial(
+        Record, model=options.run.name, model_revision=sha256_file(options.run), dataset=options.qrels.name, split="all"
+    )
+    low, high, confidence, method = None, None, None, None
+    if interval is not None:
+        low, high, confidence, method = interval.low, interval.high, interval.confidence, "bootstrap over queries"
+    worst, best = ndcg.bounds
+    n = len(ndcg.values)
+    mean = row(
+        measure=name, value=ndcg.mean, low=low, high=high, confidence=confidence, method=method, n=n, seed=options.seed
+    )
+    bounds = [(f"{name}_worst", worst), (f"{name}_best", best), ("tie_rate", ndcg.tie_rate)]
+    means = [mean, *(row(measure=measure, value=value, n=n) for measure, value in bounds)]
+    return means + [
+        row(measure=name, value=float(value), query_id=query_id)
+        for query_id, value in zip(ndcg.query_ids, ndcg.values, strict=True)
+    ]
 
 
 def _per_query(scored: Scored) -> str:

@@ -11,7 +11,9 @@ import sys
 import numpy as np
 import pytest
 
+from miner_diag.records import read_records
 from miner_diag.retrieval.__main__ import main
+from miner_diag.retrieval.score import ScoreOptions
 
 
 @pytest.fixture
@@ -25,9 +27,7 @@ def files(tmp_path):
 
 
 def test_table_and_files(files, capsys):
-    assert (
-        main(["--run", str(files / "run.tsv"), "--qrels", str(files / "qrels.tsv"), "--out", str(files / "out")]) == 0
-    )
+    main(["--run", str(files / "run.tsv"), "--qrels", str(files / "qrels.tsv"), "--out", str(files / "out")])
     shown = capsys.readouterr().out
     # eight queries have the right page first, one ties ten pages, one has no results
     tied = sum(1 / np.log2(rank + 1) for rank in range(1, 6)) / 10
@@ -44,9 +44,13 @@ def test_table_and_files(files, capsys):
         "order_matters": "False", "has_results": "True",
     }  # fmt: skip
     assert (rows[8]["order_matters"], rows[9]["ndcg_at_5"], rows[9]["has_results"]) == ("True", "0.000000", "False")
+    records = read_records(files / "out" / "records.jsonl")
+    assert [record.measure for record in records[:4]] == ["ndcg_at_5", "ndcg_at_5_worst", "ndcg_at_5_best", "tie_rate"]
+    assert records[0].value == pytest.approx(mean)
+    assert records[0].low < mean < records[0].high
+    assert [record.query_id for record in records[4:]] == [f"q{i}" for i in range(10)]
     run = json.loads((files / "out" / "run.json").read_text())
-    assert run["ndcg"] == pytest.approx(mean)
-    assert run["ndcg_low"] < mean < run["ndcg_high"]
+    assert run["options"]["k"] == 5
     assert run["without_results"] == ["q9"] and run["not_in_qrels"] == ["extra"]
 
 
@@ -61,18 +65,14 @@ def test_same_seed_same_words_and_nothing_written_without_out(files, capsys):
     assert sorted(files.iterdir()) == before
 
 
-def test_a_fault_is_one_sentence_and_exit_code_2(files, capsys):
+def test_a_fault_is_one_sentence_and_nothing_is_written(files):
     (files / "bad.tsv").write_text("q1 Q0 p1 1 0.5 me\nq1 Q0 p2 2\n")
-    assert (
-        main(["--run", str(files / "bad.tsv"), "--qrels", str(files / "qrels.tsv"), "--out", str(files / "out")]) == 2
-    )
-    assert "bad.tsv, line 2: a run has 3 columns" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"error: .*bad\.tsv, line 2: a run has 3 columns"):
+        main(["--run", str(files / "bad.tsv"), "--qrels", str(files / "qrels.tsv"), "--out", str(files / "out")])
     assert not (files / "out").exists()
 
 
 def test_options_out_of_range_are_sentences(files):
-    from miner_diag.retrieval.score import ScoreOptions
-
     for change, message in [
         ({"k": 0}, "k must be"),
         ({"confidence": 1.0}, "confidence"),
@@ -84,7 +84,7 @@ def test_options_out_of_range_are_sentences(files):
 
 def test_one_query_has_no_interval(files, capsys):
     (files / "one.tsv").write_text("q0 0 p0 1\n")
-    assert main(["--run", str(files / "run.tsv"), "--qrels", str(files / "one.tsv")]) == 0
+    main(["--run", str(files / "run.tsv"), "--qrels", str(files / "one.tsv")])
     assert "no interval from one query" in capsys.readouterr().out
 
 
