@@ -1,4 +1,4 @@
-"""Choices between what a user asks, what a checkpoint states and what the machine can: pooling, dtype, limits."""
+"""What a user asks, a checkpoint states and a machine can do, brought together: pooling, dtype, limits."""
 
 from __future__ import annotations
 
@@ -82,6 +82,22 @@ def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenize
             logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
         return capacity
     return limit
+
+
+def check_vocabulary(tokenizer: Any, model: nn.Module, folder: Path) -> None:
+    """Check that the model has an embedding for every token.
+
+    Raises
+    ------
+    CheckpointError
+        If the tokenizer belongs to another model.
+    """
+    highest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has token ids up to {highest}, the model embeddings for {rows} tokens; they "
+            "belong to different checkpoints"
+        )
 
 
 def _positions(model: nn.Module) -> int | None:

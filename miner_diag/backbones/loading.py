@@ -43,7 +43,7 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device, trust_
                 )
             model, info = AutoModel.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code, dtype=dtype,
-                output_loading_info=True,
+                output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
         except CheckpointError:
             raise
@@ -86,6 +86,9 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code:
             )
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise CheckpointError(f"no tokenizer can be loaded from {folder}: {_sentence(error)}") from error
+    files = sorted(set(tokenizer.vocab_files_names.values()))
+    if not any((folder / name).exists() for name in files):  # transformers would go on with an empty vocabulary
+        raise CheckpointError(f"no tokenizer can be loaded from {folder}: none of {', '.join(files)} is there")
     if not tokenizer.is_fast:
         raise CheckpointError(f"the tokenizer in {folder} has no tokenizer.json; save it again with transformers 5")
     if lower_case:

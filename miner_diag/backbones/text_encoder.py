@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from miner_diag.backbones.base import SIDES, BackboneError, CheckpointError, Encoded, Pooling, Side
-from miner_diag.backbones.choices import choose_dtype, choose_limit, choose_pooling
+from miner_diag.backbones.choices import check_vocabulary, choose_dtype, choose_limit, choose_pooling
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_layers
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
 from miner_diag.backbones.pipeline import read_pipeline
@@ -94,6 +94,7 @@ class TextEncoder:
         )
         self.model = load_model(source, dtype=self.dtype, device=self.device, trust_remote_code=trust_remote_code)
         self.revision = folder_revision(folder)
+        check_vocabulary(self.tokenizer, self.model, folder)
         config = self.model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
         self.width = int(config.hidden_size)

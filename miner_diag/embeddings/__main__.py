@@ -24,8 +24,8 @@ class EmbeddingsOptions:
     model: str = "page-text"
     """page-text, or a local folder of a transformers or sentence-transformers text encoder."""
     data: str = "sample"
-    """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form, or
-    a manifest file."""
+    """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
+    (queries.jsonl, corpus.jsonl, qrels.tsv), or a manifest file (.yaml)."""
     queries: Form = "hidden"
     """hidden: a query's own words are taken out of its page; verbatim: pages as they are."""
     fold: int = 0
@@ -39,7 +39,7 @@ class EmbeddingsOptions:
     pooling: Pooling | None = None
     """last, mean or cls, for a checkpoint whose files state none."""
     reader: ReaderKind = "auto"
-    """Where a page's text comes from: its text-layer, its picture (ocr), or the picture where there is no text (auto)."""
+    """Where a page's text comes from: its text layer, its picture (ocr), or the picture where it has no text (auto)."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

