@@ -1,0 +1,192 @@
+"""Two views of the same items compared in full: CKA, its null, mean cosine, alignment ratio, and what outliers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from miner_diag.cka.errors import UndefinedCKAError
+from miner_diag.cka.geometry import paired_cosines
+from miner_diag.cka.hsic import Estimator, Kernel
+from miner_diag.cka.jackknife import group_numbers, mean_interval, most_influential, ratio_interval
+from miner_diag.cka.layers import as_matrix
+from miner_diag.cka.matrix import CKAMatrix, cka_matrix, linear_cka
+from miner_diag.cka.permutation import PermutationNull
+from miner_diag.stats import Interval
+
+
+@dataclass(frozen=True)
+class OutlierCheck:
+    """CKA without the items that move it most."""
+
+    value: float
+    """CKA without them."""
+    change: float
+    """`value` less the CKA of all items."""
+    items: np.ndarray
+    """Their row numbers, the most influential first."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two views of the same items."""
+
+    cka: Interval
+    null: PermutationNull
+    """Law of CKA when rows are paired at random, and the p value."""
+    outliers: OutlierCheck | None
+    """None where too few items would be left for a CKA."""
+    mean_cosine: Interval | None
+    """Mean cosine of paired rows, uncentred; None where widths differ."""
+    alignment_ratio: Interval | None
+    """Mean cosine over CKA; None where it does not exist, and `no_ratio` says why."""
+    no_ratio: str | None
+    n: int
+    widths: tuple[int, int]
+    estimator: Estimator
+    kernel: Kernel
+    route: str
+
+
+def alignment_ratio(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
+    """Mean cosine of paired rows over their linear CKA: ``AR(X, Y) = mean_i cos(x_i, y_i) / CKA(X, Y)``.
+
+    How much of the geometry that two views share stands in the same coordinates. The cosine is uncentred, the CKA is of
+    centred rows, so the ratio is not bounded by 1. Unchanged when either side is scaled; *changed* by rotation and by
+    translation, because the cosine is.
+
+    Parameters
+    ----------
+    x, y : array or tensor [N, D]
+        Row ``i`` of both is item ``i``; the widths must be equal.
+    estimator : "debiased" or "biased"
+        Of the CKA.
+
+    Raises
+    ------
+    UndefinedCKAError
+        If CKA does not exist or is not above 0 (the debiased estimate can be negative), or if a row is zero.
+    ValueError
+        If widths or row counts differ.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(64, 8))
+    >>> round(alignment_ratio(x, 2.0 * x), 12)
+    1.0
+    """
+    cosine = float(paired_cosines(x, y).mean())
+    cka = linear_cka(x, y, estimator=estimator)
+    if cka <= 0:
+        raise UndefinedCKAError(_no_ratio(cka, *as_matrix(x, "x").shape))
+    return cosine / cka
+
+
+def compare(
+    x: Any,
+    y: Any,
+    *,
+    estimator: Estimator = "debiased",
+    kernel: Kernel = "linear",
+    groups: Sequence[object] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    outlier_share: float = 0.01,
+    names: tuple[str, str] = ("x", "y"),
+    **options: Any,
+) -> Comparison:
+    """Everything the package says of two views of the same items.
+
+    Parameters
+    ----------
+    x : array or tensor [N, D_x]
+        Row ``i`` is item ``i``.
+    y : array or tensor [N, D_y]
+        Row ``i`` is the same item.
+    estimator, kernel, groups, confidence
+        As in `cka_matrix`. With `groups`, every interval holds when items of a group are alike.
+    outlier_share : float
+        Share of items, the most influential ones, that the outlier check leaves out.
+    names : (str, str)
+        What messages call the sides.
+    **options
+        `route`, `device`, `dtype`, `bandwidth` of `cka_matrix`; products are float64 if `dtype` is not given.
+
+    Returns
+    -------
+    Comparison
+        A ratio that does not exist (widths differ, CKA not above 0) is None with its reason; a CKA that does not exist
+        is an error.
+    """
+    options.setdefault("dtype", "float64")
+    matrix = cka_matrix(
+        [x],
+        [y],
+        estimator=estimator,
+        kernel=kernel,
+        groups=groups,
+        confidence=confidence,
+        names=names[:1],
+        other_names=names[1:],
+        **options,
+    )
+    assert matrix.null is not None and matrix.left_out is not None
+    cka, left_out = matrix.interval(0, 0), matrix.left_out[:, 0, 0]
+    widths = (matrix.widths[0], matrix.other_widths[0])
+    cosine = ratio = None
+    reason = None
+    if widths[0] != widths[1]:
+        reason = f"widths differ: {names[0]} has d={widths[0]}, {names[1]} has d={widths[1]}"
+    else:
+        numbers = group_numbers(groups, matrix.n)
+        cosines = paired_cosines(x, y, names=names)
+        cosine = mean_interval(cosines, confidence=confidence, groups=numbers)
+        if cka.value <= 0:
+            reason = _no_ratio(cka.value, matrix.n, widths[0])
+        else:
+            cosines_left_out = (cosines.sum() - cosines) / (matrix.n - 1)
+            ratio = ratio_interval(
+                cosine.value, cka.value, cosines_left_out, left_out, confidence=confidence, groups=numbers
+            )
+    outliers = _outlier_check(x, y, cka.value, left_out, outlier_share, matrix, options)
+    return Comparison(
+        cka, matrix.null[0][0], outliers, cosine, ratio, reason, matrix.n, widths, estimator, kernel, matrix.route
+    )
+
+
+def _outlier_check(
+    x: Any,
+    y: Any,
+    value: float,
+    left_out: np.ndarray,
+    share: float,
+    matrix: CKAMatrix,
+    options: dict[str, Any],
+) -> OutlierCheck | None:
+    items = most_influential(value, left_out, share)
+    kept = np.setdiff1d(np.arange(len(left_out)), items)
+    if len(kept) < 4:
+        return None
+    try:
+        rest = cka_matrix(
+            [as_matrix(x, "x")[kept]],
+            [as_matrix(y, "y")[kept]],
+            estimator=matrix.estimator,
+            kernel=matrix.kernel,
+            intervals=False,
+            null=False,
+            **options,
+        )
+    except UndefinedCKAError:
+        return None  # these items carry a side alone; the interval, all of [-1, 1], says so
+    without = float(rest.values[0, 0])
+    return OutlierCheck(without, without - value, items)
+
+
+def _no_ratio(cka: float, n: int, d: int) -> str:
+    return (
+        f"the alignment ratio does not exist: its denominator, CKA, is {cka:.6f} (n={n}, d={d}), not above 0; "
+        "the sides share no geometry that this many items can show"
+    )

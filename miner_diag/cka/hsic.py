@@ -1,0 +1,87 @@
+"""Hilbert-Schmidt independence criterion: the sums over item pairs that CKA divides.
+
+With kernel matrices ``K, L`` ``[N, N]`` of the two sides:
+
+- biased (Kornblith et al. 2019, eq. 2): ``tr(K H L H) / (n - 1)^2``, ``H = I - 11'/n``;
+- debiased (Song et al. 2012, eq. 5): with the diagonals removed, ``K~ = K - diag(K)``,
+  ``[tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~L~1] / (n (n-3))``, whose expectation is 0 for independent
+  sides.
+
+Both are inner products of *centred* matrices, ``sum_ij A_ij B_ij``, which is what the routes in this package compute:
+``A_ij = K_ij - a_i - a_j`` with, for the biased form, ``a_i`` the row mean less half the grand mean, and for the
+debiased form (U-centring) ``a_i = k_i/(n-2) - sum(k) / (2(n-1)(n-2))``, ``k_i`` the row sum without the diagonal, and
+``A_ii = 0``. So the debiased CKA, too, lies in [-1, 1] (Cauchy-Schwarz) and is exactly 1 on the diagonal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+Estimator = Literal["debiased", "biased"]
+Kernel = Literal["linear", "rbf"]
+
+
+def centring_offsets(row_sums: np.ndarray, estimator: Estimator) -> np.ndarray:
+    """Find the ``a`` `[N]` for which ``K_ij - a_i - a_j`` is centred.
+
+    Parameters
+    ----------
+    row_sums : ndarray [N]
+        Row sums of the kernel matrix; without its diagonal for ``"debiased"``, with it for ``"biased"``.
+    estimator : "debiased" or "biased"
+        Which HSIC the centred matrix is for.
+    """
+    n = len(row_sums)
+    if estimator == "debiased":
+        return row_sums / (n - 2) - row_sums.sum() / (2 * (n - 1) * (n - 2))
+    return row_sums / n - row_sums.sum() / (2 * n * n)
+
+
+def linear_row_sums(squared_norms: np.ndarray, estimator: Estimator) -> np.ndarray:
+    """Row sums `[N]` of the linear kernel of *centred* rows: all zero, so only the diagonal is missing."""
+    return -squared_norms if estimator == "debiased" else np.zeros_like(squared_norms)
+
+
+def centre_kernel(kernel: np.ndarray, estimator: Estimator = "debiased") -> np.ndarray:
+    """Centre a kernel matrix `[N, N]`: the ``A`` of the module's text, float64."""
+    centred = np.array(kernel, dtype=np.float64)
+    if estimator == "debiased":
+        np.fill_diagonal(centred, 0.0)
+    offsets = centring_offsets(centred.sum(axis=1), estimator)
+    centred -= offsets[:, None] + offsets[None, :]
+    if estimator == "debiased":
+        np.fill_diagonal(centred, 0.0)
+    return centred
+
+
+def hsic_normaliser(n: int, estimator: Estimator) -> float:
+    """Divisor that makes ``sum_ij A_ij B_ij`` HSIC: n(n-3) debiased, (n-1)^2 biased. CKA does not need it."""
+    return float(n * (n - 3)) if estimator == "debiased" else float((n - 1) ** 2)
+
+
+def hsic_from_kernels(kernel_x: np.ndarray, kernel_y: np.ndarray, *, estimator: Estimator = "debiased") -> float:
+    """HSIC of two kernel matrices held in memory.
+
+    Parameters
+    ----------
+    kernel_x, kernel_y : ndarray [N, N]
+        Symmetric kernel matrices over the same items, N >= 4.
+    estimator : "debiased" or "biased"
+        Song et al. 2012 eq. 5, or Kornblith et al. 2019 eq. 2.
+
+    Examples
+    --------
+    >>> kernel = np.diag([0.0, 1.0, 2.0, 3.0])
+    >>> hsic_from_kernels(kernel, kernel, estimator="debiased")
+    0.0
+    """
+    kernel_x, kernel_y = np.asarray(kernel_x), np.asarray(kernel_y)
+    n = len(kernel_x)
+    if kernel_x.shape != (n, n) or kernel_y.shape != (n, n) or n < 4:
+        raise ValueError(
+            f"kernels must both be [N, N] over the same items, N >= 4; got {kernel_x.shape} and {kernel_y.shape}"
+        )
+    products = centre_kernel(kernel_x, estimator) * centre_kernel(kernel_y, estimator)
+    return float(products.sum() / hsic_normaliser(n, estimator))

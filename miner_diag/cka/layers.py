@@ -1,0 +1,219 @@
+"""Any array of embeddings as checked layers whose rows come centred, scaled and block by block.
+
+A layer is never copied whole. What is kept beside the caller's array are its mean, a power of two that brings its rows
+to length about one (CKA ignores an isotropic scale, so 1e30 and 1e-30 need no special care later), and the squared
+length of every centred row.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miner_diag.cka.errors import UndefinedCKAError
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_ITEMS = 4
+_BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One side of a CKA: `n` items in `width` dimensions, read in centred blocks."""
+
+    name: str
+    """How messages call it."""
+    values: torch.Tensor
+    """The caller's rows `[N, D]`, not copied, in their own dtype and on their own device."""
+    scale: float
+    """A power of two; centred rows times it have mean squared length in [1, 4)."""
+    mean: torch.Tensor
+    """Mean row times `scale`, float64 `[D]`, on the CPU."""
+    squared_norms: torch.Tensor
+    """Squared lengths of the centred, scaled rows, float64 `[N]`, on the CPU."""
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return self.values.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of dimensions."""
+        return self.values.shape[1]
+
+    def block(self, rows: slice | np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Centred and scaled rows `[B, D]`, rounded once, after centring."""
+        return _centred(self.values[rows], self.scale, self.mean, dtype, device)
+
+
+def as_layers(
+    layer_embeddings: Any, names: Sequence[str] | None = None, *, argument: str = "layer_embeddings"
+) -> list[Layer]:
+    """Check embeddings and make them layers.
+
+    Parameters
+    ----------
+    layer_embeddings : array or tensor [N, L, D], or sequence of arrays or tensors [N, D_l]
+        Any float or integer dtype, any strides, read-only or not.
+    names : sequence of str [L], optional
+        What messages and results call the layers; ``layer 0``, ``layer 1``, … if not given.
+    argument : str
+        Name of the caller's argument, for messages.
+
+    Raises
+    ------
+    UndefinedCKAError
+        If a side has fewer than four items, is constant over items, or holds NaN or Inf.
+    ValueError
+        If shapes are not as above or row counts differ.
+    """
+    sides = _split(layer_embeddings, argument)
+    if names is None:
+        names = [f"layer {i}" for i in range(len(sides))]
+    if len(names) != len(sides):
+        raise ValueError(f"names must have one entry per layer: {argument} has {len(sides)}, names has {len(names)}")
+    rows = [side.shape[0] for side in sides]
+    if len(set(rows)) > 1:
+        raise ValueError(
+            f"{argument}: all layers must hold the same items row by row, got row counts {rows}; "
+            "select the common items, in one order, first"
+        )
+    return [_checked(side, name) for side, name in zip(sides, names, strict=True)]
+
+
+def require_paired(x: Sequence[Layer], y: Sequence[Layer]) -> None:
+    """Raise unless the rows of both sides can be pairs."""
+    if x[0].n != y[0].n:
+        raise ValueError(
+            f"rows must pair item by item: {x[0].name} has {x[0].n} rows, {y[0].name} has {y[0].n}; "
+            "bring both sides to the same items in the same order"
+        )
+
+
+def as_matrix(values: Any, argument: str) -> torch.Tensor:
+    """One array or tensor as a float tensor that shares its memory where that is possible."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        tensor = values.detach()
+        if tensor.is_complex():
+            raise ValueError(f"{argument} must be real, got {tensor.dtype}")
+        return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{argument} must be a real numeric array or tensor, got dtype {array.dtype}")
+    if array.dtype not in (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)):
+        array = array.astype(np.float64)  # integers, long doubles, foreign byte order
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        # A read-only array (a memory map) is only read here, so the warning about writing to it does not apply.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover `n` rows, `size` at a time."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _split(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
+    if isinstance(layer_embeddings, (list, tuple)):
+        if not layer_embeddings:
+            raise ValueError(f"{argument} must hold at least one layer, got an empty {type(layer_embeddings).__name__}")
+        sides = [as_matrix(side, f"{argument}[{i}]") for i, side in enumerate(layer_embeddings)]
+    else:
+        whole = as_matrix(layer_embeddings, argument)
+        if whole.ndim == 2:
+            sides = [whole]
+        elif whole.ndim == 3:
+            sides = [whole[:, layer] for layer in range(whole.shape[1])]
+        else:
+            raise ValueError(f"{argument} must be [N, L, D], [N, D] or a list of [N, D_l], got {tuple(whole.shape)}")
+    for i, side in enumerate(sides):
+        if side.ndim != 2 or side.shape[1] == 0:
+            raise ValueError(f"{argument}[{i}] must be [N, D] with D >= 1, got {tuple(side.shape)}")
+    if not sides:
+        raise ValueError(f"{argument} must hold at least one layer, got {tuple(layer_embeddings.shape)}")
+    return sides
+
+
+def _checked(values: torch.Tensor, name: str) -> Layer:
+    import torch
+
+    n, width = values.shape
+    if n < MIN_ITEMS:
+        raise UndefinedCKAError(f"{name} has n={n}, d={width}: CKA needs at least {MIN_ITEMS} items; add items")
+    low, high = (float(v) for v in torch.aminmax(values))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UndefinedCKAError(_where_not_finite(values, name))
+    largest = max(abs(low), abs(high))
+    scale = _power_of_two(largest)
+    mean = sum(_scaled_sum(values[rows], scale) for rows in blocks(n, _BLOCK_ROWS)).cpu() / n  # type: ignore[union-attr]
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    norms = torch.cat(
+        [
+            torch.linalg.vector_norm(
+                _centred(values[rows], scale, mean, dtype, values.device), dim=1, dtype=torch.float64
+            ).square()
+            for rows in blocks(n, _BLOCK_ROWS)
+        ]
+    ).cpu()
+    total = float(norms.sum())
+    ulp = torch.finfo(values.dtype).eps
+    if total <= 4 * n * width * (ulp * largest * scale) ** 2 and _is_constant(values, ulp):
+        raise UndefinedCKAError(
+            f"{name} is the same for all {n} items (d={width}), so CKA is undefined; "
+            "drop this layer or check how it was pooled"
+        )
+    rescale = _power_of_two(math.sqrt(total / n))
+    return Layer(name, values, scale * rescale, mean * rescale, norms * rescale**2)
+
+
+def _power_of_two(size: float) -> float:
+    """Find the power of two that brings a positive size into [1, 2); 1 for 0."""
+    return 1.0 if size == 0 else math.ldexp(1.0, min(1 - math.frexp(size)[1], 1023))
+
+
+def _scaled_sum(block: torch.Tensor, scale: float) -> torch.Tensor:
+    import torch
+
+    return (block.to(torch.float64) * scale).sum(0)
+
+
+def _centred(
+    raw: torch.Tensor, scale: float, mean: torch.Tensor, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """(raw * scale - mean), the mean taken off in two parts so that its own rounding does not count."""
+    import torch
+
+    work = torch.promote_types(raw.dtype, dtype)
+    out = torch.mul(raw.to(device=device, dtype=work), scale)
+    high = mean.to(work)
+    low = (mean - high.to(mean.dtype)).to(work)
+    return out.sub_(high.to(device)).sub_(low.to(device)).to(dtype)
+
+
+def _is_constant(values: torch.Tensor, ulp: float) -> bool:
+    """Whether every column differs by at most one unit in the last place over the items."""
+    low, high = values.amin(0).double(), values.amax(0).double()
+    # Halves cannot overflow where the difference of two large float64 numbers could.
+    return bool((high / 2 - low / 2 <= ulp / 2 * low.abs().maximum(high.abs())).all())
+
+
+def _where_not_finite(values: torch.Tensor, name: str) -> str:
+    bad = ~values.isfinite()
+    item, column = (int(v) for v in bad.nonzero()[0])
+    n, width = values.shape
+    return (
+        f"{name} (n={n}, d={width}) holds {float(values[item, column])} at item {item}, dimension {column} "
+        f"({int(bad.sum())} such entries); remove these items or extract them again in a wider dtype"
+    )

@@ -1,0 +1,353 @@
+"""CKA of many layers at once, by whichever exact route is cheaper, with intervals and permutation null."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from miner_diag.cka.bandwidth import median_distances
+from miner_diag.cka.errors import UndefinedCKAError
+from miner_diag.cka.features import feature_sums, needed_pairs
+from miner_diag.cka.gram import gram_sums
+from miner_diag.cka.hsic import Estimator, Kernel
+from miner_diag.cka.jackknife import cka_bounds, group_numbers
+from miner_diag.cka.layers import Layer, as_layers, require_paired
+from miner_diag.cka.permutation import PermutationNull, biased_null_mean, null_of, shapes_of
+from miner_diag.cka.sums import PairSums
+from miner_diag.stats import Interval
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Route = Literal["auto", "gram", "features"]
+
+# Rounding changes a self-HSIC by at most about 2 eps times this quotient, sum_i |x_i|^2 / sqrt(sum_ij A_ij^2). White
+# noise in d dimensions has sqrt(d).
+_QUOTIENT_FLOAT32 = 1e3
+_QUOTIENT_FLOAT64 = 1e9
+
+
+@dataclass(frozen=True)
+class CKAMatrix:
+    """CKA of every layer of one side with every layer of another, and how it was computed."""
+
+    values: np.ndarray
+    """CKA `[L, M]`, float64."""
+    low: np.ndarray | None
+    """Lower ends of the intervals `[L, M]`; None if intervals were not asked for."""
+    high: np.ndarray | None
+    """Upper ends `[L, M]`."""
+    null: tuple[tuple[PermutationNull, ...], ...] | None
+    """Permutation null of each pair; None if not asked for."""
+    left_out: np.ndarray | None
+    """CKA without item i `[N, L, M]`; None if intervals were not asked for."""
+    estimator: Estimator
+    kernel: Kernel
+    route: str
+    """"gram" or "features": the route taken."""
+    operations: dict[str, float]
+    """Multiply-adds that each possible route would take."""
+    dtype: str
+    """Precision of the products; sums are float64 always."""
+    device: str
+    n: int
+    """Items."""
+    n_groups: int | None
+    """Groups that the intervals rest on; None where each item stands for itself."""
+    widths: tuple[int, ...]
+    """Width of each layer of the first side."""
+    other_widths: tuple[int, ...]
+    """Width of each layer of the second side."""
+    names: tuple[str, ...]
+    other_names: tuple[str, ...]
+    confidence: float
+
+    def interval(self, layer: int, other: int) -> Interval:
+        """Value and interval of one pair."""
+        if self.low is None or self.high is None:
+            raise ValueError("intervals were not computed; call cka_matrix with intervals=True")
+        low, high = float(self.low[layer, other]), float(self.high[layer, other])
+        return Interval(float(self.values[layer, other]), low, high, self.confidence, self.n, self.n_groups)
+
+
+def cka_matrix(
+    layer_embeddings: Any,
+    other: Any = None,
+    *,
+    estimator: Estimator = "debiased",
+    kernel: Kernel = "linear",
+    bandwidth: float = 1.0,
+    route: Route = "auto",
+    intervals: bool = True,
+    null: bool = True,
+    groups: Sequence[object] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    names: Sequence[str] | None = None,
+    other_names: Sequence[str] | None = None,
+) -> CKAMatrix:
+    """CKA of every pair of layers.
+
+    ``CKA = HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y))``: unchanged when either side is rotated, translated or scaled by
+    one number; changed by stretching single dimensions (linear kernel). No epsilon and no clamping: where CKA does
+    not exist an error says why.
+
+    Parameters
+    ----------
+    layer_embeddings : array or tensor [N, L, D], or sequence of [N, D_l]
+        The layers; widths may differ in a sequence. Not copied, whatever strides or device.
+    other : like `layer_embeddings`, or array [N, D], optional
+        The layers to compare with, same items in the same order (``other=layer_embeddings[:, -1]`` for layer against
+        final, which costs L + 1 layers and not all pairs). All pairs within `layer_embeddings` if not given.
+    estimator : "debiased" or "biased"
+        Song et al. 2012 (default), or the plug-in form of Kornblith et al. 2019, which rises with width / N.
+    kernel : "linear" or "rbf"
+        ``x'y``, or ``exp(-|x - y|^2 / (2 sigma^2))`` with sigma `bandwidth` times the layer's median distance.
+    route : "auto", "gram" or "features"
+        Products of items in tiles, or of features in one pass. They agree; auto takes the one with fewer operations.
+    intervals, null : bool
+        Whether to add jackknife intervals and the permutation null.
+    groups : sequence [N], optional
+        Group (document) of each item; intervals then hold when items of a group are alike.
+    confidence : float
+        Nominal coverage of the intervals.
+    device : str or torch.device, optional
+        Where products are computed; that of the input if not given.
+    dtype : "float32" or "float64", optional
+        Precision of the products: by default float64 for float64 input and float32 for the rest. A layer whose CKA
+        float32 could spoil is noticed, and all is computed in float64. Sums are float64 always.
+    names, other_names : sequence of str, optional
+        What results and messages call the layers.
+
+    Raises
+    ------
+    UndefinedCKAError
+        If a layer is constant, has fewer than four items, a self-HSIC of zero, NaN or Inf.
+    ValueError
+        If shapes, rows or options do not fit together.
+
+    Notes
+    -----
+    Gram route: ``n^2/2 (sum of widths + products of layers)`` multiply-adds, about 256 MiB whatever n. Feature route:
+    ``n D D'`` per pair (twice with intervals), ``8 D D'`` bytes per pair in work. Intervals add ``8 n`` bytes per pair.
+    Memory of neither route grows with n^2.
+
+    References
+    ----------
+    .. [1] Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019, eqs. 1-3.
+    .. [2] Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, eq. 5.
+    .. [3] Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021 (debiased HSIC in CKA).
+    .. [4] Murphy et al., "Correcting Biased Centered Kernel Alignment Measures in Biological and Artificial Neural
+       Networks", 2024 (why debiased: the plug-in form tends to 1 with d / n).
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 3, 8))
+    >>> result = cka_matrix(x, other=2.0 * x[:, -1] + 1.0)
+    >>> result.values.shape, round(float(result.values[-1, 0]), 6), result.route
+    ((3, 1), 1.0, 'features')
+    """
+    import torch
+
+    _require("estimator", estimator, get_args(Estimator))
+    _require("kernel", kernel, get_args(Kernel))
+    _require("route", route, get_args(Route))
+    if kernel == "rbf" and route == "features":
+        raise ValueError("route='features' exists for the linear kernel only; use route='gram' with kernel='rbf'")
+    x = as_layers(layer_embeddings, names)
+    y = None
+    if other is not None:
+        default = [f"other {name}" for name in _default_names(other)]
+        y = as_layers(other, other_names or default, argument="other")
+        require_paired(x, y)
+    elif other_names is not None:
+        raise ValueError("other_names needs other")
+    layers = [*x, *(y or ())]
+    numbers = group_numbers(groups, x[0].n)
+    sigmas = median_distances(layers, bandwidth) if kernel == "rbf" else [1.0] * len(layers)
+    operations = count_operations(layers, len(x), kernel=kernel, rows=intervals)
+    taken = min(operations, key=lambda name: operations[name]) if route == "auto" else route
+    precision = _dtype(dtype, layers)
+    place = torch.device(device) if device is not None else layers[0].values.device
+
+    def sums(which: Estimator, rows: bool) -> tuple[PairSums, torch.dtype]:
+        return _sums(x, y, taken, kernel, which, sigmas, rows, precision, place)
+
+    result, used = sums(estimator, intervals)
+    values = result.cka()
+    low = high = left_out = None
+    if intervals:
+        left_out = result.leave_one_out(estimator)
+        low, high = cka_bounds(values, left_out, confidence=confidence, groups=numbers)
+    nulls = None
+    if null:
+        debiased = values if estimator == "debiased" else sums("debiased", False)[0].cka()
+        means = np.zeros_like(values)
+        if estimator == "biased":
+            traces = _traces(layers, kernel, result, taken, sums)
+            second = traces if y is None else traces[len(x) :]
+            means = biased_null_mean(traces[: len(x)], second, result.self_x, result.self_y, x[0].n)
+        shapes = shapes_of(layers, kernel, sigmas)
+        second_shapes = shapes if y is None else shapes[len(x) :]
+        nulls = tuple(
+            tuple(
+                null_of(float(debiased[i, j]), shapes[i], shape, x[0].n, mean=float(means[i, j]))
+                for j, shape in enumerate(second_shapes)
+            )
+            for i in range(len(x))
+        )
+    y_or_x = x if y is None else y
+    return CKAMatrix(
+        values=values,
+        low=low,
+        high=high,
+        null=nulls,
+        left_out=left_out,
+        estimator=estimator,
+        kernel=kernel,
+        route=taken,
+        operations=operations,
+        dtype=str(used).removeprefix("torch."),
+        device=str(place),
+        n=x[0].n,
+        n_groups=None if numbers is None else int(numbers.max()) + 1,
+        widths=tuple(side.width for side in x),
+        other_widths=tuple(side.width for side in y_or_x),
+        names=tuple(side.name for side in x),
+        other_names=tuple(side.name for side in y_or_x),
+        confidence=confidence,
+    )
+
+
+def linear_cka(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
+    """Linear CKA of two views of the same items, products and sums in float64.
+
+    Unchanged when either side is rotated, translated or scaled by one number; changed by stretching single dimensions.
+    The debiased form is 0 on average for independent sides and lies in [-1, 1]; the biased form lies in [0, 1] and
+    rises with width / N.
+
+    Parameters
+    ----------
+    x : array or tensor [N, D_x]
+        Row ``i`` is item ``i`` as one layer sees it.
+    y : array or tensor [N, D_y]
+        Row ``i`` is the same item as another layer sees it.
+    estimator : "debiased" or "biased"
+        See `cka_matrix`, which also gives intervals and many layers at once.
+
+    Raises
+    ------
+    UndefinedCKAError
+        If a side is constant over items, has fewer than four rows, NaN or Inf, or a self-HSIC of zero.
+    ValueError
+        If the row counts differ.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(64, 8))
+    >>> round(linear_cka(x, 3.0 * x + 1.0), 12)
+    1.0
+    """
+    result = cka_matrix(
+        [x], [y], estimator=estimator, intervals=False, null=False, dtype="float64", names=["x"], other_names=["y"]
+    )
+    return float(result.values[0, 0])
+
+
+def count_operations(layers: Sequence[Layer], n_x: int, *, kernel: Kernel, rows: bool) -> dict[str, float]:
+    """Multiply-adds of each route that can do it; the first `n_x` layers are one side, the rest, if any, the other."""
+    n, widths = layers[0].n, [side.width for side in layers]
+    pairs = needed_pairs(n_x, len(layers) - n_x)
+    half = n * (n + 1) / 2
+    operations = {"gram": half * (sum(widths) + len(pairs)) * (1 if kernel == "linear" else 2)}
+    if kernel == "linear":
+        operations["features"] = float(n * sum(widths[a] * widths[b] for a, b in pairs) * (2 if rows else 1))
+    return operations
+
+
+def _sums(
+    x: Sequence[Layer],
+    y: Sequence[Layer] | None,
+    route: str,
+    kernel: Kernel,
+    estimator: Estimator,
+    sigmas: Sequence[float],
+    rows: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[PairSums, torch.dtype]:
+    """Pair sums by a route, again in float64 where float32 would not do, checked for existence."""
+    import torch
+
+    def run(precision: torch.dtype) -> PairSums:
+        if route == "gram":
+            return gram_sums(
+                x, y, kernel=kernel, estimator=estimator, sigmas=sigmas, rows=rows, dtype=precision, device=device
+            )
+        return feature_sums(x, y, estimator=estimator, rows=rows, dtype=precision, device=device)
+
+    result = run(dtype)
+    if dtype != torch.float64 and _worst_quotient(x, y, kernel, result) > _QUOTIENT_FLOAT32:
+        logger.info("float32 would spoil the CKA of these layers; computing in float64")
+        dtype = torch.float64
+        result = run(dtype)
+    for sides, own in ((x, result.self_x), (y or (), result.self_y)):
+        for side, size in zip(sides, own, strict=bool(y)) if sides else ():
+            if not _mass(side, kernel) < _QUOTIENT_FLOAT64 * np.sqrt(max(size, 0.0)):
+                raise UndefinedCKAError(
+                    f"{side.name} (n={side.n}, d={side.width}) has a {estimator} self-HSIC of zero to within rounding: "
+                    "all items are equally far from each other, or one item is so far off that the rest drowns, so "
+                    "CKA is undefined; look at the row lengths, or use more items"
+                )
+    return result, dtype
+
+
+def _mass(side: Layer, kernel: Kernel) -> float:
+    """Size of what is summed: the trace of the kernel matrix."""
+    return float(side.squared_norms.sum()) if kernel == "linear" else float(side.n)
+
+
+def _worst_quotient(x: Sequence[Layer], y: Sequence[Layer] | None, kernel: Kernel, result: PairSums) -> float:
+    sides, own = [*x, *(y or ())], np.concatenate([result.self_x, result.self_y]) if y else result.self_x
+    masses = np.array([_mass(side, kernel) for side in sides])
+    return float(np.max(masses / np.sqrt(np.maximum(own, np.finfo(float).tiny))))
+
+
+def _traces(layers: Sequence[Layer], kernel: Kernel, result: PairSums, route: str, sums: Any) -> np.ndarray:
+    """Traces of the doubly centred kernel matrices."""
+    if kernel == "linear":
+        return np.array([float(side.squared_norms.sum()) for side in layers])
+    if result.diagonal_x is None:
+        result = sums("biased", True)[0]
+    diagonals = [result.diagonal_x] if len(layers) == len(result.self_x) else [result.diagonal_x, result.diagonal_y]
+    return np.concatenate(diagonals, axis=1).sum(0)
+
+
+def _dtype(dtype: str | torch.dtype | None, layers: Sequence[Layer]) -> torch.dtype:
+    import torch
+
+    if dtype is None:
+        return torch.float64 if any(side.values.dtype == torch.float64 for side in layers) else torch.float32
+    for allowed in (torch.float32, torch.float64):
+        if dtype in (allowed, str(allowed).removeprefix("torch.")):
+            return allowed
+    raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+
+
+def _default_names(other: Any) -> list[str]:
+    if isinstance(other, (list, tuple)):
+        return [f"layer {i}" for i in range(len(other))]
+    shape = np.shape(other) if not hasattr(other, "shape") else other.shape
+    return [f"layer {i}" for i in range(shape[1])] if len(shape) == 3 else ["layer 0"]
+
+
+def _require(argument: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
