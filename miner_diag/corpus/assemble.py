@@ -16,7 +16,7 @@ from miner_diag.corpus.hiding import hidden_characters, letters, longest_part, s
 from miner_diag.corpus.pdf import character_boxes, open_page, open_pdf, read_characters, render_page
 from miner_diag.corpus.splits import crossing_pages, split_of
 
-BOX_MARGIN = 0.003
+BOX_MARGIN = 0.001
 """White margin around a hidden character, as a share of the picture's longer side: ink can stand out of its box."""
 
 
