@@ -10,12 +10,14 @@ from miner_diag.cka.geometry import anisotropy, effective_rank, mean_cosine, pai
 from miner_diag.cka.hsic import hsic_from_kernels
 from miner_diag.cka.matrix import CKAMatrix, cka_matrix, linear_cka
 from miner_diag.cka.permutation import PermutationNull
+from miner_diag.cka.streaming import StreamingCKA
 
 __all__ = [
     "CKAMatrix",
     "Comparison",
     "OutlierCheck",
     "PermutationNull",
+    "StreamingCKA",
     "UndefinedCKAError",
     "alignment_ratio",
     "anisotropy",

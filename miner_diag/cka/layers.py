@@ -75,7 +75,7 @@ def as_layers(
     ValueError
         If shapes are not as above or row counts differ.
     """
-    sides = _split(layer_embeddings, argument)
+    sides = split_layers(layer_embeddings, argument)
     if names is None:
         names = [f"layer {i}" for i in range(len(sides))]
     if len(names) != len(sides):
@@ -125,7 +125,8 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _split(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
+def split_layers(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
+    """Layers `[N, D_l]` of an array [N, L, D], an array [N, D] or a sequence, shapes checked, nothing copied."""
     if isinstance(layer_embeddings, (list, tuple)):
         if not layer_embeddings:
             raise ValueError(f"{argument} must hold at least one layer, got an empty {type(layer_embeddings).__name__}")
