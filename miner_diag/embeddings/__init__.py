@@ -13,7 +13,8 @@ from miner_diag.embeddings.extract import (
     extract_corpus,
     store_key,
 )
-from miner_diag.embeddings.noise import NoiseFloor, noise_floor
+from miner_diag.embeddings.job import Embedded, StoreOptions, embed
+from miner_diag.embeddings.noise import NoiseFloor, noise_floor, noise_floor_of
 from miner_diag.embeddings.store import (
     DamagedStoreError,
     EmbeddingStore,
@@ -26,17 +27,21 @@ from miner_diag.embeddings.store import (
 __all__ = [
     "CorpusStores",
     "DamagedStoreError",
+    "Embedded",
     "EmbeddingStore",
     "ForeignStoreError",
     "NoiseFloor",
     "NonFiniteError",
     "OutOfMemoryError",
     "StoreError",
+    "StoreOptions",
     "UnfinishedStoreError",
     "corpus_key",
+    "embed",
     "extract",
     "extract_corpus",
     "noise_floor",
+    "noise_floor_of",
     "open_store",
     "plan_batches",
     "plan_shards",

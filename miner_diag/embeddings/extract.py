@@ -144,19 +144,21 @@ def extract(
     encoded = backbone.prepare(items, side)
     shards = plan_shards(plan_batches([item.n_tokens for item in encoded], token_budget), shard_items)
     writer = StoreWriter(folder, key, ids, (len(items), *backbone.layer_shape(side)))
-    total = sum(item.n_tokens for item in encoded)
-    with tqdm(
-        total=total, desc=f"{side} embeddings", unit="token", unit_scale=True, delay=2, disable=not progress
-    ) as bar:
+    positions = [[position for batch in batches for position in batch] for batches in shards]
+    there = [writer.has(number, some) for number, some in enumerate(positions)]
+    tokens = [sum(encoded[position].n_tokens for position in some) for some in positions]
+    done = sum(count for count, is_there in zip(tokens, there, strict=True) if is_there)
+    if any(there):
+        logger.info("%s: %d of %d shards are there from an earlier run", folder, sum(there), len(shards))
+    bar = tqdm(
+        total=sum(tokens), initial=done, desc=f"{side} embeddings", unit="token", unit_scale=True, delay=2,
+        disable=not progress,
+    )  # fmt: skip
+    with bar:
         for number, batches in enumerate(shards):
-            positions = [position for batch in batches for position in batch]
-            if not writer.has(number, positions):
+            if not there[number]:
                 vectors = [_embed(backbone, [encoded[position] for position in batch], bar) for batch in batches]
-                writer.write(number, positions, np.concatenate(vectors))
-            else:
-                tokens = sum(encoded[position].n_tokens for position in positions)
-                bar.initial += tokens  # done earlier: not to be counted into the rate
-                bar.update(tokens)
+                writer.write(number, positions[number], np.concatenate(vectors))
     return writer.finish(len(shards))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,14 @@ import numpy as np
 from miner_diag.backbones.base import Backbone, Side
 from miner_diag.embeddings.batching import plan_batches
 from miner_diag.embeddings.extract import TOKEN_BUDGET, embed_halving
+from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
+
+FILE = "noise_floor.json"
+"""Beside the shards of a store."""
 
 N_ITEMS = 32
 """Items it is measured on."""
@@ -72,3 +78,27 @@ def noise_floor(
     return NoiseFloor(
         side, len(encoded), token_budget, tuple(relative.max(axis=0).tolist()), tuple(relative.mean(axis=0).tolist())
     )
+
+
+def noise_floor_of(store: EmbeddingStore, backbone: Backbone, items: Sequence[Query] | Sequence[Page]) -> NoiseFloor:
+    """Return the noise floor of a store, measured on its items once and kept in its folder.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        Of `items`, by `backbone`.
+    backbone : Backbone
+        Runs only if the noise floor was not measured yet.
+    items : sequence of Query or of Page
+        What the store was extracted from.
+    """
+    path, key = store.folder / FILE, sha256_bytes(canonical_json(store.key).encode())
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            lists = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["floor"].items()}
+            return NoiseFloor(**lists)
+    side: Side = store.key["side"]  # type: ignore[assignment]
+    floor = noise_floor(backbone, items, side, token_budget=int(store.key["token_budget"]))
+    write_atomic(path, canonical_json({"key": key, "floor": floor.as_dict()}) + "\n")
+    return floor

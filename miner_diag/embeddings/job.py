@@ -1,0 +1,123 @@
+"""From options to stores: what every command that needs layer embeddings does first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from miner_diag.backbones import Backbone, Pooling, load_backbone
+from miner_diag.backbones.reader import ReaderKind
+from miner_diag.corpus import Corpus, load_corpus
+from miner_diag.corpus.core import Form
+from miner_diag.embeddings.extract import TOKEN_BUDGET, CorpusStores, extract_corpus
+from miner_diag.embeddings.noise import NoiseFloor, noise_floor
+from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.files import canonical_json, write_atomic
+from miner_diag.provenance import RunClock
+
+NOISE_FILE = "noise_floor.json"
+"""Beside the shards of the pages' store: measured once, with the store's key."""
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """Which retriever over which queries and pages; the fields every command that needs a store shares."""
+
+    model: str = "page-text"
+    """page-text, or a local folder of a transformers or sentence-transformers text encoder."""
+    data: str = "sample"
+    """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
+    (queries.jsonl, corpus.jsonl, qrels.tsv), or a manifest file (.yaml)."""
+    queries: Form = "hidden"
+    """hidden: a query's own words are taken out of its page; verbatim: pages as they are."""
+    fold: int = 0
+    """Salts the splits by document; 0 is the default partition."""
+    split: Literal["train", "validation", "test", "all"] = "validation"
+    """Which documents."""
+    limit: int | None = None
+    """At most this many pages, drawn by the hash of their ids."""
+    pooling: Pooling | None = None
+    """last, mean or cls, for a checkpoint whose files state none."""
+    reader: ReaderKind = "auto"
+    """Where a page's text comes from: its text layer, its picture (ocr), or the picture where it has no text (auto)."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward; auto is float32 for text encoders. Pooled vectors are float32 whatever it is."""
+    max_tokens: int | None = None
+    """Overrules the checkpoint's limit."""
+    query_prompt: str | None = None
+    """Overrules the checkpoint's prompt of queries."""
+    page_prompt: str | None = None
+    """Overrules the checkpoint's prompt of pages."""
+    trust_remote_code: bool = False
+    """Run Python code that a checkpoint brings along, with your rights."""
+    token_budget: int = TOKEN_BUDGET
+    """Tokens of a padded batch."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A corpus, run through a backbone once."""
+
+    corpus: Corpus
+    """The queries and pages of the split."""
+    backbone: Backbone
+    """The retriever."""
+    stores: CorpusStores
+    """Pooled layers of queries and pages, rows as in `corpus`."""
+    noise: NoiseFloor
+    """What of a number is rounding."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of all this."""
+        return {
+            "backbone": self.backbone.key(),
+            "last_layer": self.backbone.last_layer,
+            "corpus": self.corpus.name,
+            "corpus_part": self.corpus.part,
+            "corpus_revision": self.corpus.revision,
+            "n_queries": len(self.corpus.queries),
+            "n_pages": len(self.corpus.pages),
+            "pages_without_text": sum(not page.text.strip() for page in self.corpus.pages),
+            "skipped": {item.name: item.reason for item in self.corpus.skipped},
+            "noise_floor": self.noise.as_dict(),
+        }
+
+
+def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedded:
+    """Load the corpus and the backbone, and extract into ``folder/queries`` and ``folder/pages`` or open what is there.
+
+    Raises
+    ------
+    ValueError
+        If the data or the model can't be used, or the folder holds another store; see the functions this calls.
+    """
+    corpus = load_corpus(options.data, queries=options.queries, fold=options.fold).split(options.split)
+    if options.limit is not None:
+        corpus = corpus.sample_pages(options.limit)
+    clock.stage("corpus")
+    backbone = load_backbone(
+        options.model, pooling=options.pooling, reader=options.reader, render=corpus.render, device=options.device,
+        dtype=options.dtype, max_tokens=options.max_tokens, query_prompt=options.query_prompt,
+        page_prompt=options.page_prompt, trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    clock.stage("backbone")
+    stores = extract_corpus(backbone, corpus, folder, token_budget=options.token_budget)
+    clock.stage("extract")
+    noise = _noise_floor(backbone, corpus, stores.pages, options.token_budget)
+    clock.stage("noise floor")
+    return Embedded(corpus, backbone, stores, noise)
+
+
+def _noise_floor(backbone: Backbone, corpus: Corpus, pages: EmbeddingStore, token_budget: int) -> NoiseFloor:
+    path = pages.folder / NOISE_FILE
+    if path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved.pop("key", None) == pages.key:
+            return NoiseFloor(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    floor = noise_floor(backbone, corpus.pages, "page", token_budget=token_budget)
+    write_atomic(path, canonical_json({"key": pages.key, **floor.as_dict()}))
+    return floor
