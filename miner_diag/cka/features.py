@@ -21,6 +21,7 @@ import numpy as np
 
 from miner_diag.cka.hsic import Estimator, centring_offsets, linear_row_sums
 from miner_diag.cka.layers import Layer, blocks
+from miner_diag.cka.sides import Sides
 from miner_diag.cka.sums import PairSums
 
 if TYPE_CHECKING:
@@ -37,24 +38,14 @@ def linear_sum(squared_frobenius: float, k: np.ndarray, l: np.ndarray, estimator
     return float(squared_frobenius - n / (n - 2) * (k @ l) + k.sum() * l.sum() / ((n - 1) * (n - 2)))
 
 
-def feature_sums(
-    x: Sequence[Layer],
-    y: Sequence[Layer] | None,
-    *,
-    estimator: Estimator,
-    rows: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-    workspace: int = WORKSPACE,
-) -> PairSums:
-    """Pair sums of all layers of `x` with all of `y` (None: with all of `x`); parameters as in `gram.gram_sums`."""
-    layers = [*x, *(y or ())]
-    n, n_x = layers[0].n, len(x)
+def feature_sums(sides: Sides, estimator: Estimator, *, rows: bool, workspace: int = WORKSPACE) -> PairSums:
+    """Pair sums of linear kernels; parameters as in `gram.gram_sums`."""
+    layers, n, n_x, dtype, device = sides.layers, sides.n, len(sides.x), sides.dtype, sides.device
     norms = [side.squared_norms.numpy() for side in layers]
     offsets = [centring_offsets(linear_row_sums(k, estimator), estimator) for k in norms]
     totals = np.zeros((len(layers), len(layers)))
     shares = np.zeros((len(layers), len(layers), n)) if rows else None
-    for group in _groups(needed_pairs(n_x, len(layers) - n_x), layers, workspace):
+    for group in _groups(sides.pairs, layers, workspace):
         products = _products(layers, offsets, group, dtype, device)
         for a, b in group:
             inner = products[a, b][: layers[a].width, : layers[b].width]
@@ -65,7 +56,7 @@ def feature_sums(
                 if estimator == "debiased":
                     shares[a, b] -= (norms[a] - 2 * offsets[a]) * (norms[b] - 2 * offsets[b])
                 shares[b, a] = shares[a, b]
-    second = slice(0, n_x) if y is None else slice(n_x, None)
+    second = slice(0, n_x) if sides.y is None else slice(n_x, None)
     own = np.einsum("lln->nl", shares) if shares is not None else None
     diagonal = np.stack([k - 2 * a for k, a in zip(norms, offsets, strict=True)], 1) if rows else None
     if diagonal is not None and estimator == "debiased":
@@ -80,13 +71,6 @@ def feature_sums(
         diagonal_x=diagonal[:, :n_x] if diagonal is not None else None,
         diagonal_y=diagonal[:, second] if diagonal is not None else None,
     )
-
-
-def needed_pairs(n_x: int, n_y: int) -> list[tuple[int, int]]:
-    """Index pairs into x then y whose products CKA needs: within one set all, between two sets cross and own."""
-    if not n_y:
-        return [(a, b) for a in range(n_x) for b in range(a, n_x)]
-    return [(a, a) for a in range(n_x + n_y)] + [(a, n_x + b) for a in range(n_x) for b in range(n_y)]
 
 
 def _groups(pairs: Sequence[tuple[int, int]], layers: Sequence[Layer], workspace: int) -> list[list[tuple[int, int]]]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miner_diag.cka.hsic import Estimator, Kernel, centring_offsets, linear_row_sums
+from miner_diag.cka.hsic import Estimator, centring_offsets, linear_row_sums
 from miner_diag.cka.layers import Layer
+from miner_diag.cka.sides import Sides
 from miner_diag.cka.sums import PairSums
 
 if TYPE_CHECKING:
@@ -41,99 +42,64 @@ class _Tile:
     """Leading columns that are the same items as the rows; the rest lies above the diagonal."""
 
 
-def gram_sums(
-    x: Sequence[Layer],
-    y: Sequence[Layer] | None,
-    *,
-    kernel: Kernel,
-    estimator: Estimator,
-    sigmas: Sequence[float],
-    rows: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-    workspace: int = WORKSPACE,
-) -> PairSums:
-    """Pair sums of all layers of `x` with all of `y` (None: with all of `x`).
+def gram_sums(sides: Sides, estimator: Estimator, *, rows: bool, workspace: int = WORKSPACE) -> PairSums:
+    """Pair sums of all layers of one side with all of the other.
 
     Parameters
     ----------
-    x, y : sequence of Layer
-        Both over the same items.
-    kernel : "linear" or "rbf"
-        ``x'y``, or ``exp(-|x - y|^2 / (2 sigma^2))``.
+    sides : Sides
+        The layers, the kernel, and the precision and place of the products.
     estimator : "debiased" or "biased"
         Which centring; see `hsic`.
-    sigmas : sequence of float
-        RBF width of each layer of x, then of y, in the units of the layers' scaled rows.
     rows : bool
         Whether to keep the per-item row sums.
-    dtype, device : torch.dtype, torch.device
-        Of the products; sums are float64 throughout.
     workspace : int
         Bytes that buffers may take together.
     """
-    import torch
-
-    layers = [*x, *(y or ())]
-    n, n_x = layers[0].n, len(x)
-    offsets = _offsets(layers, kernel, estimator, sigmas, dtype, device, workspace)
-    total = _Accumulator(n, n_x, 0 if y is None else len(layers) - n_x, rows, device)
-    for tile in _tiles(layers, kernel, sigmas, offsets, estimator, dtype, device, workspace):
+    layers, n, n_x = sides.layers, sides.n, len(sides.x)
+    offsets = _offsets(sides, estimator, workspace)
+    total = _Accumulator(n, n_x, len(layers) - n_x, rows, sides.device)
+    for tile in _tiles(sides, offsets, estimator, workspace):
         total.add(tile)
     diagonal = None
     if rows and estimator == "biased":
-        own = np.ones((n, len(layers))) if kernel == "rbf" else np.stack([s.squared_norms.numpy() for s in layers], 1)
+        own = (
+            np.ones((n, len(layers)))
+            if sides.kernel == "rbf"
+            else np.stack([s.squared_norms.numpy() for s in layers], 1)
+        )
         diagonal = own - 2 * offsets.cpu().numpy().T
     elif rows:
         diagonal = np.zeros((n, len(layers)))
-    assert torch.float64 == total.cross.dtype
     return total.finish(diagonal)
 
 
-def _offsets(
-    layers: Sequence[Layer],
-    kernel: Kernel,
-    estimator: Estimator,
-    sigmas: Sequence[float],
-    dtype: torch.dtype,
-    device: torch.device,
-    workspace: int,
-) -> torch.Tensor:
+def _offsets(sides: Sides, estimator: Estimator, workspace: int) -> torch.Tensor:
     """Centring offsets `[L, N]`, float64. RBF row sums cost a pass of their own."""
     import torch
 
-    if kernel == "linear":
-        sums = np.stack([linear_row_sums(side.squared_norms.numpy(), estimator) for side in layers])
+    if sides.kernel == "linear":
+        sums = np.stack([linear_row_sums(side.squared_norms.numpy(), estimator) for side in sides.layers])
     else:
-        n = layers[0].n
-        device_sums = torch.zeros(len(layers), n, dtype=torch.float64, device=device)
-        nothing = torch.zeros(len(layers), n, dtype=torch.float64, device=device)
-        for tile in _tiles(layers, kernel, sigmas, nothing, estimator, dtype, device, workspace):
+        device_sums = torch.zeros(len(sides.layers), sides.n, dtype=torch.float64, device=sides.device)
+        for tile in _tiles(sides, torch.zeros_like(device_sums), estimator, workspace):
             device_sums[:, tile.rows] += tile.values.sum(2, dtype=torch.float64).T
             device_sums[:, tile.columns][:, tile.square :] += tile.values[:, :, tile.square :].sum(
                 0, dtype=torch.float64
             )
         sums = device_sums.cpu().numpy()
-    return torch.from_numpy(np.stack([centring_offsets(row, estimator) for row in sums])).to(device)
+    return torch.from_numpy(np.stack([centring_offsets(row, estimator) for row in sums])).to(sides.device)
 
 
-def _tiles(
-    layers: Sequence[Layer],
-    kernel: Kernel,
-    sigmas: Sequence[float],
-    offsets: torch.Tensor,
-    estimator: Estimator,
-    dtype: torch.dtype,
-    device: torch.device,
-    workspace: int,
-) -> Iterator[_Tile]:
+def _tiles(sides: Sides, offsets: torch.Tensor, estimator: Estimator, workspace: int) -> Iterator[_Tile]:
     """Every pair of items once: the squares on the diagonal whole, of the rest the part above it."""
     import torch
 
-    n = layers[0].n
+    layers, n, dtype, device = sides.layers, sides.n, sides.dtype, sides.device
     n_rows, n_columns = _tile_size(n, [side.width for side in layers], dtype.itemsize, workspace)
     right = [torch.empty(n_columns, side.width + 2, dtype=dtype, device=device) for side in layers]
     storage = torch.empty(n_rows * len(layers) * n_columns, dtype=dtype, device=device)
+    buffer = torch.empty(n_rows * (max(side.width for side in layers) + 2), dtype=dtype, device=device)
     norms = torch.stack([side.squared_norms for side in layers]).to(device)
     for strip in range(0, n, n_columns):
         end = min(strip + n_columns, n)
@@ -145,14 +111,14 @@ def _tiles(
             shape = (stop - start, len(layers), end - columns.start)
             values = storage[: shape[0] * shape[1] * shape[2]].view(shape)
             for layer, side in enumerate(layers):
-                left = torch.empty(shape[0], side.width + 2, dtype=dtype, device=device)
+                left = buffer[: shape[0] * (side.width + 2)].view(shape[0], side.width + 2)
                 _fill(left, side, slice(start, stop), offsets[layer], left=True)
                 column = right[layer][columns.start - strip : end - strip]
-                if kernel == "linear":
+                if sides.kernel == "linear":
                     torch.mm(left, column.T, out=values[:, layer])
                 else:
                     products = left[:, :-2] @ column[:, :-2].T
-                    near = _rbf(products, norms[layer, start:stop], norms[layer, columns], sigmas[layer])
+                    near = _rbf(products, norms[layer, start:stop], norms[layer, columns], sides.sigmas[layer])
                     shift = offsets[layer, start:stop, None] + offsets[layer, None, columns]
                     values[:, layer] = near.sub_(shift.to(dtype))
             square = stop - start if start >= strip else 0
@@ -164,7 +130,7 @@ def _tiles(
 def _fill(out: torch.Tensor, side: Layer, rows: slice, offset: torch.Tensor, *, left: bool) -> None:
     """Rows with two more columns: [x, -a, -1] on the left times [x, 1, a] on the right is x'x - a_i - a_j."""
     block = out[: rows.stop - rows.start]
-    block[:, :-2] = side.block(rows, out.dtype, out.device)
+    side.fill(block[:, :-2], rows)
     if left:
         block[:, -2] = -offset[rows]
         block[:, -1] = -1

@@ -1,7 +1,7 @@
 """Any array of embeddings as checked layers whose rows come centred, scaled and block by block.
 
 A layer is never copied whole. What is kept beside the caller's array are its mean, a power of two that brings its rows
-to length about one (CKA ignores an isotropic scale, so 1e30 and 1e-30 need no special care later), and the squared
+to an ordinary length (CKA ignores an isotropic scale, so 1e30 and 1e-30 need no special care later), and the squared
 length of every centred row.
 """
 
@@ -33,7 +33,7 @@ class Layer:
     values: torch.Tensor
     """The caller's rows `[N, D]`, not copied, in their own dtype and on their own device."""
     scale: float
-    """A power of two; centred rows times it have mean squared length in [1, 4)."""
+    """A power of two that makes the rows of ordinary length; 1 where they are that already."""
     mean: torch.Tensor
     """Mean row times `scale`, float64 `[D]`, on the CPU."""
     squared_norms: torch.Tensor
@@ -51,11 +51,32 @@ class Layer:
 
     def block(self, rows: slice | np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Centred and scaled rows `[B, D]`, rounded once, after centring."""
-        return _centred(self.values[rows], self.scale, self.mean, dtype, device)
+        import torch
+
+        raw = self.values[rows]
+        return self._centred(raw, torch.empty(raw.shape, dtype=dtype, device=device))
+
+    def fill(self, out: torch.Tensor, rows: slice) -> None:
+        """Write centred and scaled rows into `out` `[B, D]`, in its dtype and on its device."""
+        self._centred(self.values[rows], out)
+
+    def _centred(self, raw: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return _centre(raw, self.scale, self.mean, out, fine=self._fine(out.dtype))
+
+    def _fine(self, dtype: torch.dtype) -> bool:
+        """Whether the rounding of the mean itself would show: an offset far above the spread."""
+        import torch
+
+        rounding = torch.finfo(dtype).eps * float(torch.linalg.vector_norm(self.mean))
+        return rounding > 1e-7 * math.sqrt(float(self.squared_norms.mean()))
 
 
 def as_layers(
-    layer_embeddings: Any, names: Sequence[str] | None = None, *, argument: str = "layer_embeddings"
+    layer_embeddings: Any,
+    names: Sequence[str] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    argument: str = "layer_embeddings",
 ) -> list[Layer]:
     """Check embeddings and make them layers.
 
@@ -65,6 +86,8 @@ def as_layers(
         Any float or integer dtype, any strides, read-only or not.
     names : sequence of str [L], optional
         What messages and results call the layers; ``layer 0``, ``layer 1``, … if not given.
+    dtype : torch.dtype, optional
+        Precision of mean and row lengths, at least that of the rows; float64 if not given.
     argument : str
         Name of the caller's argument, for messages.
 
@@ -86,16 +109,9 @@ def as_layers(
             f"{argument}: all layers must hold the same items row by row, got row counts {rows}; "
             "select the common items, in one order, first"
         )
-    return [_checked(side, name) for side, name in zip(sides, names, strict=True)]
+    import torch
 
-
-def require_paired(x: Sequence[Layer], y: Sequence[Layer]) -> None:
-    """Raise unless the rows of both sides can be pairs."""
-    if x[0].n != y[0].n:
-        raise ValueError(
-            f"rows must pair item by item: {x[0].name} has {x[0].n} rows, {y[0].name} has {y[0].n}; "
-            "bring both sides to the same items in the same order"
-        )
+    return [_checked(side, name, dtype or torch.float64) for side, name in zip(sides, names, strict=True)]
 
 
 def as_matrix(values: Any, argument: str) -> torch.Tensor:
@@ -147,27 +163,30 @@ def split_layers(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
     return sides
 
 
-def _checked(values: torch.Tensor, name: str) -> Layer:
+def _checked(values: torch.Tensor, name: str, dtype: torch.dtype) -> Layer:
     import torch
 
     n, width = values.shape
     if n < MIN_ITEMS:
         raise UndefinedCKAError(f"{name} has n={n}, d={width}: CKA needs at least {MIN_ITEMS} items; add items")
-    low, high = (float(v) for v in torch.aminmax(values))
-    if not (math.isfinite(low) and math.isfinite(high)):
+    work = torch.promote_types(values.dtype, dtype)
+    ends, sums = [], []
+    for rows in blocks(n, _BLOCK_ROWS):
+        part = values[rows].to(work)
+        ends += [part.amax(), -part.amin()]
+        sums.append(part.sum(0).double())
+    largest = float(torch.stack(ends).max())
+    if not math.isfinite(largest):
         raise UndefinedCKAError(_where_not_finite(values, name))
-    largest = max(abs(low), abs(high))
     scale = _power_of_two(largest)
-    mean = sum(_scaled_sum(values[rows], scale) for rows in blocks(n, _BLOCK_ROWS)).cpu() / n  # type: ignore[union-attr]
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    norms = torch.cat(
-        [
-            torch.linalg.vector_norm(
-                _centred(values[rows], scale, mean, dtype, values.device), dim=1, dtype=torch.float64
-            ).square()
-            for rows in blocks(n, _BLOCK_ROWS)
-        ]
-    ).cpu()
+    if 2.0**-40 < scale < 2.0**40:
+        scale = 1.0  # nothing overflows or underflows on the way to the spread
+        mean = torch.stack(sums).sum(0) / n
+    else:
+        mean = (
+            torch.stack([(values[rows].to(work) * scale).double().sum(0) for rows in blocks(n, _BLOCK_ROWS)]).sum(0) / n
+        )
+    norms, mean = _centred_norms(values, scale, mean.cpu(), work)
     total = float(norms.sum())
     ulp = torch.finfo(values.dtype).eps
     if total <= 4 * n * width * (ulp * largest * scale) ** 2 and _is_constant(values, ulp):
@@ -176,7 +195,31 @@ def _checked(values: torch.Tensor, name: str) -> Layer:
             "drop this layer or check how it was pooled"
         )
     rescale = _power_of_two(math.sqrt(total / n))
+    if scale == 1 and 2.0**-8 <= rescale <= 2.0**8:
+        rescale = 1.0  # rows of ordinary length need no multiplication
     return Layer(name, values, scale * rescale, mean * rescale, norms * rescale**2)
+
+
+def _centred_norms(
+    values: torch.Tensor, scale: float, mean: torch.Tensor, work: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared lengths of centred rows and the mean that they were centred by, refined until nothing of it is left."""
+    import torch
+
+    n, width = values.shape
+    buffer = torch.empty(min(n, _BLOCK_ROWS), width, dtype=work, device=values.device)
+    for _ in range(3):
+        norms, left = [], torch.zeros(width, dtype=torch.float64, device=values.device)
+        for rows in blocks(n, _BLOCK_ROWS):
+            part = values[rows]
+            centred = _centre(part, scale, mean, buffer[: len(part)], fine=True)
+            norms.append(torch.linalg.vector_norm(centred, dim=1, dtype=torch.float64).square())
+            left += centred.sum(0)
+        squared, left = torch.cat(norms).cpu(), left.cpu() / n
+        mean = mean + left
+        if left @ left <= torch.finfo(work).eps ** 2 * squared.mean():
+            break
+    return squared, mean
 
 
 def _power_of_two(size: float) -> float:
@@ -184,23 +227,20 @@ def _power_of_two(size: float) -> float:
     return 1.0 if size == 0 else math.ldexp(1.0, min(1 - math.frexp(size)[1], 1023))
 
 
-def _scaled_sum(block: torch.Tensor, scale: float) -> torch.Tensor:
+def _centre(raw: torch.Tensor, scale: float, mean: torch.Tensor, out: torch.Tensor, *, fine: bool) -> torch.Tensor:
+    """(raw * scale - mean) into out; `fine` takes the mean off in two parts, so that its rounding does not count."""
     import torch
 
-    return (block.to(torch.float64) * scale).sum(0)
-
-
-def _centred(
-    raw: torch.Tensor, scale: float, mean: torch.Tensor, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    """(raw * scale - mean), the mean taken off in two parts so that its own rounding does not count."""
-    import torch
-
-    work = torch.promote_types(raw.dtype, dtype)
-    out = torch.mul(raw.to(device=device, dtype=work), scale)
+    work = torch.promote_types(raw.dtype, out.dtype)
+    raw = raw.to(device=out.device, dtype=work)
+    direct = work == out.dtype
+    if scale != 1:
+        raw = torch.mul(raw, scale, out=out) if direct else raw * scale
     high = mean.to(work)
-    low = (mean - high.to(mean.dtype)).to(work)
-    return out.sub_(high.to(device)).sub_(low.to(device)).to(dtype)
+    centred = torch.sub(raw, high.to(out.device), out=out) if direct else raw - high.to(out.device)
+    if fine:
+        centred.sub_((mean - high.to(mean.dtype)).to(device=out.device, dtype=work))
+    return out if direct else out.copy_(centred)
 
 
 def _is_constant(values: torch.Tensor, ulp: float) -> bool:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from miner_diag.cka.bandwidth import median_distances
-from miner_diag.cka.errors import UndefinedCKAError
-from miner_diag.cka.features import feature_sums, needed_pairs
+from miner_diag.cka.features import feature_sums
 from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import cka_bounds, group_numbers
-from miner_diag.cka.layers import Layer, as_layers, require_paired
-from miner_diag.cka.permutation import PermutationNull, biased_null_mean, null_of, shapes_of
+from miner_diag.cka.permutation import PermutationNull, biased_null_mean, permutation_nulls
+from miner_diag.cka.sides import Sides, prepare
 from miner_diag.cka.sums import PairSums
 from miner_diag.stats import Interval
 
@@ -26,11 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Route = Literal["auto", "gram", "features"]
-
-# Rounding changes a self-HSIC by at most about 2 eps times this quotient, sum_i |x_i|^2 / sqrt(sum_ij A_ij^2). White
-# noise in d dimensions has sqrt(d).
-_QUOTIENT_FLOAT32 = 1e3
-_QUOTIENT_FLOAT64 = 1e9
 
 
 @dataclass(frozen=True)
@@ -161,49 +154,47 @@ def cka_matrix(
     _require("route", route, get_args(Route))
     if kernel == "rbf" and route == "features":
         raise ValueError("route='features' exists for the linear kernel only; use route='gram' with kernel='rbf'")
-    x = as_layers(layer_embeddings, names)
-    y = None
-    if other is not None:
-        default = [f"other {name}" for name in _default_names(other)]
-        y = as_layers(other, other_names or default, argument="other")
-        require_paired(x, y)
-    elif other_names is not None:
-        raise ValueError("other_names needs other")
-    layers = [*x, *(y or ())]
-    numbers = group_numbers(groups, x[0].n)
-    sigmas = median_distances(layers, bandwidth) if kernel == "rbf" else [1.0] * len(layers)
-    operations = count_operations(layers, len(x), kernel=kernel, rows=intervals)
+    numbers_type = _dtype(dtype)
+    place = None if device is None else torch.device(device)
+
+    def ready(precision: torch.dtype | None) -> Sides:
+        return prepare(
+            layer_embeddings,
+            other,
+            names=names,
+            other_names=other_names,
+            kernel=kernel,
+            bandwidth=bandwidth,
+            dtype=precision,
+            device=place,
+        )
+
+    sides = ready(numbers_type)
+    numbers = group_numbers(groups, sides.n)
+    operations = sides.operations(rows=intervals)
     taken = min(operations, key=lambda name: operations[name]) if route == "auto" else route
-    precision = _dtype(dtype, layers)
-    place = torch.device(device) if device is not None else layers[0].values.device
-
-    def sums(which: Estimator, rows: bool) -> tuple[PairSums, torch.dtype]:
-        return _sums(x, y, taken, kernel, which, sigmas, rows, precision, place)
-
-    result, used = sums(estimator, intervals)
+    sums_by = gram_sums if taken == "gram" else feature_sums
+    result = sums_by(sides, estimator, rows=intervals)
+    if sides.dtype != torch.float64 and sides.float32_would_spoil(result):
+        logger.info("float32 products are too coarse for the CKA of these layers; computing in float64")
+        sides = ready(torch.float64)
+        result = sums_by(sides, estimator, rows=intervals)
+    sides.require_spread(result, estimator)
     values = result.cka()
     low = high = left_out = None
     if intervals:
-        left_out = result.leave_one_out(estimator)
-        low, high = cka_bounds(values, left_out, confidence=confidence, groups=numbers)
+        low, high = np.empty_like(values), np.empty_like(values)
+        left_out = np.empty((sides.n, *values.shape))
+        for i in range(len(sides.x)):
+            left_out[:, i] = result.leave_one_out(i, estimator)
+            low[i], high[i] = cka_bounds(values[i], left_out[:, i], confidence=confidence, groups=numbers)
     nulls = None
     if null:
-        debiased = values if estimator == "debiased" else sums("debiased", False)[0].cka()
-        means = np.zeros_like(values)
+        debiased, means = values, np.zeros_like(values)
         if estimator == "biased":
-            traces = _traces(layers, kernel, result, taken, sums)
-            second = traces if y is None else traces[len(x) :]
-            means = biased_null_mean(traces[: len(x)], second, result.self_x, result.self_y, x[0].n)
-        shapes = shapes_of(layers, kernel, sigmas)
-        second_shapes = shapes if y is None else shapes[len(x) :]
-        nulls = tuple(
-            tuple(
-                null_of(float(debiased[i, j]), shapes[i], shape, x[0].n, mean=float(means[i, j]))
-                for j, shape in enumerate(second_shapes)
-            )
-            for i in range(len(x))
-        )
-    y_or_x = x if y is None else y
+            debiased = sums_by(sides, "debiased", rows=False).cka()
+            means = biased_null_mean(_centred_traces(sides, result), result, sides.n)
+        nulls = permutation_nulls(sides, debiased, means)
     return CKAMatrix(
         values=values,
         low=low,
@@ -214,14 +205,14 @@ def cka_matrix(
         kernel=kernel,
         route=taken,
         operations=operations,
-        dtype=str(used).removeprefix("torch."),
-        device=str(place),
-        n=x[0].n,
+        dtype=str(sides.dtype).removeprefix("torch."),
+        device=str(sides.device),
+        n=sides.n,
         n_groups=None if numbers is None else int(numbers.max()) + 1,
-        widths=tuple(side.width for side in x),
-        other_widths=tuple(side.width for side in y_or_x),
-        names=tuple(side.name for side in x),
-        other_names=tuple(side.name for side in y_or_x),
+        widths=tuple(side.width for side in sides.x),
+        other_widths=tuple(side.width for side in sides.second),
+        names=tuple(side.name for side in sides.x),
+        other_names=tuple(side.name for side in sides.second),
         confidence=confidence,
     )
 
@@ -261,91 +252,26 @@ def linear_cka(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
     return float(result.values[0, 0])
 
 
-def count_operations(layers: Sequence[Layer], n_x: int, *, kernel: Kernel, rows: bool) -> dict[str, float]:
-    """Multiply-adds of each route that can do it; the first `n_x` layers are one side, the rest, if any, the other."""
-    n, widths = layers[0].n, [side.width for side in layers]
-    pairs = needed_pairs(n_x, len(layers) - n_x)
-    half = n * (n + 1) / 2
-    operations = {"gram": half * (sum(widths) + len(pairs)) * (1 if kernel == "linear" else 2)}
-    if kernel == "linear":
-        operations["features"] = float(n * sum(widths[a] * widths[b] for a, b in pairs) * (2 if rows else 1))
-    return operations
-
-
-def _sums(
-    x: Sequence[Layer],
-    y: Sequence[Layer] | None,
-    route: str,
-    kernel: Kernel,
-    estimator: Estimator,
-    sigmas: Sequence[float],
-    rows: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[PairSums, torch.dtype]:
-    """Pair sums by a route, again in float64 where float32 would not do, checked for existence."""
-    import torch
-
-    def run(precision: torch.dtype) -> PairSums:
-        if route == "gram":
-            return gram_sums(
-                x, y, kernel=kernel, estimator=estimator, sigmas=sigmas, rows=rows, dtype=precision, device=device
-            )
-        return feature_sums(x, y, estimator=estimator, rows=rows, dtype=precision, device=device)
-
-    result = run(dtype)
-    if dtype != torch.float64 and _worst_quotient(x, y, kernel, result) > _QUOTIENT_FLOAT32:
-        logger.info("float32 would spoil the CKA of these layers; computing in float64")
-        dtype = torch.float64
-        result = run(dtype)
-    for sides, own in ((x, result.self_x), (y or (), result.self_y)):
-        for side, size in zip(sides, own, strict=bool(y)) if sides else ():
-            if not _mass(side, kernel) < _QUOTIENT_FLOAT64 * np.sqrt(max(size, 0.0)):
-                raise UndefinedCKAError(
-                    f"{side.name} (n={side.n}, d={side.width}) has a {estimator} self-HSIC of zero to within rounding: "
-                    "all items are equally far from each other, or one item is so far off that the rest drowns, so "
-                    "CKA is undefined; look at the row lengths, or use more items"
-                )
-    return result, dtype
-
-
-def _mass(side: Layer, kernel: Kernel) -> float:
-    """Size of what is summed: the trace of the kernel matrix."""
-    return float(side.squared_norms.sum()) if kernel == "linear" else float(side.n)
-
-
-def _worst_quotient(x: Sequence[Layer], y: Sequence[Layer] | None, kernel: Kernel, result: PairSums) -> float:
-    sides, own = [*x, *(y or ())], np.concatenate([result.self_x, result.self_y]) if y else result.self_x
-    masses = np.array([_mass(side, kernel) for side in sides])
-    return float(np.max(masses / np.sqrt(np.maximum(own, np.finfo(float).tiny))))
-
-
-def _traces(layers: Sequence[Layer], kernel: Kernel, result: PairSums, route: str, sums: Any) -> np.ndarray:
+def _centred_traces(sides: Sides, result: PairSums) -> np.ndarray:
     """Traces of the doubly centred kernel matrices."""
-    if kernel == "linear":
-        return np.array([float(side.squared_norms.sum()) for side in layers])
-    if result.diagonal_x is None:
-        result = sums("biased", True)[0]
-    diagonals = [result.diagonal_x] if len(layers) == len(result.self_x) else [result.diagonal_x, result.diagonal_y]
-    return np.concatenate(diagonals, axis=1).sum(0)
+    if sides.kernel == "linear":
+        return sides.traces()
+    if result.diagonal_x is None or result.diagonal_y is None:
+        result = gram_sums(sides, "biased", rows=True)
+    assert result.diagonal_x is not None and result.diagonal_y is not None
+    both = [result.diagonal_x] if sides.y is None else [result.diagonal_x, result.diagonal_y]
+    return np.concatenate(both, axis=1).sum(0)
 
 
-def _dtype(dtype: str | torch.dtype | None, layers: Sequence[Layer]) -> torch.dtype:
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     import torch
 
     if dtype is None:
-        return torch.float64 if any(side.values.dtype == torch.float64 for side in layers) else torch.float32
+        return None
     for allowed in (torch.float32, torch.float64):
         if dtype in (allowed, str(allowed).removeprefix("torch.")):
             return allowed
     raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-
-
-def _default_names(other: Any) -> list[str]:
-    if isinstance(other, (list, tuple)):
-        return [f"layer {i}" for i in range(len(other))]
-    shape = np.shape(other) if not hasattr(other, "shape") else other.shape
-    return [f"layer {i}" for i in range(shape[1])] if len(shape) == 3 else ["layer 0"]
 
 
 def _require(argument: str, value: object, allowed: Sequence[str]) -> None:

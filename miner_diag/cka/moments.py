@@ -41,7 +41,7 @@ class PairMoments:
 
     @staticmethod
     def of(x: np.ndarray, y: np.ndarray) -> PairMoments:
-        """Sums of a batch `[B, D]`, `[B, D']` that is already relative to its references."""
+        """Take the sums of a batch `[B, D]`, `[B, D']` that is already relative to its references."""
         p, q = np.einsum("nd,nd->n", x, x), np.einsum("nd,nd->n", y, y)
         return PairMoments(
             float(len(x)), x.sum(0), y.sum(0), float(p.sum()), float(q.sum()), x.T @ y, float(p @ q), p @ y, q @ x
@@ -54,7 +54,7 @@ class PairMoments:
         return PairMoments(*(getattr(self, name) - getattr(other, name) for name in FIELDS))
 
     def shifted(self, x: np.ndarray, y: np.ndarray) -> PairMoments:
-        """Sums relative to references moved by `x` `[D]` and `y` `[D']`.
+        """Move the references by `x` `[D]` and `y` `[D']`.
 
         Notes
         -----
@@ -87,7 +87,7 @@ class PairMoments:
         )
 
     def scaled(self, x: float, y: float) -> PairMoments:
-        """Sums of rows that are multiplied by `x` and `y`."""
+        """Multiply all rows by `x` and `y`."""
         return PairMoments(
             self.count,
             self.sum_x * x,

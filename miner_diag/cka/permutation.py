@@ -13,7 +13,6 @@ small p value may say no more than that both sides know the document.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,8 @@ from scipy import special, stats
 
 from miner_diag.cka.hsic import Kernel, centre_kernel
 from miner_diag.cka.layers import Layer
+from miner_diag.cka.sides import Sides
+from miner_diag.cka.sums import PairSums
 
 SHAPE_ITEMS = 1024
 
@@ -56,11 +57,14 @@ def null_sd(n: int) -> float:
     return float(np.sqrt(2 / (n * (n - 3))))
 
 
-def biased_null_mean(
-    traces_x: np.ndarray, traces_y: np.ndarray, self_x: np.ndarray, self_y: np.ndarray, n: int
-) -> np.ndarray:
-    """Exact mean `[L, M]` of biased CKA over all permutations: tr(A) tr(B) / ((n - 1) |A| |B|)."""
-    return np.outer(traces_x / np.sqrt(self_x), traces_y / np.sqrt(self_y)) / (n - 1)
+def biased_null_mean(traces: np.ndarray, sums: PairSums, n: int) -> np.ndarray:
+    """Exact mean `[L, M]` of biased CKA over all permutations: tr(A) tr(B) / ((n - 1) |A| |B|).
+
+    `traces` are those of the doubly centred kernels of x, then, if there is a second side, of y.
+    """
+    count = len(sums.self_x)
+    second = traces[count:] if len(traces) > count else traces
+    return np.outer(traces[:count] / np.sqrt(sums.self_x), second / np.sqrt(sums.self_y)) / (n - 1)
 
 
 def kernel_shape(side: Layer, kernel: Kernel, sigma: float) -> KernelShape:
@@ -131,6 +135,14 @@ def null_of(
     return PermutationNull(mean, sd, float(skewness), float(law.ppf(0.95)) * sd, p_value)
 
 
-def shapes_of(layers: Sequence[Layer], kernel: Kernel, sigmas: Sequence[float]) -> list[KernelShape]:
-    """Kernel shape of every layer."""
-    return [kernel_shape(side, kernel, sigma) for side, sigma in zip(layers, sigmas, strict=True)]
+def permutation_nulls(sides: Sides, debiased: np.ndarray, means: np.ndarray) -> tuple[tuple[PermutationNull, ...], ...]:
+    """Null of every pair, from the debiased CKA `[L, M]` and the means of the statistic that is reported `[L, M]`."""
+    shapes = [kernel_shape(side, sides.kernel, sigma) for side, sigma in zip(sides.layers, sides.sigmas, strict=True)]
+    first, second = shapes[: len(sides.x)], shapes if sides.y is None else shapes[len(sides.x) :]
+    return tuple(
+        tuple(
+            null_of(float(debiased[i, j]), shape_x, shape_y, sides.n, mean=float(means[i, j]))
+            for j, shape_y in enumerate(second)
+        )
+        for i, shape_x in enumerate(first)
+    )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from miner_diag.cka.errors import UndefinedCKAError
-from miner_diag.cka.features import needed_pairs
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.jackknife import cka_bounds
 from miner_diag.cka.layers import MIN_ITEMS, split_layers
 from miner_diag.cka.matrix import CKAMatrix
 from miner_diag.cka.moments import FIELDS, PairMoments, total
+from miner_diag.cka.sides import needed_pairs, zero_hsic
 
 
 class StreamingCKA:
@@ -286,11 +286,7 @@ class StreamingCKA:
             own = moments[index, index]
             mass = own.shifted(own.sum_x / own.count, own.sum_y / own.count).norms_x
             if not mass < 1e7 * math.sqrt(max(sums[index, index], 0.0)):
-                raise UndefinedCKAError(
-                    f"{name} (n={int(own.count)}, d={self.widths[index]}) has a {self.estimator} self-HSIC of zero to "
-                    "within rounding: all items are equally far from each other, or one is so far off that the rest "
-                    "drowns, so CKA is undefined; look at the row lengths, or use more items"
-                )
+                raise UndefinedCKAError(zero_hsic(name, int(own.count), self.widths[index], self.estimator))
         own = np.sqrt(sums.diagonal())
         return (sums / own[:, None] / own[None, :])[: self._n_x, self._second()]
 

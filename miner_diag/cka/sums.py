@@ -38,8 +38,8 @@ class PairSums:
         """CKA `[L, M]`."""
         return self.cross / np.sqrt(self.self_x)[:, None] / np.sqrt(self.self_y)[None, :]
 
-    def leave_one_out(self, estimator: Estimator) -> np.ndarray:
-        """CKA without item i, exactly, for every i `[N, L, M]`; NaN where it does not exist.
+    def leave_one_out(self, layer: int, estimator: Estimator) -> np.ndarray:
+        """CKA of one layer with all others without item i, exactly, for every i `[N, M]`; NaN where it does not exist.
 
         Notes
         -----
@@ -50,21 +50,22 @@ class PairSums:
         """
         if self.cross_rows is None or self.self_rows_x is None or self.self_rows_y is None:
             raise ValueError("leave-one-out values need row sums; ask the route for rows=True")
-        n = len(self.cross_rows)
+        rows, rows_x, rows_y = self.cross_rows[:, layer], self.self_rows_x[:, layer], self.self_rows_y
+        n = len(rows)
         if estimator == "debiased":
             if n < 5:
-                return np.full(self.cross_rows.shape, np.nan)
+                return np.full(rows.shape, np.nan)
             factor = 2 * (n - 2) / (n - 3)
-            cross = self.cross - factor * self.cross_rows
-            self_x, self_y = self.self_x - factor * self.self_rows_x, self.self_y - factor * self.self_rows_y
+            cross = self.cross[layer] - factor * rows
+            self_x, self_y = self.self_x[layer] - factor * rows_x, self.self_y - factor * rows_y
         else:
             assert self.diagonal_x is not None and self.diagonal_y is not None
             f = n / (n - 1)
-            diagonal = self.diagonal_x[:, :, None] * self.diagonal_y[:, None, :]
-            cross = self.cross - 2 * f * self.cross_rows + f**2 * diagonal
-            self_x = self.self_x - 2 * f * self.self_rows_x + f**2 * self.diagonal_x**2
-            self_y = self.self_y - 2 * f * self.self_rows_y + f**2 * self.diagonal_y**2
+            own, others = self.diagonal_x[:, layer], self.diagonal_y
+            cross = self.cross[layer] - 2 * f * rows + f**2 * own[:, None] * others
+            self_x = self.self_x[layer] - 2 * f * rows_x + f**2 * own**2
+            self_y = self.self_y - 2 * f * rows_y + f**2 * others**2
         # An item that carries a side alone leaves rounding noise behind; its absence has no CKA.
-        gone_x, gone_y = self_x <= 1e-9 * self.self_x, self_y <= 1e-9 * self.self_y
-        self_x, self_y = np.where(gone_x, np.nan, self_x), np.where(gone_y, np.nan, self_y)
-        return cross / np.sqrt(self_x)[:, :, None] / np.sqrt(self_y)[:, None, :]
+        self_x = np.where(self_x <= 1e-9 * self.self_x[layer], np.nan, self_x)
+        self_y = np.where(self_y <= 1e-9 * self.self_y, np.nan, self_y)
+        return cross / np.sqrt(self_x)[:, None] / np.sqrt(self_y)
