@@ -143,7 +143,8 @@ def extract(
         logger.debug("%s", unfinished)
     encoded = backbone.prepare(items, side)
     shards = plan_shards(plan_batches([item.n_tokens for item in encoded], token_budget), shard_items)
-    writer = StoreWriter(folder, key, ids, (len(items), *backbone.layer_shape(side)))
+    counts = {"empty": sum(item.empty for item in encoded), "truncated": sum(item.truncated for item in encoded)}
+    writer = StoreWriter(folder, key, ids, (len(items), *backbone.layer_shape(side)), counts)
     positions = [[position for batch in batches for position in batch] for batches in shards]
     there = [writer.has(number, some) for number, some in enumerate(positions)]
     tokens = [sum(encoded[position].n_tokens for position in some) for some in positions]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +11,8 @@ from miner_diag.backbones.reader import ReaderKind
 from miner_diag.corpus import Corpus, load_corpus
 from miner_diag.corpus.core import Form
 from miner_diag.embeddings.extract import TOKEN_BUDGET, CorpusStores, extract_corpus
-from miner_diag.embeddings.noise import NoiseFloor, noise_floor
-from miner_diag.embeddings.store import EmbeddingStore
-from miner_diag.files import canonical_json, write_atomic
+from miner_diag.embeddings.noise import NoiseFloor, noise_floor_of
 from miner_diag.provenance import RunClock
-
-NOISE_FILE = "noise_floor.json"
-"""Beside the shards of the pages' store: measured once, with the store's key."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,8 @@ class Embedded:
             "corpus_revision": self.corpus.revision,
             "n_queries": len(self.corpus.queries),
             "n_pages": len(self.corpus.pages),
-            "pages_without_text": sum(not page.text.strip() for page in self.corpus.pages),
+            "pages_without_text": self.stores.pages.counts["empty"],
+            "pages_truncated": self.stores.pages.counts["truncated"],
             "skipped": {item.name: item.reason for item in self.corpus.skipped},
             "noise_floor": self.noise.as_dict(),
         }
@@ -107,17 +102,6 @@ def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedde
     clock.stage("backbone")
     stores = extract_corpus(backbone, corpus, folder, token_budget=options.token_budget)
     clock.stage("extract")
-    noise = _noise_floor(backbone, corpus, stores.pages, options.token_budget)
+    noise = noise_floor_of(stores.pages, backbone, corpus.pages)
     clock.stage("noise floor")
     return Embedded(corpus, backbone, stores, noise)
-
-
-def _noise_floor(backbone: Backbone, corpus: Corpus, pages: EmbeddingStore, token_budget: int) -> NoiseFloor:
-    path = pages.folder / NOISE_FILE
-    if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved.pop("key", None) == pages.key:
-            return NoiseFloor(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-    floor = noise_floor(backbone, corpus.pages, "page", token_budget=token_budget)
-    write_atomic(path, canonical_json({"key": pages.key, **floor.as_dict()}))
-    return floor

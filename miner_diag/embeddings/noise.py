@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = "noise_floor.json"
 """Beside the shards of a store."""
 
-N_ITEMS = 32
+N_ITEMS = 16
 """Items it is measured on."""
 
 

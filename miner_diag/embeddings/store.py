@@ -68,6 +68,8 @@ class EmbeddingStore:
         """Ids of the items, in the order they were given."""
         self.shape: tuple[int, int, int] = tuple(header["shape"])
         """(N, L, D)."""
+        self.counts: dict[str, int] = dict(header["counts"])
+        """What was noted of the items: how many were "empty", how many "truncated"."""
         self._shards = [_map_shard(folder / shard["file"]) for shard in shards]
 
     def __len__(self) -> int:
@@ -154,6 +156,8 @@ class StoreWriter:
         The items, in the order the store gives them back.
     shape : (N, L, D)
         Of the whole.
+    counts : mapping of int, optional
+        What is to be noted of the items.
 
     Raises
     ------
@@ -164,12 +168,19 @@ class StoreWriter:
     """
 
     def __init__(
-        self, folder: Path | str, key: Mapping[str, str], ids: Sequence[str], shape: tuple[int, int, int]
+        self,
+        folder: Path | str,
+        key: Mapping[str, str],
+        ids: Sequence[str],
+        shape: tuple[int, int, int],
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.shape = shape
         self._key_digest = sha256_bytes(canonical_json(dict(key)).encode())
-        header = {"format": FORMAT, "key": dict(key), "ids": list(ids), "shape": list(shape)}
+        header = {
+            "format": FORMAT, "key": dict(key), "ids": list(ids), "shape": list(shape), "counts": dict(counts or {}),
+        }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".*-*.*"):  # half a file of a killed run
             if leftover.name.startswith((".shard-", ".key-", ".shards-")):
@@ -260,7 +271,7 @@ def _read_header(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     header = _read_json(path)
-    if not {"format", "key", "ids", "shape"} <= set(header):
+    if not {"format", "key", "ids", "shape", "counts"} <= set(header):
         raise _damaged(path, "fields are missing")
     if header["format"] != FORMAT:
         raise StoreError(f"{folder} has store format {header['format']}, this version reads {FORMAT}; extract again")

@@ -36,7 +36,7 @@ class PretendBackbone:
         ids = [getattr(item, f"{side}_id") for item in items]
         words = [item.text.split() or ["nothing"] for item in items]
         return [
-            Encoded(i, side, {"words": np.array([len(word) for word in w])}, len(w))
+            Encoded(i, side, {"words": np.array([len(word) for word in w])}, len(w), empty=w == ["nothing"])
             for i, w in zip(ids, words, strict=True)
         ]
 

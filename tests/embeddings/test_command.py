@@ -7,7 +7,7 @@ from PIL import Image
 
 from miner_diag.corpus.core import Corpus
 from miner_diag.embeddings import __main__ as command
-from miner_diag.embeddings import open_store
+from miner_diag.embeddings import job, open_store
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def small_corpus(pages, queries):
 
 @pytest.fixture
 def pretended(monkeypatch, backbone, small_corpus):
-    monkeypatch.setattr(command, "load_backbone", lambda model, **options: backbone)
-    monkeypatch.setattr(command, "load_corpus", lambda data, **options: small_corpus)
+    monkeypatch.setattr(job, "load_backbone", lambda model, **options: backbone)
+    monkeypatch.setattr(job, "load_corpus", lambda data, **options: small_corpus)
     return backbone
 
 
@@ -35,6 +35,7 @@ def test_writes_both_sides_and_what_was_run(pretended, tmp_path, capsys):
     assert run["last_layer"] == "Layer 3 is the last."
     assert run["noise_floor"]["max_relative_difference"] == [0, 0, 0, 0]
     assert (run["n_queries"], run["n_pages"]) == (12, 40)
+    assert run["pages_without_text"] == run["pages_truncated"] == 0
     told = capsys.readouterr().out
     assert "pages    40 x 4 layers x 6" in told and "noise floor" in told
 
@@ -57,7 +58,7 @@ def test_a_limit_draws_pages(pretended, small_corpus, monkeypatch, tmp_path):
 
 
 def test_bad_input_is_a_sentence(monkeypatch, small_corpus, tmp_path):
-    monkeypatch.setattr(command, "load_corpus", lambda data, **options: replace(small_corpus))
+    monkeypatch.setattr(job, "load_corpus", lambda data, **options: replace(small_corpus))
     with pytest.raises(SystemExit, match="error: unknown model 'nothing'; there is: page-text"):
         command.main(["--model", "nothing", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: the train split of tiny .* holds no query"):
@@ -86,7 +87,7 @@ def test_end_to_end_on_a_tiny_checkpoint(small_corpus, monkeypatch, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
         tmp_path / "m"
     )
-    monkeypatch.setattr(command, "load_corpus", lambda data, **options: small_corpus)
+    monkeypatch.setattr(job, "load_corpus", lambda data, **options: small_corpus)
     arguments = ["--model", str(tmp_path / "m"), "--pooling", "mean", "--reader", "text-layer", "--device", "cpu"]
     command.main([*arguments, "--out", str(tmp_path / "run")])
     store = open_store(tmp_path / "run" / "pages")

@@ -23,7 +23,7 @@ def vectors(rng):
 
 
 def fill(folder, vectors, key=KEY, ids=IDS):
-    writer = StoreWriter(folder, key, ids, vectors.shape)
+    writer = StoreWriter(folder, key, ids, vectors.shape, {"empty": 1})
     for number, positions in enumerate(SHARDS):
         if not writer.has(number, positions):
             writer.write(number, positions, vectors[positions])
@@ -48,6 +48,7 @@ def damage(path, at=-3):
 def test_gives_back_what_was_written_in_the_items_order(folder, vectors):
     store = open_store(folder, KEY)
     assert (store.ids, store.shape, store.key, len(store)) == (tuple(IDS), (5, 3, 2), KEY, 5)
+    assert store.counts == {"empty": 1}
     np.testing.assert_array_equal(store.layer_embeddings, vectors)
     for layer in range(3):
         np.testing.assert_array_equal(store.layer(layer), vectors[:, layer])
@@ -134,7 +135,7 @@ def test_a_damaged_key_or_index_is_refused_by_name(folder):
 
 def test_shards_of_another_plan_are_refused(folder, vectors):
     (folder / "shards.json").unlink()
-    writer = StoreWriter(folder, KEY, IDS, vectors.shape)
+    writer = StoreWriter(folder, KEY, IDS, vectors.shape, {"empty": 1})
     with pytest.raises(DamagedStoreError, match="it holds other items than this store's"):
         writer.has(0, [0, 4])
 
