@@ -22,7 +22,7 @@ CURVES = {
         "cka_page_final": ("page to final", "page", "-"),
         "cka_query_final": ("query to final", "query", "-"),
         "cka_query_page": ("query to its page", "pair", "-"),
-        "cka_query_page_null": ("same, pairing broken", "pair", ":"),
+        "cka_query_page_null": ("95th percentile of it\nif pairs are broken", "pair", ":"),
     },
     "alignment ratio\n(mean cosine / CKA)": {
         "alignment_ratio_page_final": ("page to final", "page", "-"),

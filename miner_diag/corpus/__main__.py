@@ -10,7 +10,7 @@ from miner_diag.command import run_command
 from miner_diag.corpus.core import Form
 from miner_diag.corpus.load import load_corpus
 from miner_diag.corpus.manifest import frozen_text, read_manifest, read_manifest_documents
-from miner_diag.corpus.summary import corpus_summary
+from miner_diag.corpus.summary import corpus_summary, skipped_lines
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.provenance import RunClock, write_run
 
@@ -57,8 +57,7 @@ def run(options: CorpusOptions) -> None:
     facts = {"corpus_revision": corpus.revision, "skipped": {s.name: s.reason for s in corpus.skipped}}
     write_run(options.out, "miner_diag.corpus", options, clock, **facts)
     print(summary.to_string(index=False))
-    for item in corpus.skipped:
-        print(f"left out: {item.name}: {item.reason}")
+    print("\n".join(skipped_lines(corpus.skipped)) or "nothing was left out")
     print(f"{corpus.name}, {corpus.form} queries, fold {corpus.fold}: written to {options.out}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def assemble(
         for d in usable for page in d.pages if page.page_hash in crossing
     ]  # fmt: skip
 
-    queries, qrels = _unique_queries(usable, crossing)
+    queries, qrels = unique_queries(usable, crossing)
     if not queries:
         raise CorpusError(_nothing_usable(name, left_out))
     hidden = _hidden_texts(usable, queries, qrels) if form == "hidden" else {}
@@ -98,8 +98,18 @@ def _page_id(doc_id: str, number: int) -> str:
     return f"{doc_id}/{number}"
 
 
-def _unique_queries(documents: Sequence[Document], crossing: set[str]) -> tuple[list[Query], dict[str, dict[str, int]]]:
-    """Keep the candidates whose text leads to one page only; pages that look the same count as one page each."""
+def unique_queries(
+    documents: Sequence[Document], crossing: Collection[str] = ()
+) -> tuple[list[Query], dict[str, dict[str, int]]]:
+    """Return queries and qrels: the candidates whose text leads to one page only, but for those of pages left out.
+
+    Parameters
+    ----------
+    documents : sequence of Document
+        All of them: a text is unique among all.
+    crossing : collection of str
+        Hashes of the pages that are left out.
+    """
     found: dict[str, set[str]] = defaultdict(set)
     for document in documents:
         for page in document.pages:

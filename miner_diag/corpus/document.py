@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pypdfium2 as pdfium
 
 from miner_diag.corpus.core import CorpusError
-from miner_diag.corpus.harvest import caption_queries, outline_query
-from miner_diag.corpus.pdf import open_page, open_pdf, outline, read_characters, render_page
+from miner_diag.corpus.harvest import Caption, outline_query, page_captions, true_captions
+from miner_diag.corpus.pdf import line_places, open_page, open_pdf, outline, read_characters, render_page
 from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
 
 logger = logging.getLogger(__name__)
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
 HASH_SIDE = 512
 """Longest side, in pixels, of the rendering that a page hash is taken of."""
@@ -97,7 +97,7 @@ def is_cached(path: Path | str) -> bool:
 
 
 def _read_file(path: Path) -> dict:
-    pages, skipped = [], []
+    pages, captions, skipped = [], [], []
     with open_pdf(path) as document:
         titles: dict[int, list[str]] = {}
         for number, title in outline(document):
@@ -105,19 +105,28 @@ def _read_file(path: Path) -> dict:
                 titles.setdefault(number, []).append(query)
         for number in range(1, len(document) + 1):
             try:
-                pages.append(asdict(_read_page(document, number, titles.get(number, []))))
+                page, found = _read_page(document, number)
             except CorpusError as error:
                 skipped.append((number, str(error)))
-    return {"pages": pages, "skipped": skipped}
+                continue
+            pages.append(page)
+            captions.append(found)
+    rows = []
+    for page, found in zip(pages, true_captions(captions), strict=True):
+        candidates = [("outline", title) for title in titles.get(page["number"], [])]
+        candidates += [(caption.kind, caption.text) for caption in found]
+        rows.append({**page, "candidates": list(dict.fromkeys(candidates))})
+    return {"pages": rows, "skipped": skipped}
 
 
-def _read_page(document: pdfium.PdfDocument, number: int, titles: list[str]) -> DocumentPage:
+def _read_page(document: pdfium.PdfDocument, number: int) -> tuple[dict, list[Caption]]:
     with open_page(document, number) as page:
         characters = read_characters(page)
+        with line_places(page) as place:
+            captions = page_captions(characters, place)
         picture = render_page(page, HASH_SIDE)
         digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
-    candidates = [("outline", title) for title in titles] + list(caption_queries(characters))
-    return DocumentPage(number, characters, digest, tuple(dict.fromkeys(candidates)))
+    return {"number": number, "characters": characters, "page_hash": digest}, captions
 
 
 def _cache_path(sha256: str) -> Path:

@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 DULL_TITLES = frozenset(
-    "contents|table of contents|list of figures|list of tables|index|references|bibliography|introduction|preface|"
-    "summary|conclusion|conclusions|acknowledgements|acknowledgments|license|copyright|overview|examples|example|"
-    "see also|description|arguments|usage|value|author|authors|note|notes|abstract|details|options|session info|"
-    "session information|getting started|title page|further reading|getting help|and so on".split("|")
+    "table of contents|list of figures|list of tables|see also|session info|session information|getting started|"
+    "title page|further reading|getting help|and so on|frequently asked questions|release notes|known issues".split("|")
 )
-"""Titles that every document has: they name no page in particular."""
+"""Titles of two words and more that every document has: they name no page in particular."""
 TITLE_WORDS = (2, 20)
 """Fewest and most words of an outline title that becomes a query."""
 CAPTION_WORDS = (4, 40)
 """Fewest and most words of a caption that becomes a query."""
 CAPTION_LINES = 6
 """Lines that a caption may go on for."""
+LINE_GAP = 1.7
+"""A caption goes on only if the next line starts at most this many font sizes below."""
+MARKED_SHARE = 0.8
+"""Where this share of a document's captions has a colon or full stop behind the number, those without are mentions."""
+LISTED = 4
+"""A page with at least this many captions that come back on later pages is a list of figures."""
+SYMBOL_SHARE = 0.12
+"""Largest share of characters of a query that are neither letters, digits, spaces nor common punctuation."""
 
-_CAPTION = re.compile(r"^\s*(Figure|Fig\.|Table)\s+[A-Z]?[\d.\-]*\d\s*[:.\-\u2013]\s*(\S.*)$", re.IGNORECASE)
+_CAPTION = re.compile(
+    r"^\s*(Figure|FIGURE|Fig\.|FIG\.|Table|TABLE)\s+((?:[A-Z]\.?)?\d+(?:[.\-\u2010\u2011]\d+)*)"
+    r"(?:(\s*[:.\u2013\u2014-])\s+|\.?\s+(?=[A-Z\u201c\"]))(\S.*)$"
+)
 _NUMBERING = re.compile(
     r"^\s*(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?|[A-Z]\.|"
-    r"(?:Chapter|Section|Appendix|Part) (?:\d+|[A-Z]|[IVX]+)(?:\.\d+)*[.:]?)\s+(?=\S)"
+    r"(?:Chapter|Section|Appendix|Part) (?:\d+|[A-Z]|[IVX]+)(?:\.\d+)*[.:]?|[IVX]{2,}\.?)\)?\s+(?=\S)"
 )
-_SENTENCE = re.compile(r"(?:They|It|This|These|Those|We|Here|However|See|Note that|There|Then|As|In this|Also)\b")
-_CODE = re.compile(r"[{}<>\\|=$]|\(\)|::|->|\d{4,}|[._]{3,}|(?:\. ){3,}")
-_STOP = re.compile(r"(?<=[a-z)\]0-9])(?<!et al)(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!\bFig)(?<!\bcf)\.\s")
-_WORD = re.compile(r"[^\W\d_]{3}")
-_DROPPED = dict.fromkeys(map(ord, "\x00\x02\ufffe\u00ad\ufffd"))
+_SENTENCE = re.compile(
+    r"(?:They|It|This|These|Those|We|Here|However|See|Note that|There|Then|As|In this|Also|Shows?|Lists?|"
+    r"[Ii]s|[Ii]llustrates?)\b"
+)
+_LEADER = re.compile(r"(?:\s?\.){4,}")
+_RESIDUE = re.compile(r"\[\w*color\]|\\[a-z]{2,}|[\x00-\x1f\ufffd\ue000-\uf8ff]")
+_STOP = re.compile(r"(?<=[A-Za-z)\]0-9])(?<!et al)(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!\bFig)(?<!\bcf)(?<!\b[A-Z])\.\s")
+_UNFINISHED = re.compile(r"(?:[,;(]|\b(?:and|or|of|the|an?|with|for|in|on|to|by|from|is|are))$")
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_DROPPED = dict.fromkeys(map(ord, "\x00\x02\ufffe\u00ad\ufffd\u200b"))
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A figure's or table's caption as it stands on a page."""
+
+    kind: str
+    """"figure" or "table"."""
+    label: str
+    """Its number: "3", "A.1"."""
+    text: str
+    """What becomes the query."""
+    marked: bool
+    """Whether a colon, dash or full stop sets the label off."""
 
 
 def clean_text(characters: str) -> str:
@@ -54,36 +84,88 @@ def outline_query(title: str) -> str | None:
     True
     """
     text = _NUMBERING.sub("", clean_text(title)).strip(" .:")
-    fits = TITLE_WORDS[0] <= len(text.split()) <= TITLE_WORDS[1]
-    return text if fits and text.casefold() not in DULL_TITLES and _WORD.search(text) else None
+    dull = text.casefold() in DULL_TITLES or _CAPTION.match(text)
+    return text if not dull and _says_enough(text, TITLE_WORDS) else None
 
 
-def caption_queries(characters: str) -> Iterator[tuple[str, str]]:
-    """Yield ("figure" or "table", caption) for every caption among a page's lines.
+def page_captions(characters: str, place: Callable[[int], tuple[float, float]] | None = None) -> list[Caption]:
+    """Return every caption among a page's lines.
 
-    A caption is a line that opens with "Figure 3:" or "Table 2."; it goes on behind lines about as wide as the page's
-    text, up to its first full stop. What looks like code, like a line of a list of figures, or like a sentence that a
-    mention of the figure only stands before, is no caption.
+    A caption is a line that opens with "Figure 3:", "Table 2." or "Figure 3 Capital"; it goes on behind lines about as
+    wide as the page's text, while the lines are set alike, up to its first full stop. What looks like a line of a list
+    of figures, or like a sentence that mentions the figure, is no caption.
 
     Parameters
     ----------
     characters : str
         The page's text layer with its line ends.
+    place : callable, optional
+        Position of a character -> (height of its line on the page, font size), both in points; if given, lines are
+        joined only where font and spacing say that they belong together.
     """
-    lines = characters.splitlines()
+    starts, lines, position = [], [], 0
+    for line in characters.splitlines(keepends=True):
+        starts.append(position + len(line) - len(line.lstrip()))
+        lines.append(line.rstrip("\r\n"))
+        position += len(line)
     widths = sorted(len(line.rstrip()) for line in lines if line.strip())
     wide = 0.8 * widths[int(0.9 * (len(widths) - 1))] if widths else 0.0
+    found = []
     for number, line in enumerate(lines):
         match = _CAPTION.match(line)
-        if not match:
+        if not match or _LEADER.search(line):
             continue
-        text, last = match.group(2), line
-        for more in lines[number + 1 : number + CAPTION_LINES]:
-            ended = re.search(r"[.!?]\s*$", text) or len(text.split()) > CAPTION_WORDS[1]
-            if ended or len(last.rstrip()) < wide or not more.strip() or _CAPTION.match(more) or _NUMBERING.match(more):
+        text, last = match.group(4), line
+        for following in range(number + 1, min(number + CAPTION_LINES, len(lines))):
+            more = lines[following]
+            ended = re.search(r"[.!?]\s*$", text) or len(text.split()) > CAPTION_WORDS[1] or len(last.rstrip()) < wide
+            other = not more.strip() or more.strip().isdigit() or _CAPTION.match(more) or _NUMBERING.match(more)
+            if ended or other or not _set_alike(place, starts[following - 1], starts[following]):
                 break
             text, last = text + "\n" + more, more
+        if _LEADER.search(text):
+            continue
         text = _STOP.split(clean_text(text) + " ", maxsplit=1)[0].strip(" .:")
-        fits = CAPTION_WORDS[0] <= len(text.split()) <= CAPTION_WORDS[1]
-        if fits and not _CODE.search(text) and not _SENTENCE.match(text) and len(_WORD.findall(text)) >= 3:
-            yield ("table" if match.group(1).lower() == "table" else "figure"), text
+        text = re.split(r"\s(?=(?:Figure|Table) [\dA-Z.]+[:.])", text, maxsplit=1)[0]  # captions side by side
+        if _says_enough(text, CAPTION_WORDS) and not _SENTENCE.match(text) and not _UNFINISHED.search(text):
+            kind = "table" if match.group(1).lower() == "table" else "figure"
+            found.append(Caption(kind, match.group(2), text, match.group(3) is not None))
+    return found
+
+
+def true_captions(pages: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
+    """Return each page's captions without those of lists of figures, and without mentions.
+
+    Parameters
+    ----------
+    pages : sequence of sequences
+        Captions found on each page of one document, in order.
+    """
+    last: dict[tuple[str, str], int] = defaultdict(int)
+    for number, captions in enumerate(pages):
+        for caption in captions:
+            last[caption.kind, caption.label] = number
+    marked = Counter(caption.marked for captions in pages for caption in captions)
+    only_marked = marked[True] >= MARKED_SHARE * marked.total()
+    kept = []
+    for number, captions in enumerate(pages):
+        again = sum(last[caption.kind, caption.label] > number for caption in captions)
+        listed = again >= LISTED and again >= 0.6 * len(captions)
+        kept.append([caption for caption in captions if not listed and (caption.marked or not only_marked)])
+    return kept
+
+
+def _says_enough(text: str, n_words: tuple[int, int]) -> bool:
+    """Whether a text has as many words as asked for, two of them real ones, and no residue of markup."""
+    if not n_words[0] <= len(text.split()) <= n_words[1] or len(_WORD.findall(text)) < 2 or _RESIDUE.search(text):
+        return False
+    symbols = sum(not (c.isalnum() or c.isspace() or c in ".,:;'()-/\u2019\u2013") for c in text)
+    return symbols <= SYMBOL_SHARE * len(text)
+
+
+def _set_alike(place: Callable[[int], tuple[float, float]] | None, start: int, following: int) -> bool:
+    """Whether two lines have one font size and a paragraph's spacing."""
+    if place is None:
+        return True
+    (height, size), (next_height, next_size) = place(start), place(following)
+    return abs(size - next_size) <= 0.3 and 0 <= height - next_height <= LINE_GAP * max(size, 1.0)

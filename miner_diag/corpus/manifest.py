@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from miner_diag.corpus.assemble import assemble
+from miner_diag.corpus.assemble import assemble, unique_queries
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.debian import fetch_debian
 from miner_diag.corpus.document import READER_VERSION, Document
@@ -172,12 +172,11 @@ def shipped_files(manifest: Manifest) -> dict[str, Path]:
 
 def describe(documents: Sequence[Document]) -> tuple[dict[str, int], str]:
     """Return counts and the content hash of documents, as a manifest holds them."""
-    corpus = assemble("described", documents, form="verbatim", fold=0)
-    kinds = Counter(query.kind for query in corpus.queries)
+    kinds = Counter(query.kind for query in unique_queries(documents)[0])
     counts = {
         "documents": len(documents),
         "pages": sum(len(d.pages) for d in documents),
-        "queries": len(corpus.queries),
+        "queries": kinds.total(),
     }
     counts |= {kind: kinds[kind] for kind in ("outline", "figure", "table")}
     content = [[d.doc_id, d.sha256, [[p.number, p.candidates] for p in d.pages]] for d in documents]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -120,6 +120,20 @@ def character_boxes(page: pdfium.PdfPage, indices: np.ndarray, width: int, heigh
                 x, y = zip(*device, strict=True)
                 boxes.append((min(x), min(y), max(x), max(y)))
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)
+
+
+@contextmanager
+def line_places(page: pdfium.PdfPage) -> Iterator[Callable[[int], tuple[float, float]]]:
+    """Yield a function: position of a character -> (height of its baseline, font size), both in points."""
+    x, y = ctypes.c_double(), ctypes.c_double()
+    with closing(page.get_textpage()) as text_page:
+
+        def place(index: int) -> tuple[float, float]:
+            pdfium_c.FPDFText_GetCharOrigin(text_page, index, ctypes.byref(x), ctypes.byref(y))
+            _left, bottom, _right, top = text_page.get_charbox(index, loose=True)
+            return y.value, top - bottom
+
+        yield place
 
 
 def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:

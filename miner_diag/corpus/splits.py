@@ -10,8 +10,9 @@ from miner_diag.corpus.core import CorpusError
 
 SHARES = {"train": 0.50, "validation": 0.15, "test": 0.35}
 """Share of the documents that each split gets, in expectation."""
-SALT = "miner_diag"
-"""Part of every hash; fixed before anything was measured on the splits."""
+SALT = "miner_diag/277"
+"""Part of every hash. Of 300 numbers, the one whose fold 0 comes closest to `SHARES` in queries on the three shipped
+manifests: chosen by counts alone."""
 
 
 def split_of(doc_id: str, fold: int = 0) -> str:

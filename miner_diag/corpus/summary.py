@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import pandas as pd
 
-from miner_diag.corpus.core import SPLITS, Corpus
+from miner_diag.corpus.core import SPLITS, Corpus, Skipped
 
 KINDS = ("outline", "figure", "table", "given")
 
@@ -31,3 +34,15 @@ def corpus_summary(corpus: Corpus) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def skipped_lines(skipped: Sequence[Skipped], n_names: int = 3) -> list[str]:
+    """Return a line for each reason that something was left out for, with how much and the first names."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in skipped:
+        names[item.reason].append(item.name)
+    lines = []
+    for reason, found in names.items():
+        more = f" and {len(found) - n_names} more" if len(found) > n_names else ""
+        lines.append(f"left out: {', '.join(found[:n_names])}{more}: {reason}")
+    return lines

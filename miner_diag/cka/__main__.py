@@ -1,0 +1,136 @@
+"""``python -m miner_diag.cka``: which layers of a retriever are retrieval-aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from miner_diag.cka.diagnosis import Diagnosis, Rules, diagnose
+from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.plots import cka_heat_map, layer_curves
+from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame, sentences
+from miner_diag.command import run_command
+from miner_diag.corpus.summary import skipped_lines
+from miner_diag.embeddings.job import Embedded, StoreOptions, embed
+from miner_diag.files import atomic_path, write_atomic
+from miner_diag.provenance import RunClock, write_run
+from miner_diag.records import Record, records_to_frame, write_records
+
+
+@dataclass(frozen=True)
+class CKAOptions(StoreOptions):
+    """Diagnose a retriever's layers: CKA, alignment ratio and nDCG@5, with intervals, a table and two figures."""
+
+    out: Path = Path("runs/cka")
+    """Folder that is written to; a run that was stopped is taken up there."""
+    ratio_threshold: float = 0.5
+    """Alignment ratio to the final layer (pages) from which on a base probe is taken to be enough."""
+    aligned_share: float = 0.5
+    """A retrieval-aligned layer keeps more than this share of the final layer's nDCG@5, beyond its interval."""
+    estimator: Estimator = "debiased"
+    """Of CKA; biased rises with width / items."""
+    intervals_over: Literal["items", "documents"] = "items"
+    """What intervals are over: single pages and queries, or whole documents (wider: items of a document are alike)."""
+    confidence: float = 0.95
+    """Nominal coverage of the intervals."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+TERMINAL = {
+    "layer": "layer", "cka_page_final": "CKA page-final", "alignment_ratio_page_final": "AR page-final",
+    "cka_query_final": "CKA query-final", "cka_query_page": "CKA query-page", "ndcg_at_5": "nDCG@5",
+    "ndcg_at_5_low": "low", "ndcg_at_5_high": "high", "probe_kind": "probe", "retrieval_aligned": "aligned",
+}  # fmt: skip
+"""Columns of ``layers.csv`` that fit a terminal, and their headings there."""
+
+
+def run(options: CKAOptions) -> None:
+    """Run the command."""
+    clock = RunClock()
+    rules = Rules(options.ratio_threshold, options.aligned_share, options.confidence, options.estimator)
+    embedded = embed(options, options.out / "embeddings", clock)
+    diagnosis = diagnose_embedded(embedded, rules, options.intervals_over == "documents", options.seed)
+    clock.stage("diagnosis")
+    table = write_tables(diagnosis, embedded, options)
+    clock.stage("write")
+    notes = [note for layer in diagnosis.layers for note in layer.notes]
+    told = sentences(diagnosis)
+    facts = embedded.facts() | {
+        "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "cka_route": diagnosis.page_matrix.route,
+        "cka_dtype": diagnosis.page_matrix.dtype, "rules": vars(rules), "sentences": told, "notes": notes,
+    }  # fmt: skip
+    content = write_run(options.out, "miner_diag.cka", options, clock, **facts)
+    corpus = embedded.corpus
+    print(f"{embedded.backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}")
+    shown = table[list(TERMINAL)].rename(columns=TERMINAL)
+    print(shown.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    for line in (*told, *notes, *skipped_lines(corpus.skipped)):
+        print(line)
+    print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
+
+
+def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed: int) -> Diagnosis:
+    """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
+    corpus, stores = embedded.corpus, embedded.stores
+    index = {page.page_id: number for number, page in enumerate(corpus.pages)}
+    gold = [{index[name]: grade for name, grade in corpus.qrels[query.query_id].items()} for query in corpus.queries]
+    return diagnose(
+        stores.queries.layer_embeddings, stores.pages.layer_embeddings, gold,
+        query_ids=stores.queries.ids, page_ids=stores.pages.ids, page_hashes=[page.page_hash for page in corpus.pages],
+        query_documents=[query.doc_id for query in corpus.queries] if by_document else None,
+        page_documents=[page.doc_id for page in corpus.pages] if by_document else None,
+        shared_layers=embedded.backbone.shared_layers, rules=rules, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+
+
+def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) -> pd.DataFrame:
+    """Write records, tables and figures into ``options.out``; return the table of layers."""
+    out, backbone, corpus = options.out, embedded.backbone, embedded.corpus
+    records = diagnosis_records(
+        diagnosis, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
+        width=backbone.width, seed=options.seed,
+    )  # fmt: skip
+    table, matrix = layer_table(diagnosis), page_matrix_frame(diagnosis)
+    write_records(out / "records.jsonl", records)
+    write_atomic(out / "layers.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / "cka_matrix_page.csv", matrix.to_csv(lineterminator="\n"))
+    title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries\n"
+    title += f"{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, {options.confidence:.0%} intervals"
+    mpl.use("Agg")
+    figure = layer_curves(
+        curve_frame(records), [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers],
+        threshold=options.ratio_threshold, chance=diagnosis.chance, title=title,
+    )  # fmt: skip
+    with atomic_path(out / "layers.png") as path:
+        figure.savefig(path, dpi=200)
+    heat_map = cka_heat_map(
+        matrix, title=f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}"
+    )
+    with atomic_path(out / "cka_matrix.png") as path:
+        heat_map.figure.savefig(path, dpi=200)
+    return table
+
+
+def curve_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Return the rows that the layer figure draws; of a null, the line is its 95th percentile."""
+    frame = records_to_frame(records)
+    frame = frame[frame["query_id"].isna() & frame["layer"].notna() & frame["other_layer"].isna()].copy()
+    null = frame["measure"] == "cka_query_page_null"
+    frame.loc[null, "value"] = frame.loc[null, "high"]
+    return frame
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    run_command(CKAOptions, run, "cka", args)
+
+
+if __name__ == "__main__":
+    main()

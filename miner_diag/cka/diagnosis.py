@@ -1,0 +1,288 @@
+"""Which layers are retrieval-aligned: CKA, alignment ratio and nDCG@5 of every layer, put side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from miner_diag.cka.alignment import Comparison, compare
+from miner_diag.cka.geometry import anisotropy, effective_rank
+from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.matrix import CKAMatrix, cka_matrix
+from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_with_ties
+from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.search import score_all
+from miner_diag.stats import Interval, bootstrap_means, holm, paired_bootstrap
+
+ProbeKind = Literal["base", "normalized_projection"]
+
+K = 5
+"""nDCG is taken at this rank."""
+ALPHA = 0.05
+"""Significance level of CKA against its null, after Holm's adjustment over the layers."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How numbers become verdicts; our choices, none of them the paper's."""
+
+    ratio_threshold: float = 0.5
+    """Alignment ratio to the final layer (pages) from which on a base probe is taken to be enough."""
+    aligned_share: float = 0.5
+    """A retrieval-aligned layer keeps more than this share of the final layer's nDCG@5, beyond the interval."""
+    confidence: float = 0.95
+    """Nominal coverage of every interval."""
+    estimator: Estimator = "debiased"
+    """Of CKA."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("aligned_share", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
+        if not 0 < self.ratio_threshold < math.inf:
+            raise ValueError(f"ratio_threshold must be above 0; got {self.ratio_threshold}")
+
+
+@dataclass(frozen=True)
+class LayerDiagnosis:
+    """Everything measured of one layer; None where a number does not exist, and `notes` says why."""
+
+    layer: int
+    """0 is the embedding output."""
+    page_final: Comparison | None
+    """This layer against the final one, over pages."""
+    query_final: Comparison | None
+    """The same over queries."""
+    query_page: Comparison | None
+    """Queries against their gold pages at this layer, one query a page; None also for two-tower backbones."""
+    ndcg: Interval
+    """NDCG@5 of the raw layer by cosine, over queries."""
+    share_margin: Interval
+    """NDCG@5 less `aligned_share` times the final layer's, paired over queries."""
+    tie_rate: float
+    """Share of queries whose nDCG depends on the order of tied pages."""
+    effective_rank: Interval | None
+    """Of the pages."""
+    anisotropy: Interval | None
+    """Mean cosine between different pages."""
+    null_p: float | None
+    """CKA between queries and their pages against broken pairings, Holm-adjusted over the layers."""
+    probe_kind: ProbeKind | None
+    """What the alignment ratio says the layer needs; None where it has no CKA."""
+    kind_is_sure: bool
+    """Whether the interval of the alignment ratio stays on one side of the threshold."""
+    retrieval_aligned: bool
+    """NDCG@5 above chance and above its share of the final layer's, and CKA above its null."""
+    notes: tuple[str, ...]
+    """What has no value, and why."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All layers of one backbone on one split."""
+
+    layers: tuple[LayerDiagnosis, ...]
+    """0 … n_layers."""
+    page_matrix: CKAMatrix
+    """CKA between all pairs of layers, over pages; layers without a CKA are left out of it."""
+    per_query: tuple[Ndcg, ...]
+    """NDCG@5 of every query at every layer."""
+    chance: float
+    """NDCG@5 of a random order."""
+    n_queries: int
+    n_pages: int
+    n_pairs: int
+    """Query-page pairs behind `query_page`: one query a page."""
+    rules: Rules
+
+
+def diagnose(
+    queries: np.ndarray,
+    pages: np.ndarray,
+    gold: Sequence[dict[int, int]],
+    *,
+    query_ids: Sequence[str],
+    page_ids: Sequence[str],
+    page_hashes: Sequence[str],
+    query_documents: Sequence[str] | None = None,
+    page_documents: Sequence[str] | None = None,
+    shared_layers: bool = True,
+    rules: Rules | None = None,
+    rng: np.random.Generator,
+) -> Diagnosis:
+    """Diagnose every layer of a retriever.
+
+    Parameters
+    ----------
+    queries : ndarray [Q, L, D]
+        Pooled layers of the queries.
+    pages : ndarray [P, L, D]
+        Pooled layers of the pages.
+    gold : sequence [Q] of dict
+        For each query, page index -> relevance.
+    query_ids, page_ids : sequence of str
+        What messages call the items.
+    page_hashes : sequence [P] of str
+        Hash of each page's picture: pages that look the same give one query-page pair.
+    query_documents, page_documents : sequence of str, optional
+        Document of each item; if given, intervals are those over documents instead of single items.
+    shared_layers : bool
+        Whether layer l of a query and layer l of a page are the same stage of one model; if not (two towers), queries
+        are not compared with pages layer by layer.
+    rules : Rules, optional
+        Thresholds and confidence.
+    rng : Generator
+        For the bootstrap.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than four queries, pages or pairs, or the final layer is constant.
+    """
+    rules = rules or Rules()
+    n_layers = pages.shape[1]
+    final = n_layers - 1
+    pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
+    _check_sizes(len(queries), len(pages), len(pair_query))
+    per_query = _ndcg_of_layers(queries, pages, gold, query_ids, page_ids)
+    values = np.stack([result.values for result in per_query], axis=1)
+    ndcg = bootstrap_means(values, rng, clusters=query_documents, confidence=rules.confidence)
+    chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
+
+    constant = [_constant_side(queries[:, layer], pages[:, layer]) for layer in range(n_layers)]
+    if constant[final] is not None:
+        raise ValueError(
+            f"layer {final}, the final one, is the same for all {constant[final]}: nothing to compare with"
+        )
+    usable = [layer for layer in range(n_layers) if constant[layer] is None]
+    matrix = cka_matrix(
+        [pages[:, layer] for layer in usable], estimator=rules.estimator, groups=page_documents,
+        confidence=rules.confidence, names=[str(layer) for layer in usable],
+    )  # fmt: skip
+    pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
+
+    views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
+    for layer in usable:
+        options = {"estimator": rules.estimator, "confidence": rules.confidence}
+        names = (f"layer {layer}", f"layer {final}")
+        views[layer] = (
+            compare(pages[:, layer], pages[:, final], groups=page_documents, names=names, **options),
+            compare(queries[:, layer], queries[:, final], groups=query_documents, names=names, **options),
+            compare(
+                queries[pair_query, layer], pages[pair_page, layer], groups=pair_documents,
+                names=(f"layer {layer} of the queries", f"layer {layer} of the pages"), **options,
+            ) if shared_layers else None,
+        )  # fmt: skip
+    tested = [(layer, pair.null.p_value) for layer, (_, _, pair) in views.items() if pair is not None]
+    adjusted = dict(zip((layer for layer, _ in tested), holm([p for _, p in tested]), strict=True)) if tested else {}
+
+    layers = []
+    for layer in range(n_layers):
+        page_final, query_final, query_page = views.get(layer, (None, None, None))
+        margin = paired_bootstrap(
+            values[:, layer], rules.aligned_share * values[:, final], rng, clusters=query_documents,
+            confidence=rules.confidence,
+        )  # fmt: skip
+        kind, sure = _probe_kind(layer == final, page_final, rules.ratio_threshold)
+        null_p = adjusted.get(layer)
+        above_null = null_p is not None and null_p < ALPHA
+        aligned = above_null and ndcg[layer].low > chance and margin.low > 0
+        if not shared_layers:
+            aligned = ndcg[layer].low > chance and margin.low > 0
+        layers.append(
+            LayerDiagnosis(
+                layer, page_final, query_final, query_page, ndcg[layer], margin, per_query[layer].tie_rate,
+                effective_rank(pages[:, layer], confidence=rules.confidence) if layer in views else None,
+                anisotropy(pages[:, layer], confidence=rules.confidence) if layer in views else None,
+                null_p, kind, sure, aligned, _notes(layer, constant[layer], views.get(layer)),
+            )
+        )  # fmt: skip
+    return Diagnosis(
+        tuple(layers), matrix, per_query, chance, len(queries), len(pages), len(pair_query), rules
+    )  # fmt: skip
+
+
+def one_query_a_page(
+    gold: Sequence[dict[int, int]], query_ids: Sequence[str], page_hashes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each distinct gold page with one of its queries, so that rows are independent.
+
+    A page that answers five queries would otherwise stand five times among the pages, and identical rows inflate CKA.
+    The query is the one whose id comes first; the page, a query's first best.
+
+    Returns
+    -------
+    ndarray [M], ndarray [M]
+        Rows of the queries and of the pages.
+    """
+    chosen: dict[str, tuple[str, int, int]] = {}
+    for row, (query_id, judged) in enumerate(zip(query_ids, gold, strict=True)):
+        page = min(judged, key=lambda index: (-judged[index], index))
+        pair = (query_id, row, page)
+        chosen[page_hashes[page]] = min(chosen.get(page_hashes[page], pair), pair)
+    rows = sorted((row, page) for _, row, page in chosen.values())
+    return np.array([row for row, _ in rows], dtype=np.int64), np.array([page for _, page in rows], dtype=np.int64)
+
+
+def _ndcg_of_layers(
+    queries: np.ndarray,
+    pages: np.ndarray,
+    gold: Sequence[dict[int, int]],
+    query_ids: Sequence[str],
+    page_ids: Sequence[str],
+) -> tuple[Ndcg, ...]:
+    relevance = Relevance.of(list(gold), n_pages=len(pages))
+    return tuple(
+        ndcg_with_ties(
+            score_all(queries[:, layer], pages[:, layer], query_ids=query_ids, page_ids=page_ids), relevance, K
+        )
+        for layer in range(pages.shape[1])
+    )
+
+
+def _check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
+    for name, n in (("queries", n_queries), ("pages", n_pages), ("query-page pairs with different pages", n_pairs)):
+        if n < 4:
+            raise ValueError(
+                f"CKA needs at least 4 {name}; this split has {n}. Take another --split or --fold, raise --limit, or add "
+                "documents"
+            )
+
+
+def _constant_side(queries: np.ndarray, pages: np.ndarray) -> str | None:
+    """Name the side whose rows are all the same, as the CLS state of layer 0 always is; None if there is none."""
+    for name, side in ((f"{len(pages)} pages", pages), (f"{len(queries)} queries", queries)):
+        if not np.ptp(side, axis=0).any():
+            return name
+    return None
+
+
+def _probe_kind(is_final: bool, page_final: Comparison | None, threshold: float) -> tuple[ProbeKind | None, bool]:
+    if is_final:
+        return "base", True
+    if page_final is None:
+        return None, False
+    ratio = page_final.alignment_ratio
+    if ratio is None:  # widths differ, or nothing is shared: there is no coordinate to gate
+        return "normalized_projection", True
+    kind: ProbeKind = "base" if ratio.value >= threshold else "normalized_projection"
+    return kind, not ratio.low < threshold <= ratio.high
+
+
+def _notes(
+    layer: int, constant: str | None, views: tuple[Comparison, Comparison, Comparison | None] | None
+) -> tuple[str, ...]:
+    if constant is not None:
+        return (f"layer {layer} is the same for all {constant}, so it has no CKA and ranks by chance",)
+    assert views is not None
+    sides = zip(("pages to final", "queries to final", "queries to pages"), views, strict=True)
+    return tuple(
+        f"layer {layer}, {side}: {view.no_ratio}"
+        for side, view in sides
+        if view is not None and view.no_ratio is not None
+    )
