@@ -42,7 +42,7 @@ class PdfPage:
 
 
 def pdf_bytes(pages, outline=(), *, password=None):
-    """Make a PDF; outline is a list of (title, index of the page, or None for a bookmark without destination)."""
+    """Make a PDF; outline is a list of (title or its bytes, index of its page or None for no destination)."""
     objects: dict[int, bytes] = {}
 
     def add(body):
@@ -93,8 +93,9 @@ def pdf_bytes(pages, outline=(), *, password=None):
     for place, (title, page) in enumerate(outline):
         links = f"/Prev {first + place - 1} 0 R " if place else ""
         links += f"/Next {first + place + 1} 0 R " if place + 1 < len(outline) else ""
+        raw = title if isinstance(title, bytes) else title.encode("utf-16")
         target = "" if page is None else f"/Dest [{numbers[page] if page < len(numbers) else page} 0 R /Fit]"
-        add(f"<< /Title <{title.encode('utf-16').hex()}> /Parent {first - 1} 0 R {links}{target} >>")
+        add(f"<< /Title <{raw.hex()}> /Parent {first - 1} 0 R {links}{target} >>")
     trailer = ""
     if password is not None:
         lock, identifier = _lock(password)

@@ -162,6 +162,15 @@ def test_an_outline_that_runs_in_a_circle_ends(make, folder):
     assert any(query.doc_id == "good" for query in corpus.queries)
 
 
+@pytest.mark.xfail(strict=True, reason="UnicodeDecodeError stops the whole folder")
+def test_a_title_that_is_no_text_stops_nothing(make, folder):
+    page = make.PdfPage((make.Text("Figure 1: Average level of tides in all harbours"),))
+    half_a_pair = b"\xfe\xff\xd8\x00" + "eights of tides".encode("utf-16-be")
+    corpus = load_corpus(folder({"odd.pdf": make.pdf([page], [(half_a_pair, 0)]), "good.pdf": make.handbook("storms")}))
+    assert sum(query.doc_id == "good" for query in corpus.queries) == 6
+    assert any(query.doc_id == "odd" for query in corpus.queries) or [item.name for item in corpus.skipped] == ["odd"]
+
+
 # --- files that are broken somewhere
 
 

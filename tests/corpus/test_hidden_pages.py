@@ -96,7 +96,7 @@ def test_a_query_that_stands_inside_another_is_cut_too(make, folder):
 def test_a_caption_of_several_lines_is_cut(make, folder):
     wide = "Running text about as wide as the block of text of this whole page, line number"
     lines = [f"{wide} {n}." for n in range(10, 16)]
-    lines += ["Figure 4: Average level of tides measured at all the gauges of all the harb-", "ours in the north of"]
+    lines += ["Figure 4: Average level of tides measured at all the gauges of all the harb-", "ours in the north"]
     texts = tuple(make.Text(line, y=760 - 14 * number) for number, line in enumerate(lines))
     hidden, verbatim = both(folder({"a.pdf": make.pdf([make.PdfPage(texts)])}))
     (query,) = hidden.queries
