@@ -31,10 +31,11 @@ def _median_distance(side: Layer) -> float:
     norms = (rows * rows).sum(1)
     squared = norms[:, None] + norms[None, :] - 2 * rows @ rows.T
     upper = torch.triu_indices(len(items), len(items), 1)
-    median = float(np.median(squared[upper[0], upper[1]].numpy()))
-    if median <= 1e-12 * float(norms.mean()):
+    distances = squared[upper[0], upper[1]].clamp_(min=0).sqrt_()  # a square below 0 is rounding and means 0
+    median = float(np.median(distances.numpy()))
+    if median <= 1e-6 * float(norms.mean()) ** 0.5:
         raise UndefinedCKAError(
             f"{side.name} (n={side.n}, d={side.width}): more than half of the items coincide, so the median distance "
             "that sets the RBF width is 0; use kernel='linear' or drop repeated items"
         )
-    return float(np.sqrt(median))
+    return median

@@ -14,7 +14,7 @@ from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import cka_bounds, group_numbers
 from miner_diag.cka.permutation import PermutationNull, biased_null_mean, permutation_nulls
-from miner_diag.cka.sides import Sides, prepare
+from miner_diag.cka.sides import Sides, prepare, zero_hsic
 from miner_diag.cka.sums import PairSums
 from miner_diag.stats import Interval
 
@@ -105,6 +105,7 @@ def cka_matrix(
         ``x'y``, or ``exp(-|x - y|^2 / (2 sigma^2))`` with sigma `bandwidth` times the layer's median distance.
     route : "auto", "gram" or "features"
         Products of items in tiles, or of features in one pass. They agree; auto takes the one with fewer operations.
+        Where one item is so far off that feature sums would lose it, the Gram route is taken all the same.
     intervals, null : bool
         Whether to add jackknife intervals and the permutation null.
     groups : sequence [N], optional
@@ -154,7 +155,6 @@ def cka_matrix(
     _require("route", route, get_args(Route))
     if kernel == "rbf" and route == "features":
         raise ValueError("route='features' exists for the linear kernel only; use route='gram' with kernel='rbf'")
-    numbers_type = _dtype(dtype)
     place = None if device is None else torch.device(device)
 
     def ready(precision: torch.dtype | None) -> Sides:
@@ -169,17 +169,26 @@ def cka_matrix(
             device=place,
         )
 
-    sides = ready(numbers_type)
+    sides = ready(_dtype(dtype))
     numbers = group_numbers(groups, sides.n)
     operations = sides.operations(rows=intervals)
     taken = min(operations, key=lambda name: operations[name]) if route == "auto" else route
-    sums_by = gram_sums if taken == "gram" else feature_sums
-    result = sums_by(sides, estimator, rows=intervals)
-    if sides.dtype != torch.float64 and sides.float32_would_spoil(result):
-        logger.info("float32 products are too coarse for the CKA of these layers; computing in float64")
-        sides = ready(torch.float64)
-        result = sums_by(sides, estimator, rows=intervals)
-    sides.require_spread(result, estimator)
+
+    def sums_by(which: str, rows: bool) -> PairSums:
+        return (gram_sums if taken == "gram" else feature_sums)(sides, which, rows=rows)
+
+    result = sums_by(estimator, intervals)
+    while coarse := sides.too_coarse(result, taken, estimator):
+        if sides.dtype != torch.float64:
+            logger.info("float32 products are too coarse for the CKA of %s; computing in float64", coarse)
+            sides = ready(torch.float64)
+        elif taken == "features":
+            logger.info("feature sums are too coarse for the CKA of %s; taking the Gram route", coarse)
+            taken = "gram"
+        else:
+            side = next(side for side in sides.layers if side.name == coarse)
+            raise zero_hsic(coarse, side.n, side.width, estimator)
+        result = sums_by(estimator, intervals)
     values = result.cka()
     low = high = left_out = None
     if intervals:
@@ -192,7 +201,7 @@ def cka_matrix(
     if null:
         debiased, means = values, np.zeros_like(values)
         if estimator == "biased":
-            debiased = sums_by(sides, "debiased", rows=False).cka()
+            debiased = sums_by("debiased", False).cka()
             means = biased_null_mean(_centred_traces(sides, result), result, sides.n)
         nulls = permutation_nulls(sides, debiased, means)
     return CKAMatrix(

@@ -17,10 +17,15 @@ from miner_diag.cka.sums import PairSums
 if TYPE_CHECKING:
     import torch
 
-# Rounding changes a self-HSIC by at most about 2 eps times this quotient, sum_i |x_i|^2 / sqrt(sum_ij A_ij^2). White
-# noise in d dimensions has sqrt(d).
-_QUOTIENT_FLOAT32 = 1e3
-_QUOTIENT_FLOAT64 = 1e9
+# How much larger the terms of a self-HSIC are than what is left of them, times eps, bounds the relative error. Entries
+# of the Gram route carry sum_i |x_i|^2 / sqrt(sum_ij A_ij^2) (white noise in d dimensions: sqrt(d)), its sums nothing
+# more; the debiased sums of the feature route sum_i |x_i|^4 / sum_ij A_ij^2 (white noise: d / n).
+_LIMITS = {
+    ("gram", "float32"): 3e2,
+    ("features", "float32"): 3e1,
+    ("gram", "float64"): 2e5,
+    ("features", "float64"): 1e6,
+}
 
 
 @dataclass(frozen=True)
@@ -72,19 +77,18 @@ class Sides:
         linear = self.kernel == "linear"
         return np.array([float(side.squared_norms.sum()) if linear else float(side.n) for side in self.layers])
 
-    def float32_would_spoil(self, sums: PairSums) -> bool:
-        """Whether some self-HSIC is so small beside its kernel that float32 products are too coarse."""
-        return bool((self._quotients(sums) > _QUOTIENT_FLOAT32).any())
-
-    def require_spread(self, sums: PairSums, estimator: Estimator) -> None:
-        """Raise if some self-HSIC is zero to within float64 rounding."""
-        for side, quotient in zip(self.layers, self._quotients(sums), strict=True):
-            if not quotient < _QUOTIENT_FLOAT64:
-                raise UndefinedCKAError(zero_hsic(side.name, side.n, side.width, estimator))
-
-    def _quotients(self, sums: PairSums) -> np.ndarray:
+    def too_coarse(self, sums: PairSums, route: str, estimator: Estimator) -> str | None:
+        """Name of the first layer whose self-HSIC rounding may have spoilt on this route, at this precision."""
         own = sums.self_x if self.y is None else np.concatenate([sums.self_x, sums.self_y])
-        return self.traces() / np.sqrt(np.maximum(own, np.finfo(float).tiny))
+        own = np.maximum(own, 1e-40 * self.traces() ** 2)
+        if route == "gram":
+            terms = self.traces() / np.sqrt(own)
+        elif estimator == "debiased":
+            terms = np.array([float(side.squared_norms @ side.squared_norms) for side in self.layers]) / own
+        else:
+            terms = np.zeros(len(own))
+        limit = _LIMITS[route, str(self.dtype).removeprefix("torch.")]
+        return next((side.name for side, size in zip(self.layers, terms, strict=True) if not size < limit), None)
 
 
 def prepare(
@@ -132,9 +136,9 @@ def needed_pairs(n_x: int, n_y: int) -> list[tuple[int, int]]:
     return [(a, a) for a in range(n_x + n_y)] + [(a, n_x + b) for a in range(n_x) for b in range(n_y)]
 
 
-def zero_hsic(name: str, n: int, d: int, estimator: Estimator) -> str:
+def zero_hsic(name: str, n: int, d: int, estimator: Estimator) -> UndefinedCKAError:
     """Say that a layer's self-HSIC is zero and what that means."""
-    return (
+    return UndefinedCKAError(
         f"{name} (n={n}, d={d}) has a {estimator} self-HSIC of zero to within rounding: all items are equally far from "
         "each other, or one item is so far off that the rest drowns, so CKA is undefined; look at the row lengths, or "
         "use more items"

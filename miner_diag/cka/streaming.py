@@ -16,12 +16,16 @@ from miner_diag.cka.matrix import CKAMatrix
 from miner_diag.cka.moments import FIELDS, PairMoments, total
 from miner_diag.cka.sides import needed_pairs, zero_hsic
 
+_LIMIT = 1e7
+"""How much larger the sums may be than the self-HSIC that is left of them: float64 then keeps nine digits."""
+
 
 class StreamingCKA:
     """Linear CKA of everything that `update` was given, exactly as if it had come at once.
 
-    Each batch adds to float64 sums (see `moments`) of rows relative to the mean of the first batch, so neither the
-    size nor the order of batches matters, nor a last batch of one row, nor an offset of the features.
+    Each batch adds to float64 sums (see `moments`) of rows relative to a reference: the mean of the first batch, moved
+    to the mean of all rows each time their number has doubled. So neither the size nor the order of batches matters,
+    nor a last batch of one row, nor an offset of the features.
 
     Parameters
     ----------
@@ -60,6 +64,7 @@ class StreamingCKA:
         self.n = 0
         """Rows so far."""
         self._batches = 0
+        self._n_moved = 0
         self._n_x = 0
         self._n_y = 0
         self._references: list[np.ndarray] = []
@@ -104,6 +109,8 @@ class StreamingCKA:
             np.maximum(self._high[index], side.max(0), out=self._high[index])
         self.n += len(sides[0])
         self._batches += 1
+        if self.n >= 2 * self._n_moved:
+            self._move_references()
         return self
 
     def merge(self, other: StreamingCKA) -> StreamingCKA:
@@ -138,6 +145,7 @@ class StreamingCKA:
         self._high = [np.maximum(a, b) for a, b in zip(self._high, other._high, strict=True)]
         self.n += other.n
         self._batches += other._batches
+        self._move_references()
         return self
 
     @property
@@ -195,7 +203,7 @@ class StreamingCKA:
         """Everything the stream holds as named arrays, to save or to send; `from_state` brings it back."""
         arrays = {
             "options": np.array([self.estimator == "debiased", self.blocks, self.confidence]),
-            "counts": np.array([self.n, self._batches, self._n_x, self._n_y]),
+            "counts": np.array([self.n, self._batches, self._n_moved, self._n_x, self._n_y]),
             "scales": np.array(self._scales),
         }
         for index, _ in enumerate(self._references):
@@ -221,7 +229,7 @@ class StreamingCKA:
         return stream
 
     def _load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.n, self._batches, self._n_x, self._n_y = (int(v) for v in arrays["counts"])
+        self.n, self._batches, self._n_moved, self._n_x, self._n_y = (int(v) for v in arrays["counts"])
         self._scales = [float(v) for v in arrays["scales"]]
         count = len(self._scales)
         self._references, self._low, self._high = (
@@ -242,6 +250,17 @@ class StreamingCKA:
                 else None
                 for slot in range(max(self.blocks, 1))
             ]
+
+    def _move_references(self) -> None:
+        """Take all sums relative to the mean of all rows so far; exact, and what keeps later sums small."""
+        means = []
+        for index in range(len(self._references)):
+            parts = [held for held in self._moments[index, index] if held is not None]
+            means.append(np.sum([part.sum_x for part in parts], axis=0) / self.n)
+        for (a, b), held in self._moments.items():
+            self._moments[a, b] = [None if part is None else part.shifted(means[a], means[b]) for part in held]
+        self._references = [old + mean for old, mean in zip(self._references, means, strict=True)]
+        self._n_moved = self.n
 
     def _begin(self, sides: Sequence[np.ndarray], n_x: int, n_y: int) -> None:
         self._n_x, self._n_y = n_x, n_y
@@ -284,9 +303,9 @@ class StreamingCKA:
             sums[a, b] = sums[b, a] = held.pair_sum(self.estimator)
         for index, name in enumerate(self._names()):
             own = moments[index, index]
-            mass = own.shifted(own.sum_x / own.count, own.sum_y / own.count).norms_x
-            if not mass < 1e7 * math.sqrt(max(sums[index, index], 0.0)):
-                raise UndefinedCKAError(zero_hsic(name, int(own.count), self.widths[index], self.estimator))
+            terms = own.norms_xy if self.estimator == "debiased" else 0.0
+            if not max(terms, float(np.vdot(own.product, own.product))) < _LIMIT * sums[index, index]:
+                raise zero_hsic(name, int(own.count), self.widths[index], self.estimator)
         own = np.sqrt(sums.diagonal())
         return (sums / own[:, None] / own[None, :])[: self._n_x, self._second()]
 
