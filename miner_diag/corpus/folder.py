@@ -32,7 +32,11 @@ def load_folder(folder: Path | str, *, form: Form = "hidden", fold: int = 0) -> 
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".pdf" and (p.is_file() or p.is_symlink()))
     if not paths:
         raise CorpusError(f"{folder} holds no PDF (no file whose name ends in .pdf)")
-    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    files: dict[str, Path] = {}
+    for path in paths:
+        inside = path.relative_to(folder)
+        name = inside.with_suffix("").as_posix()
+        files[inside.as_posix() if name in files else name] = path
     documents, skipped = read_documents(files, inside=folder)
     return assemble(folder.resolve().name, documents, form=form, fold=fold, skipped=skipped)
 
@@ -57,7 +61,7 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
             document = read_document(path, doc_id)
             if document.sha256 in first:
                 raise CorpusError(f"{path.name} is a copy of {first[document.sha256]}")
-        except CorpusError as error:
+        except (CorpusError, OSError) as error:
             logger.warning("%s is left out: %s", doc_id, error)
             skipped.append(Skipped(doc_id, str(error)))
             continue

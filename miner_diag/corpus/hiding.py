@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -48,6 +49,12 @@ def letters(text: str) -> tuple[str, np.ndarray]:
     return what[order].astype("<u4").tobytes().decode("utf-32-le"), where[order]
 
 
+@lru_cache(maxsize=1 << 16)
+def folded(text: str) -> str:
+    """Return the folded letters of `text` alone; the same query meets every page of its document."""
+    return letters(text)[0]
+
+
 def hidden_characters(text: str, queries: Sequence[str]) -> np.ndarray:
     """Return which characters of `text` must go so that no query is left in it.
 
@@ -67,7 +74,7 @@ def hidden_characters(text: str, queries: Sequence[str]) -> np.ndarray:
         True where a character is hidden.
     """
     hidden = np.zeros(len(text), dtype=bool)
-    needles = sorted({needle for query in queries if (needle := letters(query)[0])}, key=lambda n: (-len(n), n))
+    needles = sorted({needle for query in queries if (needle := folded(query))}, key=lambda n: (-len(n), n))
     stream, where = letters(text)
     while True:
         ranges = [span for needle in needles for span in _occurrences(stream, needle)]
@@ -85,12 +92,12 @@ def longest_part(text: str, query: str) -> str | None:
     Notable means at least `MIN_PART_WORDS` words and `MIN_PART_SHARE` of the query's letters: some outline titles are
     worded a little differently from the heading on the page.
     """
-    stream, words = letters(text)[0], query.split()
-    total = len(letters(query)[0])
+    stream, words = folded(text), query.split()
+    total = len(folded(query))
     for length in range(len(words), MIN_PART_WORDS - 1, -1):
         for start in range(len(words) - length + 1):
             part = " ".join(words[start : start + length])
-            needle = letters(part)[0]
+            needle = folded(part)
             if needle and len(needle) >= MIN_PART_SHARE * total and needle in stream:
                 return part
     return None
@@ -98,8 +105,8 @@ def longest_part(text: str, query: str) -> str | None:
 
 def stands_in(query: str, text: str) -> bool:
     """Return whether all letters of `query` stand in a row in `text`; False for a query without letters."""
-    needle = letters(query)[0]
-    return bool(needle) and needle in letters(text)[0]
+    needle = folded(query)
+    return bool(needle) and needle in folded(text)
 
 
 def _occurrences(stream: str, needle: str) -> list[tuple[int, int]]:

@@ -110,6 +110,8 @@ def read_manifest(path: Path | str) -> Manifest:
     documents = tuple(_row(ManifestDocument, row, path) for row in content.pop("documents", None) or ())
     packages = tuple(_row(ManifestPackage, row, path) for row in content.pop("packages", None) or ())
     manifest = _row(Manifest, {**content, "documents": documents, "packages": packages}, path)
+    if not isinstance(manifest.name, str) or not _ID.fullmatch(manifest.name):
+        raise CorpusError(f"manifest {path}: name must match {_ID.pattern}; got {manifest.name!r}")
     if manifest.source not in ("shipped", "debian"):
         raise CorpusError(f"manifest {path}: source must be shipped or debian; got {manifest.source!r}")
     ids = Counter(document.id for document in documents)

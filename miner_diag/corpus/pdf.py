@@ -44,10 +44,8 @@ def open_pdf(path: Path | str) -> Iterator[pdfium.PdfDocument]:
         raise CorpusError(f"{path.name} is empty (0 bytes)")
     try:
         document = pdfium.PdfDocument(path)
-    except pdfium.PdfiumError as error:
-        if getattr(error, "err_code", None) == pdfium_c.FPDF_ERR_PASSWORD or "password" in str(error).lower():
-            raise CorpusError(f"{path.name} is encrypted and asks for a password; save it without one") from None
-        raise CorpusError(f"{path.name} is not a readable PDF ({error})") from None
+    except pdfium.PdfiumError:
+        raise _why_not(path) from None
     with closing(document):
         if len(document) == 0:
             raise CorpusError(f"{path.name} has no page")
@@ -139,7 +137,8 @@ def line_places(page: pdfium.PdfPage) -> Iterator[Callable[[int], tuple[float, f
 def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:
     """Return (page number, title) of every bookmark that leads to a page of the document.
 
-    A bookmark without a destination, or with one outside the document, is no query: it has no page.
+    A bookmark without a destination, or with one outside the document, is no query: it has no page. One whose title is
+    not Unicode is left out too.
 
     Raises
     ------
@@ -151,8 +150,12 @@ def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:
         for bookmark in document.get_toc(max_depth=MAX_OUTLINE_DEPTH):
             destination = bookmark.get_dest()
             index = destination.get_index() if destination else None
+            try:
+                title = bookmark.get_title()
+            except UnicodeDecodeError:  # half a surrogate pair: no text a person could ask for
+                continue
             if index is not None and 0 <= index < len(document):
-                found.append((index + 1, bookmark.get_title()))
+                found.append((index + 1, title))
     except pdfium.PdfiumError as error:
         raise CorpusError(f"the outline is not readable ({error})") from None
     return found
@@ -171,6 +174,18 @@ def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
     bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=False)
     with closing(bitmap):
         return bitmap.to_pil().convert("RGB")
+
+
+def _why_not(path: Path) -> CorpusError:
+    """Say why a PDF can't be opened. pdfium keeps its last error, so a known failure comes before the real one."""
+    pdfium_c.FPDF_LoadMemDocument(b"no PDF", 6, None)
+    try:
+        pdfium.PdfDocument(path).close()
+    except pdfium.PdfiumError as error:
+        if pdfium_c.FPDF_GetLastError() == pdfium_c.FPDF_ERR_PASSWORD:
+            return CorpusError(f"{path.name} is encrypted and asks for a password; save it without one")
+        return CorpusError(f"{path.name} is not a readable PDF ({error})")
+    return CorpusError(f"{path.name} could not be opened at first, but could then; run it again")
 
 
 def _check_box(page: pdfium.PdfPage, number: int) -> None:

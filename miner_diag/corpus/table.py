@@ -174,7 +174,7 @@ def _render(sources: dict[str, _Source], page_id: str, longest_side: int) -> Ima
 def _rows(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, row) of a JSON Lines file whose ``_id`` are unique strings."""
     seen: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         where = f"{path.name}, line {number}"
         if not line.strip():
             continue
@@ -189,6 +189,13 @@ def _rows(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise CorpusError(f"{where}: {what} id {name!r} stands twice; ids must be unique")
         seen.add(name)
         yield where, row
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 text ({error})") from None
 
 
 def _text(row: dict[str, Any], name: str, where: str) -> str:
@@ -208,8 +215,7 @@ def _inside(folder: Path, name: Any, where: str) -> Path | None:
 
 def _read_qrels(path: Path, queries: dict[str, str], pages: dict[str, _Source]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         where, columns = f"{path.name}, line {number}", line.split("\t")
         if not line.strip() or (number == 1 and columns[-1].strip() == "score"):
             continue
