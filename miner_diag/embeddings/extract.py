@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 TOKEN_BUDGET = 4096
 """Tokens of a padded batch: enough to keep a CPU busy, little memory."""
 
-SHARD_ITEMS = 256
+SHARD_ITEMS = 64
 """Items of a shard, about: what a killed run loses at most."""
 
 

@@ -42,3 +42,23 @@ def test_page_text_without_its_weights_names_the_package(monkeypatch):
 def test_importing_loads_no_model_library():
     code = "import miner_diag.embeddings, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NO_NETWORK = """
+import os, socket
+os.environ.pop("HF_HUB_OFFLINE", None)
+
+def refuse(*arguments, **options):
+    raise AssertionError(f"somebody asked the network: {arguments}")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+from miner_diag.backbones import load_backbone
+from miner_diag.corpus.core import Query
+
+backbone = load_backbone("page-text", reader="text-layer")
+assert backbone.embed(backbone.prepare([Query("q", "a plot", "given", "d")], "query")).shape == (1, 7, 384)
+"""
+
+
+def test_loading_asks_no_network():
+    subprocess.run([sys.executable, "-c", NO_NETWORK], check=True)
