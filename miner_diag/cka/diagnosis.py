@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from miner_diag.cka.alignment import Comparison, compare
-from miner_diag.cka.geometry import anisotropy, effective_rank
+from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.matrix import CKAMatrix, cka_matrix
 from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_with_ties
@@ -90,6 +90,8 @@ class Diagnosis:
     """0 … n_layers."""
     page_matrix: CKAMatrix
     """CKA between all pairs of layers, over pages; layers without a CKA are left out of it."""
+    unit_rows: CKAMatrix
+    """CKA of each of these layers with the final one, over pages at length one: another reading of "normalized CKA"."""
     per_query: tuple[Ndcg, ...]
     """NDCG@5 of every query at every layer."""
     chance: float
@@ -164,6 +166,11 @@ def diagnose(
         [pages[:, layer] for layer in usable], estimator=rules.estimator, groups=page_documents,
         confidence=rules.confidence, names=[str(layer) for layer in usable],
     )  # fmt: skip
+    unit = {layer: unit_rows(pages[:, layer], f"layer {layer}") for layer in usable}
+    of_unit_rows = cka_matrix(
+        list(unit.values()), [unit[final]], estimator=rules.estimator, groups=page_documents, null=False,
+        confidence=rules.confidence, names=matrix.names, other_names=[str(final)],
+    )  # fmt: skip
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
 
     views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
@@ -203,8 +210,8 @@ def diagnose(
             )
         )  # fmt: skip
     return Diagnosis(
-        tuple(layers), matrix, per_query, chance, len(queries), len(pages), len(pair_query), rules
-    )  # fmt: skip
+        tuple(layers), matrix, of_unit_rows, per_query, chance, len(queries), len(pages), len(pair_query), rules
+    )
 
 
 def one_query_a_page(
@@ -249,8 +256,8 @@ def _check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
     for name, n in (("queries", n_queries), ("pages", n_pages), ("query-page pairs with different pages", n_pairs)):
         if n < 4:
             raise ValueError(
-                f"CKA needs at least 4 {name}; this split has {n}. Take another --split or --fold, raise --limit, or add "
-                "documents"
+                f"CKA needs at least 4 {name}; this split has {n}. Take another --split or --fold, raise --limit, "
+                "or add documents"
             )
 
 

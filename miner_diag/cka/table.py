@@ -124,8 +124,8 @@ def sentences(diagnosis: Diagnosis) -> tuple[str, str]:
     projection = [layer for layer in diagnosis.layers if layer.probe_kind == "normalized_projection"]
     unsure = [layer for layer in diagnosis.layers[:-1] if layer.probe_kind is not None and not layer.kind_is_sure]
     second = (
-        f"By the alignment ratio to the final layer on pages (threshold {diagnosis.rules.ratio_threshold:g}) a base probe "
-        f"is enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}"
+        f"By the alignment ratio to the final layer on pages (threshold {diagnosis.rules.ratio_threshold:g}) a base "
+        f"probe is enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}"
     )
     second += (
         f"; undecided at {confidence:.0%}: {_numbers(unsure)}." if unsure else "; no interval crosses the threshold."
@@ -169,3 +169,13 @@ def _pair_records(diagnosis: Diagnosis, common: dict) -> Iterator[Record]:
                 confidence=interval.confidence, method="jackknife, Fisher's z", n=matrix.n, layer=int(name),
                 other_layer=int(other), estimator=matrix.estimator,
             )  # fmt: skip
+    largest = max(float(matrix.values[i, -1]) for i in range(len(matrix.names)))
+    for i, name in enumerate(matrix.names):
+        here = {**common, "layer": int(name), "n": matrix.n, "estimator": matrix.estimator}
+        of_unit = diagnosis.unit_rows.interval(i, 0)
+        yield Record(
+            **here, measure="cka_page_final_unit_rows", value=of_unit.value, low=of_unit.low, high=of_unit.high,
+            confidence=of_unit.confidence, method="jackknife, Fisher's z",
+        )  # fmt: skip
+        relative = float(matrix.values[i, -1]) / largest
+        yield Record(**here, measure="cka_page_final_relative", value=relative, method="over the largest of all layers")

@@ -200,8 +200,8 @@ def _lines(path: Path) -> list[str]:
 
 def _text(row: dict[str, Any], name: str, where: str) -> str:
     value = row.get(name)
-    if not isinstance(value, str) or (name == "_id" and not value):
-        raise CorpusError(f"{where}: {name} must be a text; got {value!r}")
+    if not isinstance(value, str) or not value.strip():
+        raise CorpusError(f"{where}: {name} must be a text that is not empty; got {value!r}")
     return value
 
 

@@ -79,7 +79,6 @@ def test_a_document_without_pages_is_named(make, folder, bad):
     assert [item.name for item in corpus.skipped] == ["no-page"]
 
 
-@pytest.mark.xfail(strict=True, reason="pdfium keeps its last error, and the reason is read from it")
 def test_the_reason_does_not_depend_on_the_document_before(make, folder, bad):
     """pdfium keeps its last error: a document without pages must not inherit that of an encrypted one."""
     names = {"a-encrypted": "encrypted", "b-no-page": "no-page"}
@@ -162,7 +161,6 @@ def test_an_outline_that_runs_in_a_circle_ends(make, folder):
     assert any(query.doc_id == "good" for query in corpus.queries)
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeDecodeError stops the whole folder")
 def test_a_title_that_is_no_text_stops_nothing(make, folder):
     page = make.PdfPage((make.Text("Figure 1: Average level of tides in all harbours"),))
     half_a_pair = b"\xfe\xff\xd8\x00" + "eights of tides".encode("utf-16-be")
@@ -233,7 +231,6 @@ def test_the_folder_itself_may_be_a_link_and_names_may_be_odd(make, folder, tmp_
     corpus.render(corpus.pages[0].page_id, 64)
 
 
-@pytest.mark.xfail(strict=True, reason="document ids drop the ending: one replaces the other")
 def test_two_files_that_differ_in_the_case_of_their_ending_are_both_there(make, folder):
     path = folder({"a.pdf": make.handbook(), "a.PDF": make.handbook("storms")})
     if len(os.listdir(path)) < 2:
@@ -250,7 +247,6 @@ def test_a_copy_is_named_and_does_not_spoil_the_first(make, folder):
     assert [item.name for item in corpus.skipped] == ["b"]
 
 
-@pytest.mark.xfail(strict=True, reason="PermissionError stops the whole folder")
 def test_a_file_that_may_not_be_read_is_named(make, folder, monkeypatch):
     path = folder({"good.pdf": make.handbook(), "locked.pdf": make.handbook("storms")})
     if os.geteuid() != 0:

@@ -83,7 +83,6 @@ def test_a_missing_file_of_the_table_is_named(small_table):
         load_corpus(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="the decoder's error names no file")
 def test_a_file_that_is_no_text_is_named(small_table):
     folder = small_table()
     (folder / "queries.jsonl").write_bytes(b'{"_id": "q0", "text": "\xff\xfe"}\n')

@@ -1,0 +1,111 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · What is in the data?
+#
+# **Question.** Which queries and pages do we measure on, and how much of the task is string matching?
+#
+# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`, shipped with the package).
+#
+# **Cost.** On two cores without a GPU: about 2 minutes and 1.5 GB on `sample`; 4 minutes on `debian-docs-small`.
+
+# %%
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from miner_diag.corpus import load_corpus
+from miner_diag.corpus.plots import hidden_and_verbatim, queries_by_kind
+from miner_diag.corpus.summary import corpus_summary, skipped_lines
+from miner_diag.embeddings import StoreOptions, embed
+from miner_diag.provenance import RunClock
+from miner_diag.retrieval import ndcg_of_run, top_k
+from miner_diag.stats import bootstrap_mean, paired_bootstrap
+
+DATA = os.environ.get("MINER_DIAG_DATA", "sample")
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
+FIGURES.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Queries come from the documents themselves
+#
+# Outline titles and figure and table captions, each with the page it stands on as its one right answer. A text that leads
+# to two pages is dropped. Splits go by document.
+
+# %%
+corpus = load_corpus(DATA)
+summary = corpus_summary(corpus)
+print("\n".join(skipped_lines(corpus.skipped)))
+summary
+
+# %%
+ax = queries_by_kind(summary)
+ax.set_title(f"{corpus.name}, fold {corpus.fold}")
+ax.figure.savefig(FIGURES / "01_queries_by_kind.png", dpi=200)
+summary.to_csv(FIGURES / "01_queries_by_kind.csv", index=False, lineterminator="\n")
+
+# %% [markdown]
+# A few queries of each kind:
+
+# %%
+shown = pd.DataFrame([vars(query) for query in corpus.queries])[["kind", "text", "query_id"]]
+shown.groupby("kind").head(4).sort_values("kind").reset_index(drop=True)
+
+# %% [markdown]
+# ## The words of a query are taken off its page
+#
+# A title or caption stands word for word on its page. In the *hidden* form its words are whited out of the picture and cut
+# from the text (on every page of its document, so that a running header or a table of contents does not show them on the
+# wrong pages alone). The *verbatim* form leaves pages as they are.
+
+# %%
+verbatim = load_corpus(DATA, queries="verbatim")
+figures = [query for query in corpus.queries if query.kind == "figure"]
+outlines = [query for query in corpus.queries if query.kind == "outline"]
+examples = [figures[len(figures) // 7], figures[len(figures) // 2], outlines[len(outlines) // 3], outlines[-5]]
+figure = hidden_and_verbatim(corpus, verbatim, examples)
+figure.savefig(FIGURES / "01_hidden_and_verbatim.png", dpi=150)
+pd.DataFrame([vars(query) for query in examples]).to_csv(
+    FIGURES / "01_hidden_and_verbatim.csv", index=False, lineterminator="\n"
+)
+
+# %% [markdown]
+# ## What hiding costs a retriever of page texts
+#
+# nDCG@5 of `page-text` (its final layer, as it is used) on the test split, both forms, same queries.
+
+# %%
+values = {}
+for form in ("hidden", "verbatim"):
+    options = StoreOptions(data=DATA, queries=form, split="test")
+    embedded = embed(options, f"runs/01_corpus/{DATA}-{form}", RunClock())
+    stores, part = embedded.stores, embedded.corpus
+    hits = top_k(stores.queries.layer(embedded.backbone.n_layers), stores.pages.layer(embedded.backbone.n_layers), 100)
+    values[form] = ndcg_of_run(part.qrels, hits.to_run(stores.queries.ids, stores.pages.ids), k=5).values
+
+# %%
+rng = np.random.default_rng(0)
+rows = {form: bootstrap_mean(value, rng) for form, value in values.items()}
+rows["hidden - verbatim"] = paired_bootstrap(values["hidden"], values["verbatim"], rng)
+table = pd.DataFrame(
+    [{"queries": name, "ndcg_at_5": i.value, "low": i.low, "high": i.high, "n": i.n} for name, i in rows.items()]
+)
+table.to_csv(FIGURES / "01_hidden_or_verbatim_ndcg.csv", index=False, lineterminator="\n")
+table.round(3)
+
+# %% [markdown]
+# **Answer.** The first table says what is measured on; the last one says how much of the verbatim score rests on the
+# query's own words standing on the page: the difference of the two forms, with its interval.
