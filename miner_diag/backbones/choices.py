@@ -56,7 +56,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 
 
-def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenizer: Any, model: nn.Module) -> int:
+def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenizer: Any, model: Any) -> int:
     """Return a side's limit: asked for, else stated for the side, else for both; never above the positions.
 
     Raises
@@ -84,7 +84,7 @@ def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenize
     return limit
 
 
-def check_vocabulary(tokenizer: Any, model: nn.Module, folder: Path) -> None:
+def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:
     """Check that the model has an embedding for every token.
 
     Raises
@@ -100,7 +100,7 @@ def check_vocabulary(tokenizer: Any, model: nn.Module, folder: Path) -> None:
         )
 
 
-def _positions(model: nn.Module) -> int | None:
+def _positions(model: Any) -> int | None:
     """Return how many tokens the model has positions for; learned tables may start behind a padding index."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):

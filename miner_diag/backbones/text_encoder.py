@@ -277,8 +277,3 @@ class TextEncoder:
 def _check_side(side: str) -> None:
     if side not in SIDES:
         raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")
-
-
-def _check_side(side: str) -> None:
-    if side not in SIDES:
-        raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")

@@ -96,9 +96,9 @@ def noise_floor_of(store: EmbeddingStore, backbone: Backbone, items: Sequence[Qu
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
-            lists = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["floor"].items()}
-            return NoiseFloor(**lists)
+            floor: dict[str, Any] = kept["floor"]
+            return NoiseFloor(**{name: tuple(v) if isinstance(v, list) else v for name, v in floor.items()})
     side: Side = store.key["side"]  # type: ignore[assignment]
-    floor = noise_floor(backbone, items, side, token_budget=int(store.key["token_budget"]))
-    write_atomic(path, canonical_json({"key": key, "floor": floor.as_dict()}) + "\n")
-    return floor
+    measured = noise_floor(backbone, items, side, token_budget=int(store.key["token_budget"]))
+    write_atomic(path, canonical_json({"key": key, "floor": measured.as_dict()}) + "\n")
+    return measured
