@@ -96,8 +96,8 @@ def noise_floor_of(store: EmbeddingStore, backbone: Backbone, items: Sequence[Qu
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
-            floor: dict[str, Any] = kept["floor"]
-            return NoiseFloor(**{name: tuple(v) if isinstance(v, list) else v for name, v in floor.items()})
+            read: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in kept["floor"].items()}
+            return NoiseFloor(**read)
     side: Side = store.key["side"]  # type: ignore[assignment]
     measured = noise_floor(backbone, items, side, token_budget=int(store.key["token_budget"]))
     write_atomic(path, canonical_json({"key": key, "floor": measured.as_dict()}) + "\n")
