@@ -174,21 +174,24 @@ def cka_matrix(
     operations = sides.operations(rows=intervals)
     taken = min(operations, key=lambda name: operations[name]) if route == "auto" else route
 
-    def sums_by(which: str, rows: bool) -> PairSums:
-        return (gram_sums if taken == "gram" else feature_sums)(sides, which, rows=rows)
+    def sums_by(which: Estimator, rows: bool, advice: str = "") -> PairSums:
+        """Sums by the route, at a higher precision or by the other route where rounding could spoil them."""
+        nonlocal sides, taken
+        while True:
+            sums = (gram_sums if taken == "gram" else feature_sums)(sides, which, rows=rows)
+            coarse = sides.too_coarse(sums, taken, which)
+            if coarse is None:
+                return sums
+            if sides.dtype != torch.float64:
+                logger.info("float32 products are too coarse for the CKA of %s; computing in float64", coarse.name)
+                sides = ready(torch.float64)
+            elif taken == "features":
+                logger.info("feature sums are too coarse for the CKA of %s; taking the Gram route", coarse.name)
+                taken = "gram"
+            else:
+                raise zero_hsic(coarse.name, coarse.n, coarse.width, which, advice)
 
     result = sums_by(estimator, intervals)
-    while coarse := sides.too_coarse(result, taken, estimator):
-        if sides.dtype != torch.float64:
-            logger.info("float32 products are too coarse for the CKA of %s; computing in float64", coarse)
-            sides = ready(torch.float64)
-        elif taken == "features":
-            logger.info("feature sums are too coarse for the CKA of %s; taking the Gram route", coarse)
-            taken = "gram"
-        else:
-            side = next(side for side in sides.layers if side.name == coarse)
-            raise zero_hsic(coarse, side.n, side.width, estimator)
-        result = sums_by(estimator, intervals)
     values = result.cka()
     low = high = left_out = None
     if intervals:
@@ -201,7 +204,7 @@ def cka_matrix(
     if null:
         debiased, means = values, np.zeros_like(values)
         if estimator == "biased":
-            debiased = sums_by("debiased", False).cka()
+            debiased = sums_by("debiased", False, "; null=False leaves out the p value that needs it").cka()
             means = biased_null_mean(_centred_traces(sides, result), result, sides.n)
         nulls = permutation_nulls(sides, debiased, means)
     return CKAMatrix(

@@ -40,11 +40,13 @@ class PairMoments:
     """sum |y|^2 x `[D]`."""
 
     @staticmethod
-    def of(x: np.ndarray, y: np.ndarray) -> PairMoments:
-        """Take the sums of a batch `[B, D]`, `[B, D']` that is already relative to its references."""
-        p, q = np.einsum("nd,nd->n", x, x), np.einsum("nd,nd->n", y, y)
+    def of(x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray) -> PairMoments:
+        """Take the sums of a batch `[B, D]`, `[B, D']`, relative to its references, with squared lengths `[B]`."""
+        import torch
+
+        product = torch.mm(torch.from_numpy(x).T, torch.from_numpy(y)).numpy()  # one thread pool for all products
         return PairMoments(
-            float(len(x)), x.sum(0), y.sum(0), float(p.sum()), float(q.sum()), x.T @ y, float(p @ q), p @ y, q @ x
+            float(len(x)), x.sum(0), y.sum(0), float(p.sum()), float(q.sum()), product, float(p @ q), p @ y, q @ x
         )
 
     def __add__(self, other: PairMoments) -> PairMoments:

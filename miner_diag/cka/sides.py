@@ -77,8 +77,8 @@ class Sides:
         linear = self.kernel == "linear"
         return np.array([float(side.squared_norms.sum()) if linear else float(side.n) for side in self.layers])
 
-    def too_coarse(self, sums: PairSums, route: str, estimator: Estimator) -> str | None:
-        """Name of the first layer whose self-HSIC rounding may have spoilt on this route, at this precision."""
+    def too_coarse(self, sums: PairSums, route: str, estimator: Estimator) -> Layer | None:
+        """First layer whose self-HSIC rounding may have spoilt on this route, at this precision."""
         own = sums.self_x if self.y is None else np.concatenate([sums.self_x, sums.self_y])
         own = np.maximum(own, 1e-40 * self.traces() ** 2)
         if route == "gram":
@@ -88,7 +88,7 @@ class Sides:
         else:
             terms = np.zeros(len(own))
         limit = _LIMITS[route, str(self.dtype).removeprefix("torch.")]
-        return next((side.name for side, size in zip(self.layers, terms, strict=True) if not size < limit), None)
+        return next((side for side, size in zip(self.layers, terms, strict=True) if not size < limit), None)
 
 
 def prepare(
@@ -136,10 +136,10 @@ def needed_pairs(n_x: int, n_y: int) -> list[tuple[int, int]]:
     return [(a, a) for a in range(n_x + n_y)] + [(a, n_x + b) for a in range(n_x) for b in range(n_y)]
 
 
-def zero_hsic(name: str, n: int, d: int, estimator: Estimator) -> UndefinedCKAError:
+def zero_hsic(name: str, n: int, d: int, estimator: Estimator, advice: str = "") -> UndefinedCKAError:
     """Say that a layer's self-HSIC is zero and what that means."""
     return UndefinedCKAError(
         f"{name} (n={n}, d={d}) has a {estimator} self-HSIC of zero to within rounding: all items are equally far from "
         "each other, or one item is so far off that the rest drowns, so CKA is undefined; look at the row lengths, or "
-        "use more items"
+        f"use more items{advice}"
     )

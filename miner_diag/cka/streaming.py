@@ -100,9 +100,10 @@ class StreamingCKA:
             side * scale - reference
             for side, scale, reference in zip(sides, self._scales, self._references, strict=True)
         ]
+        norms = [np.einsum("nd,nd->n", side, side) for side in centred]
         slot = self._batches % max(self.blocks, 1)
         for (a, b), held in self._moments.items():
-            batch, before = PairMoments.of(centred[a], centred[b]), held[slot]
+            batch, before = PairMoments.of(centred[a], centred[b], norms[a], norms[b]), held[slot]
             held[slot] = batch if before is None else before + batch
         for index, side in enumerate(sides):
             np.minimum(self._low[index], side.min(0), out=self._low[index])

@@ -18,7 +18,7 @@ from miner_diag.files import cache_folder, canonical_json, sha256_file, write_at
 
 logger = logging.getLogger(__name__)
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
 HASH_SIDE = 512
 """Longest side, in pixels, of the rendering that a page hash is taken of."""

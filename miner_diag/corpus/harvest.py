@@ -18,6 +18,8 @@ CAPTION_WORDS = (4, 40)
 """Fewest and most words of a caption that becomes a query."""
 CAPTION_LINES = 6
 """Lines that a caption may go on for."""
+FULL_LINE = 0.65
+"""A caption goes on only behind a line of at least this share of the page's text width."""
 LINE_GAP = 1.7
 """A caption goes on only if the next line starts at most this many font sizes below."""
 MARKED_SHARE = 0.8
@@ -109,7 +111,7 @@ def page_captions(characters: str, place: Callable[[int], tuple[float, float]] |
         lines.append(line.rstrip("\r\n"))
         position += len(line)
     widths = sorted(len(line.rstrip()) for line in lines if line.strip())
-    wide = 0.8 * widths[int(0.9 * (len(widths) - 1))] if widths else 0.0
+    wide = FULL_LINE * widths[int(0.9 * (len(widths) - 1))] if widths else 0.0
     found = []
     for number, line in enumerate(lines):
         match = _CAPTION.match(line)

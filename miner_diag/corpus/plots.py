@@ -50,7 +50,7 @@ def queries_by_kind(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.set(xlabel="queries", ylabel="split")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(title="taken from", fontsize=8, title_fontsize=8, frameon=False, loc="lower right")
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(KINDS))
     return ax
 
 
