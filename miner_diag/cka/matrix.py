@@ -175,7 +175,7 @@ def cka_matrix(
     taken = min(operations, key=lambda name: operations[name]) if route == "auto" else route
 
     def sums_by(which: Estimator, rows: bool, advice: str = "") -> PairSums:
-        """Sums by the route, at a higher precision or by the other route where rounding could spoil them."""
+        """Sum by the route taken, or in a higher precision or by the other route where rounding could spoil it."""
         nonlocal sides, taken
         while True:
             sums = (gram_sums if taken == "gram" else feature_sums)(sides, which, rows=rows)
