@@ -11,7 +11,14 @@ import numpy as np
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
 from miner_diag.cka.hsic import Estimator, Kernel
-from miner_diag.cka.jackknife import group_numbers, mean_interval, most_influential, ratio_interval
+from miner_diag.cka.jackknife import (
+    group_numbers,
+    influence,
+    leave_groups_out_of_mean,
+    mean_interval,
+    most_influential,
+    ratio_interval,
+)
 from miner_diag.cka.layers import as_matrix
 from miner_diag.cka.matrix import CKAMatrix, cka_matrix, linear_cka
 from miner_diag.cka.permutation import PermutationNull
@@ -146,14 +153,33 @@ def compare(
         if cka.value <= 0:
             reason = _no_ratio(cka.value, matrix.n, widths[0])
         else:
-            cosines_left_out = (cosines.sum() - cosines) / (matrix.n - 1)
             ratio = ratio_interval(
-                cosine.value, cka.value, cosines_left_out, left_out, confidence=confidence, groups=numbers
+                cosine.value,
+                cka.value,
+                *_both_left_out(cosines, cka.value, matrix, numbers),
+                confidence=confidence,
+                n=matrix.n,
+                n_groups=cka.n_clusters,
             )
     outliers = _outlier_check(x, y, cka.value, left_out, outlier_share, matrix, options)
     return Comparison(
         cka, matrix.null[0][0], outliers, cosine, ratio, reason, matrix.n, widths, estimator, kernel, matrix.route
     )
+
+
+def _both_left_out(
+    cosines: np.ndarray, cka: float, matrix: CKAMatrix, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cosine and CKA without each item, or without each group."""
+    assert matrix.left_out is not None
+    by_item = matrix.left_out[:, 0, 0]
+    if groups is None:
+        return (cosines.sum() - cosines) / (len(cosines) - 1), by_item
+    if matrix.left_out_groups is not None:
+        by_group = matrix.left_out_groups[:, 0, 0]
+    else:
+        by_group = cka - influence(cka, by_item, groups)
+    return leave_groups_out_of_mean(cosines, groups), by_group
 
 
 def _outlier_check(

@@ -107,10 +107,17 @@ def cka_bounds(
     return np.minimum(low, value), np.maximum(high, value)
 
 
+def leave_groups_out_of_mean(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mean of values `[N]` without each group `[G]`."""
+    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
+    return (values.sum() - sums) / (len(values) - counts)
+
+
 def mean_interval(values: np.ndarray, *, confidence: float = 0.95, groups: np.ndarray | None = None) -> Interval:
     """Student interval of a mean over items `[N]`, cluster-robust with `groups`."""
     mean, n = float(values.mean()), len(values)
-    influences = influence(mean, (n * mean - values) / (n - 1), groups)
+    left_out = (n * mean - values) / (n - 1) if groups is None else leave_groups_out_of_mean(values, groups)
+    influences = influence(mean, left_out)
     half = t_quantile(confidence, len(influences)) * float(standard_error(influences))
     return Interval(mean, mean - half, mean + half, confidence, n, None if groups is None else len(influences))
 
@@ -121,19 +128,18 @@ def ratio_interval(
     numerator_left_out: np.ndarray,
     denominator_left_out: np.ndarray,
     *,
+    n: int,
     confidence: float = 0.95,
-    groups: np.ndarray | None = None,
+    n_groups: int | None = None,
 ) -> Interval:
-    """Fieller's interval of a ratio from joint leave-one-out values `[N]` of its two parts.
+    """Fieller's interval of a ratio from joint values of its two parts without item i `[N]` or without group g `[G]`.
 
     The set of ratios rho for which ``numerator - rho * denominator`` is within t standard errors of 0. Unbounded
     (-inf, inf) where the denominator itself is not significantly above 0: any ratio is then possible.
     """
-    a = influence(numerator, numerator_left_out, groups)
-    b = influence(denominator, denominator_left_out, groups)
-    count, n = len(a), len(numerator_left_out)
+    a, b = numerator - numerator_left_out, denominator - denominator_left_out
+    count = len(a)
     value = numerator / denominator
-    n_groups = None if groups is None else count
     if not np.isfinite(b).all():
         return Interval(value, -np.inf, np.inf, confidence, n, n_groups)
     cov = (count - 1) * np.cov(np.stack([a, b]), bias=True)

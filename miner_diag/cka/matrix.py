@@ -11,6 +11,7 @@ import numpy as np
 
 from miner_diag.cka.features import feature_sums
 from miner_diag.cka.gram import gram_sums
+from miner_diag.cka.groups import MAX_GROUPS, leave_groups_out
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import cka_bounds, group_numbers
 from miner_diag.cka.permutation import PermutationNull, biased_null_mean, permutation_nulls
@@ -40,6 +41,9 @@ class CKAMatrix:
     """Permutation null of each pair; None if not asked for."""
     left_out: np.ndarray | None
     """CKA without item i `[N, L, M]`; None if intervals were not asked for."""
+    left_out_groups: np.ndarray | None
+    """CKA without group g `[G, L, M]`; None without groups, for the RBF kernel and for more than 256 groups, where
+    intervals add up the influences of the items of a group instead."""
     estimator: Estimator
     kernel: Kernel
     route: str
@@ -109,7 +113,7 @@ def cka_matrix(
     intervals, null : bool
         Whether to add jackknife intervals and the permutation null.
     groups : sequence [N], optional
-        Group (document) of each item; intervals then hold when items of a group are alike.
+        Group (document) of each item; intervals then hold when items of a group are alike (delete-one-group jackknife).
     confidence : float
         Nominal coverage of the intervals.
     device : str or torch.device, optional
@@ -193,13 +197,19 @@ def cka_matrix(
 
     result = sums_by(estimator, intervals)
     values = result.cka()
-    low = high = left_out = None
+    low = high = left_out = left_out_groups = None
     if intervals:
         low, high = np.empty_like(values), np.empty_like(values)
         left_out = np.empty((sides.n, *values.shape))
         for i in range(len(sides.x)):
             left_out[:, i] = result.leave_one_out(i, estimator)
-            low[i], high[i] = cka_bounds(values[i], left_out[:, i], confidence=confidence, groups=numbers)
+        if numbers is not None and kernel == "linear" and numbers.max() < MAX_GROUPS:
+            left_out_groups = leave_groups_out(sides, result, estimator, numbers)
+        for i in range(len(sides.x)):
+            if left_out_groups is None:
+                low[i], high[i] = cka_bounds(values[i], left_out[:, i], confidence=confidence, groups=numbers)
+            else:
+                low[i], high[i] = cka_bounds(values[i], left_out_groups[:, i], confidence=confidence)
     nulls = None
     if null:
         debiased, means = values, np.zeros_like(values)
@@ -213,6 +223,7 @@ def cka_matrix(
         high=high,
         null=nulls,
         left_out=left_out,
+        left_out_groups=left_out_groups,
         estimator=estimator,
         kernel=kernel,
         route=taken,

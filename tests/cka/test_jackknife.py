@@ -65,8 +65,8 @@ def test_leave_one_out_values_of_rbf_hold_the_width(rng):
 @pytest.mark.parametrize("n", [100, 500])
 @pytest.mark.parametrize("noise", [0.05, 0.5, 1.5, 4.0])
 def test_coverage_of_the_nominal_95_percent_interval(n, noise):
-    # Population CKA from 0.9 (noise 0.05) to 0.1 (noise 4). A true coverage of 0.93 falls below 0.90 in 800 draws with a
-    # chance of 0.001.
+    # Population CKA from 0.9 (noise 0.05) to 0.1 (noise 4). A true coverage of 0.93 falls below 0.90 in 800 draws
+    # with a chance of 0.001.
     model, rng = Planted(noise), np.random.default_rng(11)
     draws = 800 if n == 100 else 400
     hits = 0
@@ -102,7 +102,41 @@ def test_groups_make_the_interval_honest_where_items_of_a_group_are_alike():
             alone, grouped = (alone + hit, grouped) if groups is None else (alone, grouped + hit)
             assert result.n_groups == (None if groups is None else 40)
     assert alone / 120 < 0.75
-    assert grouped / 120 >= 0.86  # 40 clusters: a cluster-robust interval is a little short; 0.92 in larger simulations
+    assert grouped / 120 >= 0.90
+
+
+@pytest.mark.parametrize("estimator", ["debiased", "biased"])
+def test_leave_one_group_out_values_equal_recomputation(rng, estimator):
+    layers = [rng.normal(size=(30, d)) for d in (3, 9, 4)]
+    layers[1][:, :3] += layers[0]
+    groups = rng.permutation(np.repeat([0, 1, 2, 3], [1, 4, 10, 15]))
+    for other in (None, layers[:1]):
+        result = cka_matrix(layers, other, estimator=estimator, groups=groups)
+        assert result.left_out_groups.shape == (4, *result.values.shape)
+        for group in range(4):
+            kept = groups != group
+            again = cka_matrix(
+                [side[kept] for side in layers], other and [layers[0][kept]], estimator=estimator, null=False
+            )
+            np.testing.assert_allclose(result.left_out_groups[group], again.values, rtol=0, atol=1e-9)
+
+
+def test_groups_too_large_to_leave_out_leave_everything_open(rng):
+    x, y = rng.normal(size=(2, 12, 3))
+    result = cka_matrix([x], [y], groups=[0] * 10 + [1] * 2)
+    assert (result.low[0, 0], result.high[0, 0]) == (-1, 1)
+
+
+@pytest.mark.parametrize("documents", [6, 12])
+def test_coverage_with_few_groups(documents):
+    model, rng = Planted(0.5), np.random.default_rng(15)
+    groups = np.repeat(np.arange(documents), 360 // documents)
+    hits = 0
+    for _ in range(300):
+        hidden = np.sqrt(0.5) * (rng.normal(size=(documents, 4))[groups] + rng.normal(size=(360, 4)))
+        result = cka_matrix(*([side] for side in model.draw(rng, 360, hidden)), null=False, groups=groups)
+        hits += result.low[0, 0] <= model.cka <= result.high[0, 0]
+    assert hits / 300 >= 0.90
 
 
 def test_groups_of_one_item_change_nothing(rng):
@@ -150,7 +184,7 @@ def test_ratio_of_two_known_parts():
     # With a constant denominator of 2 Fieller's interval is that of the numerator, halved.
     values = np.array([1.0, 2.0, 3.0, 6.0])
     left_out = (values.sum() - values) / 3
-    result = ratio_interval(values.mean(), 2.0, left_out, np.full(4, 2.0))
+    result = ratio_interval(values.mean(), 2.0, left_out, np.full(4, 2.0), n=4)
     half = 3.182446305284263 * np.std(values, ddof=1) / 2
     assert (result.low, result.high) == pytest.approx((1.5 - half / 2, 1.5 + half / 2), rel=1e-9)
 
@@ -158,7 +192,7 @@ def test_ratio_of_two_known_parts():
 def test_ratio_over_a_denominator_that_may_be_zero_is_unbounded():
     values = np.array([-1.0, 1.0, -2.0, 2.5])
     left_out = (values.sum() - values) / 3
-    result = ratio_interval(1.0, values.mean(), np.full(4, 1.0), left_out)
+    result = ratio_interval(1.0, values.mean(), np.full(4, 1.0), left_out, n=4)
     assert (result.low, result.high) == (-np.inf, np.inf)
 
 

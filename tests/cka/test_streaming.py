@@ -117,7 +117,7 @@ def test_block_intervals_agree_with_item_intervals_on_independent_items(rng):
 def test_block_left_out_is_the_value_without_it(rng):
     x = planted(rng, 90)
     result = streamed(x, [30, 60], blocks=3).compute()
-    np.testing.assert_allclose(result.left_out[1], whole(np.delete(x, np.s_[30:60], axis=0)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.left_out_groups[1], whole(np.delete(x, np.s_[30:60], axis=0)), rtol=0, atol=1e-12)
 
 
 def test_memory_does_not_grow_with_rows(rng):
