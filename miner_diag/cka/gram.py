@@ -25,8 +25,8 @@ from miner_diag.cka.sums import PairSums
 if TYPE_CHECKING:
     import torch
 
-WORKSPACE = 256 * 2**20
-_ROWS, _COLUMNS = 256, 1024
+WORKSPACE = 320 * 2**20
+_ROWS, _COLUMNS = 512, 1024
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,16 @@ def _tiles(sides: Sides, offsets: torch.Tensor, estimator: Estimator, workspace:
     n_rows, n_columns = _tile_size(n, [side.width for side in layers], dtype.itemsize, workspace)
     right = [torch.empty(n_columns, side.width + 2, dtype=dtype, device=device) for side in layers]
     storage = torch.empty(n_rows * len(layers) * n_columns, dtype=dtype, device=device)
+    on_diagonal = max(n_rows // 2, 1)
     buffer = torch.empty(n_rows * (max(side.width for side in layers) + 2), dtype=dtype, device=device)
     norms = torch.stack([side.squared_norms for side in layers]).to(device)
     for strip in range(0, n, n_columns):
         end = min(strip + n_columns, n)
         for layer, side in enumerate(layers):
             _fill(right[layer], side, slice(strip, end), offsets[layer], left=False)
-        for start in range(0, end, n_rows):
-            stop = min(start + n_rows, end)
+        # Blocks of full height above the diagonal; on it of half of that, as the lower half of a square is done twice.
+        starts = [*range(0, strip, n_rows), *range(strip, end, on_diagonal)]
+        for start, stop in zip(starts, [*starts[1:], end], strict=True):
             columns = slice(max(start, strip), end)
             shape = (stop - start, len(layers), end - columns.start)
             values = storage[: shape[0] * shape[1] * shape[2]].view(shape)

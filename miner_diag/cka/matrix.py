@@ -133,7 +133,7 @@ def cka_matrix(
 
     Notes
     -----
-    Gram route: ``n^2/2 (sum of widths + products of layers)`` multiply-adds, about 256 MiB whatever n. Feature route:
+    Gram route: ``n^2/2 (sum of widths + products of layers)`` multiply-adds, at most about 320 MiB whatever n. Feature route:
     ``n D D'`` per pair (twice with intervals), ``8 D D'`` bytes per pair in work. Intervals add ``8 n`` bytes per pair.
     Memory of neither route grows with n^2.
 
