@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from miner_diag.cka.arrays import as_matrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.jackknife import group_numbers, influence, mean_interval, standard_error, t_quantile
-from miner_diag.cka.layers import as_layers, as_matrix
+from miner_diag.cka.layers import as_layers
 from miner_diag.stats import Interval
 
 

@@ -94,12 +94,14 @@ def _outside_and_own(sides: Sides, estimator: Estimator, groups: np.ndarray) -> 
             left, right = _factors(side, part, estimator, sides.device)
             to_group = left @ total.T
             if estimator == "debiased":  # an item is no neighbour of itself
-                to_group[torch.arange(len(here)), here] -= (left * right).sum(1)
+                to_group[torch.arange(len(here), device=here.device), here] -= (left * right).sum(1)
             to_groups.append(to_group)
         u = torch.stack(to_groups, 2)  # [B, G, A]
         by_group = u.transpose(0, 1)  # [G, B, A]
         outside += by_group.transpose(1, 2) @ by_group
-        own = u[torch.arange(len(here)), here]  # [B, A]: to the item's own group, which does not stay
+        own = u[
+            torch.arange(len(here), device=here.device), here
+        ]  # [B, A]: to the item's own group, which does not stay
         outside.index_add_(0, here, own[:, :, None] * own[:, None, :], alpha=-1)
         own_sums.index_add_(0, here, own)
     return outside.cpu().numpy(), own_sums.cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -14,10 +13,10 @@ from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.groups import MAX_GROUPS, leave_groups_out
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import cka_bounds, group_numbers
-from miner_diag.cka.permutation import PermutationNull, biased_null_mean, permutation_nulls
+from miner_diag.cka.permutation import biased_null_mean, permutation_nulls
+from miner_diag.cka.result import CKAMatrix
 from miner_diag.cka.sides import Sides, prepare, zero_hsic
 from miner_diag.cka.sums import PairSums
-from miner_diag.stats import Interval
 
 if TYPE_CHECKING:
     import torch
@@ -25,52 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Route = Literal["auto", "gram", "features"]
-
-
-@dataclass(frozen=True)
-class CKAMatrix:
-    """CKA of every layer of one side with every layer of another, and how it was computed."""
-
-    values: np.ndarray
-    """CKA `[L, M]`, float64."""
-    low: np.ndarray | None
-    """Lower ends of the intervals `[L, M]`; None if intervals were not asked for."""
-    high: np.ndarray | None
-    """Upper ends `[L, M]`."""
-    null: tuple[tuple[PermutationNull, ...], ...] | None
-    """Permutation null of each pair; None if not asked for."""
-    left_out: np.ndarray | None
-    """CKA without item i `[N, L, M]`; None if intervals were not asked for."""
-    left_out_groups: np.ndarray | None
-    """CKA without group g `[G, L, M]`; None without groups, for the RBF kernel and for more than 256 groups, where
-    intervals add up the influences of the items of a group instead."""
-    estimator: Estimator
-    kernel: Kernel
-    route: str
-    """"gram" or "features": the route taken."""
-    operations: dict[str, float]
-    """Multiply-adds that each possible route would take."""
-    dtype: str
-    """Precision of the products; sums are float64 always."""
-    device: str
-    n: int
-    """Items."""
-    n_groups: int | None
-    """Groups that the intervals rest on; None where each item stands for itself."""
-    widths: tuple[int, ...]
-    """Width of each layer of the first side."""
-    other_widths: tuple[int, ...]
-    """Width of each layer of the second side."""
-    names: tuple[str, ...]
-    other_names: tuple[str, ...]
-    confidence: float
-
-    def interval(self, layer: int, other: int) -> Interval:
-        """Value and interval of one pair."""
-        if self.low is None or self.high is None:
-            raise ValueError("intervals were not computed; call cka_matrix with intervals=True")
-        low, high = float(self.low[layer, other]), float(self.high[layer, other])
-        return Interval(float(self.values[layer, other]), low, high, self.confidence, self.n, self.n_groups)
 
 
 def cka_matrix(
@@ -133,9 +86,9 @@ def cka_matrix(
 
     Notes
     -----
-    Gram route: ``n^2/2 (sum of widths + products of layers)`` multiply-adds, at most about 320 MiB whatever n. Feature route:
-    ``n D D'`` per pair (twice with intervals), ``8 D D'`` bytes per pair in work. Intervals add ``8 n`` bytes per pair.
-    Memory of neither route grows with n^2.
+    Gram route: ``n^2/2 (sum of widths + products of layers)`` multiply-adds, at most about 320 MiB whatever n. Feature
+    route: ``n D D'`` per pair (twice with intervals), ``8 D D'`` bytes per pair in work. Intervals add ``16 n`` bytes
+    per pair. Memory of neither route grows with n^2.
 
     References
     ----------

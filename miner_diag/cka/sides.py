@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miner_diag.cka.arrays import split_layers
 from miner_diag.cka.bandwidth import median_distances
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.hsic import Estimator, Kernel
-from miner_diag.cka.layers import Layer, as_layers, split_layers
+from miner_diag.cka.layers import Layer, as_layers
 from miner_diag.cka.sums import PairSums
 
 if TYPE_CHECKING:

@@ -1,0 +1,55 @@
+"""What callers pass, NumPy or torch, as float tensors that share its memory."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def as_matrix(values: Any, argument: str) -> torch.Tensor:
+    """One array or tensor as a float tensor that shares its memory where that is possible."""
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        tensor = values.detach()
+        if tensor.is_complex():
+            raise ValueError(f"{argument} must be real, got {tensor.dtype}")
+        return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{argument} must be a real numeric array or tensor, got dtype {array.dtype}")
+    if array.dtype not in (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)):
+        array = array.astype(np.float64)  # integers, long doubles, foreign byte order
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        # A read-only array (a memory map) is only read here, so the warning about writing to it does not apply.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+def split_layers(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
+    """Layers `[N, D_l]` of an array [N, L, D], an array [N, D] or a sequence, shapes checked, nothing copied."""
+    if isinstance(layer_embeddings, (list, tuple)):
+        if not layer_embeddings:
+            raise ValueError(f"{argument} must hold at least one layer, got an empty {type(layer_embeddings).__name__}")
+        sides = [as_matrix(side, f"{argument}[{i}]") for i, side in enumerate(layer_embeddings)]
+    else:
+        whole = as_matrix(layer_embeddings, argument)
+        if whole.ndim == 2:
+            sides = [whole]
+        elif whole.ndim == 3:
+            sides = [whole[:, layer] for layer in range(whole.shape[1])]
+        else:
+            raise ValueError(f"{argument} must be [N, L, D], [N, D] or a list of [N, D_l], got {tuple(whole.shape)}")
+    for i, side in enumerate(sides):
+        if side.ndim != 2 or side.shape[1] == 0:
+            raise ValueError(f"{argument}[{i}] must be [N, D] with D >= 1, got {tuple(side.shape)}")
+    if not sides:
+        raise ValueError(f"{argument} must hold at least one layer, got {tuple(layer_embeddings.shape)}")
+    return sides
