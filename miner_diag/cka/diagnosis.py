@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -204,9 +204,11 @@ def diagnose(
         layers.append(
             LayerDiagnosis(
                 layer, page_final, query_final, query_page, ndcg[layer], margin, per_query[layer].tie_rate,
-                effective_rank(pages[:, layer], confidence=rules.confidence) if layer in views else None,
-                anisotropy(pages[:, layer], confidence=rules.confidence) if layer in views else None,
-                null_p, kind, sure, aligned, _notes(layer, constant[layer], views.get(layer)),
+                effective_rank(pages[:, layer], groups=page_documents, confidence=rules.confidence)
+                if layer in views else None,
+                anisotropy(pages[:, layer], groups=page_documents, confidence=rules.confidence)
+                if layer in views else None,
+                null_p, kind, sure, bool(aligned), _notes(layer, constant[layer], views.get(layer)),
             )
         )  # fmt: skip
     return Diagnosis(
@@ -243,7 +245,7 @@ def _ndcg_of_layers(
     query_ids: Sequence[str],
     page_ids: Sequence[str],
 ) -> tuple[Ndcg, ...]:
-    relevance = Relevance.of(list(gold), n_pages=len(pages))
+    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
     return tuple(
         ndcg_with_ties(
             score_all(queries[:, layer], pages[:, layer], query_ids=query_ids, page_ids=page_ids), relevance, K

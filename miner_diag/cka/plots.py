@@ -113,7 +113,7 @@ def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour
     layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(float)
     ax.plot(layers, values, color=colour, linestyle=style, linewidth=1.6, label=name)
     low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
-    if np.isfinite(low).all():
+    if np.isfinite(low).any():  # an interval that is unbounded leaves a gap
         ax.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
     if style == ":":
         return

@@ -83,7 +83,8 @@ def diagnosis_records(
                 )
             )  # fmt: skip
         records += _null_records(layer, common, estimator)
-        records.append(Record(**common, measure="tie_rate_at_5", value=layer.tie_rate, layer=layer.layer))
+        ties = Record(**common, measure="tie_rate_at_5", value=layer.tie_rate, layer=layer.layer, n=layer.ndcg.n)
+        records.append(ties)
     records += _pair_records(diagnosis, common)
     for layer, result in zip(diagnosis.layers, diagnosis.per_query, strict=True):
         records += [
