@@ -1,4 +1,5 @@
 import os
+import sys
 
 # Threads are set once, before any library starts its pool: tests stay comparable between machines.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -24,6 +25,5 @@ def own_cache(request, monkeypatch, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def closed_figures():
     yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

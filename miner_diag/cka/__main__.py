@@ -60,7 +60,7 @@ def run(options: CKAOptions) -> None:
     clock.stage("diagnosis")
     table = write_tables(diagnosis, embedded, options)
     clock.stage("write")
-    notes = [note for layer in diagnosis.layers for note in layer.notes]
+    notes = [note for layer in diagnosis.layers for note in layer.notes] + embedded.notes()
     told = sentences(diagnosis)
     facts = embedded.facts() | {
         "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "cka_route": diagnosis.page_matrix.route,
@@ -110,11 +110,11 @@ def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) 
     )  # fmt: skip
     with atomic_path(out / "layers.png") as path:
         figure.savefig(path, dpi=200)
-    heat_map = cka_heat_map(
-        matrix, title=f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}"
-    )
+    ax = cka_heat_map(matrix, title=f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}")
+    heat_map = ax.get_figure(root=True)
+    assert heat_map is not None
     with atomic_path(out / "cka_matrix.png") as path:
-        heat_map.figure.savefig(path, dpi=200)
+        heat_map.savefig(path, dpi=200)
     return table
 
 

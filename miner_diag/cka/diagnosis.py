@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -175,7 +175,7 @@ def diagnose(
 
     views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
     for layer in usable:
-        options = {"estimator": rules.estimator, "confidence": rules.confidence}
+        options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence}
         names = (f"layer {layer}", f"layer {final}")
         views[layer] = (
             compare(pages[:, layer], pages[:, final], groups=page_documents, names=names, **options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def diagnosis_records(
     diagnosis: Diagnosis, *, model: str, model_revision: str, dataset: str, split: str, width: int, seed: int
 ) -> list[Record]:
     """Return every number of the diagnosis as a record, nDCG@5 of every query and CKA of every pair of layers too."""
-    common = {"model": model, "model_revision": model_revision, "dataset": dataset, "split": split, "d": width}
+    common: dict[str, Any] = {"model": model, "model_revision": model_revision, "dataset": dataset, "split": split, "d": width}
     records = []
     estimator = diagnosis.rules.estimator
     for layer in diagnosis.layers:
@@ -146,7 +147,7 @@ def _p_value(name: str, layer: LayerDiagnosis) -> float | None:
     return None if comparison is None else comparison.null.p_value
 
 
-def _null_records(layer: LayerDiagnosis, common: dict, estimator: str) -> Iterator[Record]:
+def _null_records(layer: LayerDiagnosis, common: dict[str, Any], estimator: str) -> Iterator[Record]:
     for view in VIEWS:
         comparison: Comparison | None = getattr(layer, view)
         if comparison is None:
@@ -160,7 +161,7 @@ def _null_records(layer: LayerDiagnosis, common: dict, estimator: str) -> Iterat
             yield Record(**here, measure=f"cka_{view}_without_outliers", value=comparison.outliers.value, method=method)
 
 
-def _pair_records(diagnosis: Diagnosis, common: dict) -> Iterator[Record]:
+def _pair_records(diagnosis: Diagnosis, common: dict[str, Any]) -> Iterator[Record]:
     matrix = diagnosis.page_matrix
     for i, name in enumerate(matrix.names):
         for j, other in enumerate(matrix.names[:i]):

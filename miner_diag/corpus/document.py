@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pypdfium2 as pdfium
 
-from miner_diag.corpus.core import CorpusError
+from miner_diag.corpus.core import CorpusError, Kind
 from miner_diag.corpus.harvest import Caption, outline_query, page_captions, true_captions
 from miner_diag.corpus.pdf import line_places, open_page, open_pdf, outline, read_characters, render_page
 from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
@@ -34,7 +34,7 @@ class DocumentPage:
     """The text layer, line ends kept."""
     page_hash: str
     """SHA-256 of the pixels at `HASH_SIDE`."""
-    candidates: tuple[tuple[str, str], ...]
+    candidates: tuple[tuple[Kind, str], ...]
     """(kind, text) of every title and caption that leads to this page."""
 
 

@@ -81,6 +81,19 @@ class Embedded:
             "noise_floor": self.noise.as_dict(),
         }
 
+    def notes(self) -> list[str]:
+        """Return sentences on what the retriever did not get to read."""
+        n_pages, counts = len(self.corpus.pages), self.stores.pages.counts
+        told = []
+        if counts["truncated"]:
+            limit = self.backbone.key("page").get("page_max_tokens", "its limit of")
+            told.append(
+                f"{counts['truncated']} of {n_pages} pages are longer than the {limit} tokens the retriever reads"
+            )
+        if counts["empty"]:
+            told.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
+        return told
+
 
 def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedded:
     """Load the corpus and the backbone, and extract into ``folder/queries`` and ``folder/pages`` or open what is there.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,9 @@ class Relevance:
         """
         columns = _index(page_ids, "page_ids")
         _index(query_ids, "query_ids")
-        query, page, grade = [], [], []
+        query: list[int] = []
+        page: list[int] = []
+        grade: list[float] = []
         for row, query_id in enumerate(query_ids):
             for page_id, value in qrels.get(query_id, {}).items():
                 if page_id in columns:
@@ -64,12 +67,12 @@ class Relevance:
         """Judgements from grades [Q, P], from gold pages [Q] (integers), or from Q dicts {page index: grade}."""
         if isinstance(relevance, np.ndarray):
             if relevance.ndim == 2:
-                query, page = np.nonzero(relevance)
+                rows, columns = np.nonzero(relevance)
                 if relevance.shape[1] != n_pages:
                     raise ValueError(
                         f"relevance must have {n_pages} columns, one per page; got {list(relevance.shape)}"
                     )
-                return cls.from_judgements(query, page, relevance[query, page], _rows(len(relevance)), n_pages)
+                return cls.from_judgements(rows, columns, relevance[rows, columns], _rows(len(relevance)), n_pages)
             if relevance.ndim == 1 and relevance.dtype.kind in "iu":
                 rows = np.arange(len(relevance))
                 return cls.from_judgements(rows, relevance, np.ones(len(rows)), _rows(len(rows)), n_pages)
@@ -88,7 +91,7 @@ class Relevance:
 
     @classmethod
     def from_judgements(
-        cls, query: Sequence[int], page: Sequence[int], grade: Sequence[float], query_ids: tuple[str, ...], n_pages: int
+        cls, query: ArrayLike, page: ArrayLike, grade: ArrayLike, query_ids: tuple[str, ...], n_pages: int
     ) -> Relevance:
         """Check and order one entry per judged pair: rows [J], columns [J] and grades [J]."""
         rows, columns = np.asarray(query, dtype=np.int64), np.asarray(page, dtype=np.int64)
