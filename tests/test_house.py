@@ -122,3 +122,11 @@ def test_citation_has_the_papers_author_order():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     names = re.findall(r"family-names: (\w+)", text)
     assert names == ["Li", "Song", "Li", "Liu", "Zhang", "Jiao", "Tang", "He", "Wu", "Liu", "Yuan"]
+
+
+def test_readme_python_runs(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(block.strip().splitlines()) <= 12
+    exec(compile(block, "README.md", "exec"), {})
+    assert "[" in capsys.readouterr().out

@@ -68,7 +68,8 @@ def diagnosis_records(
     diagnosis: Diagnosis, *, model: str, model_revision: str, dataset: str, split: str, width: int, seed: int
 ) -> list[Record]:
     """Return every number of the diagnosis as a record, nDCG@5 of every query and CKA of every pair of layers too."""
-    common: dict[str, Any] = {"model": model, "model_revision": model_revision, "dataset": dataset, "split": split, "d": width}
+    common: dict[str, Any] = {"model": model, "model_revision": model_revision, "dataset": dataset, "split": split}
+    common["d"] = width
     records = []
     estimator = diagnosis.rules.estimator
     for layer in diagnosis.layers:

@@ -20,7 +20,7 @@ def load_corpus(data: Path | str = "sample", *, queries: Form = "hidden", fold: 
         The name of a shipped manifest ("sample", "debian-docs-small", "debian-docs-large"), a folder of PDFs, a folder
         with a table in BEIR form, or a manifest file of your own (.yaml).
     queries : {"hidden", "verbatim"}
-        Whether a query's own words are taken out of its page.
+        Whether a query's own words are taken out of its page; a table's queries are its own, nothing is hidden there.
     fold : int
         Salts the splits by document; 0 is the default.
 
@@ -35,7 +35,7 @@ def load_corpus(data: Path | str = "sample", *, queries: Form = "hidden", fold: 
         return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=queries, fold=fold)
     path = Path(data)
     if path.is_dir():
-        return (load_table if is_table(path) else load_folder)(path, form=queries, fold=fold)
+        return load_table(path, fold=fold) if is_table(path) else load_folder(path, form=queries, fold=fold)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return load_manifest(read_manifest(path), form=queries, fold=fold)
     raise CorpusError(

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from miner_diag.corpus.core import Corpus, CorpusError, Form, Page, Query, Skipped
+from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.harvest import clean_text
 from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS, open_page, open_pdf, read_characters, render_page
 from miner_diag.corpus.splits import crossing_pages, split_of
@@ -29,14 +29,13 @@ def is_table(folder: Path | str) -> bool:
     return any((Path(folder) / name).is_file() for name in TABLE_FILES)
 
 
-def load_table(folder: Path | str, *, form: Form = "verbatim", fold: int = 0) -> Corpus:
+def load_table(folder: Path | str, *, fold: int = 0) -> Corpus:
     """Read a table.
 
     ``queries.jsonl`` has ``_id`` and ``text``; ``corpus.jsonl`` has ``_id`` and any of ``image`` (a path below the
     folder), ``pdf`` with ``page`` (1 is the first) and ``text``, and optionally ``doc``, the document it belongs to
     (by default the PDF, else the page itself); ``qrels.tsv`` has a header and the columns query-id, corpus-id, score.
-    Queries given with the data were not taken off their pages, so nothing is hidden and `form` changes nothing but
-    the corpus's name for it.
+    Queries given with the data were not taken from their pages, so nothing is hidden: the form is "verbatim".
 
     A page whose picture can't be used is left out by name; so are queries without a usable page and queries whose pages
     fall into two splits.
@@ -86,7 +85,7 @@ def load_table(folder: Path | str, *, form: Form = "verbatim", fold: int = 0) ->
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:10])
         raise CorpusError(f"{folder} has no query with a usable page ({reasons or 'queries.jsonl is empty'})")
     return Corpus(
-        folder.resolve().name, form, fold, tuple(pages.values()), tuple(queries), kept, splits,
+        folder.resolve().name, "verbatim", fold, tuple(pages.values()), tuple(queries), kept, splits,
         lambda page_id, side: _render(sources, page_id, side), tuple(skipped),
     )  # fmt: skip
 
