@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from miner_diag.cka import UndefinedCKAError, cka_matrix, linear_cka
-from miner_diag.cka.gram import gram_sums
+from miner_diag.cka.gram import WORKSPACE, _tile_size, gram_sums
 from miner_diag.cka.sides import prepare
 
 
@@ -146,6 +149,20 @@ def test_tiles_of_any_size_give_the_same_sums(rng, workspace, rows):
         np.testing.assert_allclose(tiled.self_x, whole.self_x, rtol=1e-11)
         if rows:
             np.testing.assert_allclose(tiled.cross_rows, whole.cross_rows, rtol=0, atol=1e-11 * whole.cross.max())
+
+
+def test_tiles_of_a_deep_model_stay_in_the_workspace_whatever_n():
+    for itemsize in (4, 8):
+        sizes = {_tile_size(n, [1536] * 29, itemsize, WORKSPACE) for n in (2000, 4000, 8000, 10**6)}
+        ((rows, columns),) = sizes  # the same for every n
+        assert columns % rows == 0
+        assert itemsize * 29 * (columns * 1538 + 2 * rows * columns) < WORKSPACE
+
+
+def test_importing_the_numbers_imports_no_model_library():
+    code = "import sys, miner_diag.cka; print([m for m in ('torch', 'transformers', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 class TestInputs:
