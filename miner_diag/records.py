@@ -39,6 +39,8 @@ class Record:
     """How the interval was obtained: "jackknife", "bootstrap over queries"."""
     n: int | None = None
     """How many items (queries, pages or pairs) the number rests on."""
+    n_clusters: int | None = None
+    """How many documents the interval is over; None where items stand for themselves."""
     d: int | None = None
     """Width of the layer."""
     layer: int | None = None

@@ -81,10 +81,11 @@ plt.show()
 # ## Three readings of "normalized CKA"
 #
 # The paper's text that we could see does not say which it means; we keep all three: CKA, which is a normalised HSIC
-# (`cka_page_final`), CKA of L2-normalised rows (`_unit_rows`), and the curve divided by its largest value (`_relative`).
+# (`cka_page_final`), CKA of L2-normalised rows (`cka_page_final_unit_rows`), and a curve divided by its largest value
+# (`cka_query_page_relative`; towards the final layer the largest value is 1, so that reading changes nothing there).
 
 # %%
-readings = ["cka_page_final", "cka_page_final_unit_rows", "cka_page_final_relative"]
+readings = ["cka_page_final", "cka_page_final_unit_rows", "cka_query_page", "cka_query_page_relative"]
 curves[curves["measure"].isin(readings)].pivot(index="layer", columns="measure", values="value").round(3)
 
 # %% [markdown]

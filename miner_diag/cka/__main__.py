@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
@@ -79,6 +78,12 @@ def run(options: CKAOptions) -> None:
 def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed: int) -> Diagnosis:
     """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
     corpus, stores = embedded.corpus, embedded.stores
+    n_documents = len({query.doc_id for query in corpus.queries})
+    if by_document and n_documents < 2:
+        raise ValueError(
+            f"intervals over documents need at least 2 documents with queries; {corpus.name} ({corpus.part}) has "
+            f"{n_documents}. Use --intervals-over items or another split"
+        )
     index = {page.page_id: number for number, page in enumerate(corpus.pages)}
     gold = [{index[name]: grade for name, grade in corpus.qrels[query.query_id].items()} for query in corpus.queries]
     return diagnose(
@@ -103,14 +108,17 @@ def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) 
     write_atomic(out / "cka_matrix_page.csv", matrix.to_csv(lineterminator="\n"))
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries\n"
     title += f"{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, {options.confidence:.0%} intervals"
-    mpl.use("Agg")
     figure = layer_curves(
         curve_frame(records), [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers],
-        threshold=options.ratio_threshold, chance=diagnosis.chance, title=title,
+        threshold=options.ratio_threshold, chance=diagnosis.chance, estimator=options.estimator, title=title,
     )  # fmt: skip
     with atomic_path(out / "layers.png") as path:
         figure.savefig(path, dpi=200)
-    ax = cka_heat_map(matrix, title=f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}")
+    ax = cka_heat_map(
+        matrix,
+        estimator=options.estimator,
+        title=f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}",
+    )
     heat_map = ax.get_figure(root=True)
     assert heat_map is not None
     with atomic_path(out / "cka_matrix.png") as path:
@@ -119,10 +127,10 @@ def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) 
 
 
 def curve_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Return the rows that the layer figure draws; of a null, the line is its 95th percentile."""
+    """Return the rows that the layer figure draws; of a null, the line is its 95th percentile where that is known."""
     frame = records_to_frame(records)
     frame = frame[frame["query_id"].isna() & frame["layer"].notna() & frame["other_layer"].isna()].copy()
-    null = frame["measure"] == "cka_query_page_null"
+    null = (frame["measure"] == "cka_query_page_null") & frame["high"].notna()
     frame.loc[null, "value"] = frame.loc[null, "high"]
     return frame
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from miner_diag.cka.alignment import Comparison, compare
+from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.matrix import CKAMatrix, cka_matrix
@@ -71,7 +72,8 @@ class LayerDiagnosis:
     anisotropy: Interval | None
     """Mean cosine between different pages."""
     null_p: float | None
-    """CKA between queries and their pages against broken pairings, Holm-adjusted over the layers."""
+    """P value of CKA between queries and their pages against broken pairings, Holm-adjusted over the layers; for two
+    towers, the larger one of CKA with the final layer on either side."""
     probe_kind: ProbeKind | None
     """What the alignment ratio says the layer needs; None where it has no CKA."""
     kind_is_sure: bool
@@ -88,6 +90,8 @@ class Diagnosis:
 
     layers: tuple[LayerDiagnosis, ...]
     """0 … n_layers."""
+    usable: tuple[int, ...]
+    """Layers that have a CKA: the rows of `page_matrix` and `unit_rows`."""
     page_matrix: CKAMatrix
     """CKA between all pairs of layers, over pages; layers without a CKA are left out of it."""
     unit_rows: CKAMatrix
@@ -156,37 +160,41 @@ def diagnose(
     ndcg = bootstrap_means(values, rng, clusters=query_documents, confidence=rules.confidence)
     chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
 
-    constant = [_constant_side(queries[:, layer], pages[:, layer]) for layer in range(n_layers)]
-    if constant[final] is not None:
-        raise ValueError(
-            f"layer {final}, the final one, is the same for all {constant[final]}: nothing to compare with"
-        )
-    usable = [layer for layer in range(n_layers) if constant[layer] is None]
-    matrix = cka_matrix(
-        [pages[:, layer] for layer in usable], estimator=rules.estimator, groups=page_documents,
-        confidence=rules.confidence, names=[str(layer) for layer in usable],
-    )  # fmt: skip
-    unit = {layer: unit_rows(pages[:, layer], f"layer {layer}") for layer in usable}
-    of_unit_rows = cka_matrix(
-        list(unit.values()), [unit[final]], estimator=rules.estimator, groups=page_documents, null=False,
-        confidence=rules.confidence, names=matrix.names, other_names=[str(final)],
-    )  # fmt: skip
+    if (constant := _constant_side(queries[:, final], pages[:, final])) is not None:
+        raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
-
+    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence}
     views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
-    for layer in usable:
-        options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence}
-        names = (f"layer {layer}", f"layer {final}")
-        views[layer] = (
-            compare(pages[:, layer], pages[:, final], groups=page_documents, names=names, **options),
-            compare(queries[:, layer], queries[:, final], groups=query_documents, names=names, **options),
-            compare(
-                queries[pair_query, layer], pages[pair_page, layer], groups=pair_documents,
-                names=(f"layer {layer} of the queries", f"layer {layer} of the pages"), **options,
-            ) if shared_layers else None,
-        )  # fmt: skip
-    tested = [(layer, pair.null.p_value) for layer, (_, _, pair) in views.items() if pair is not None]
-    adjusted = dict(zip((layer for layer, _ in tested), holm([p for _, p in tested]), strict=True)) if tested else {}
+    undefined: dict[int, str] = {}
+    for layer in range(n_layers):
+        name = f"layer {layer}"
+        constant = _constant_side(queries[:, layer], pages[:, layer])
+        try:
+            if constant is not None:
+                raise UndefinedCKAError(f"{name} is the same for all {constant}, so it has no CKA")
+            ends = {"names": (f"{name} of the pages", f"layer {final} of the pages"), "groups": page_documents}
+            page_final = compare(pages[:, layer], pages[:, final], **ends, **options)
+            ends = {"names": (f"{name} of the queries", f"layer {final} of the queries"), "groups": query_documents}
+            query_final = compare(queries[:, layer], queries[:, final], **ends, **options)
+            ends = {"names": (f"{name} of the queries", f"{name} of the pages"), "groups": pair_documents}
+            query_page = (
+                compare(queries[pair_query, layer], pages[pair_page, layer], **ends, **options)
+                if shared_layers else None
+            )  # fmt: skip
+        except UndefinedCKAError as error:
+            undefined[layer] = str(error)
+            continue
+        views[layer] = (page_final, query_final, query_page)
+    if final in undefined:
+        raise ValueError(f"layer {final}, the final one, has no CKA: {undefined[final]}")
+    usable = list(views)
+    common = {"groups": page_documents, "names": [f"layer {layer}" for layer in usable], **options}
+    matrix = cka_matrix([pages[:, layer] for layer in usable], **common)
+    of_unit_rows = cka_matrix(
+        [unit_rows(pages[:, layer], f"layer {layer}") for layer in usable],
+        [unit_rows(pages[:, final], f"layer {final}")], other_names=[f"layer {final}"], null=False, **common,
+    )  # fmt: skip
+    adjusted = dict(zip(usable, holm([_pairing_p(*views[layer]) for layer in usable]), strict=True))
 
     layers = []
     for layer in range(n_layers):
@@ -199,8 +207,6 @@ def diagnose(
         null_p = adjusted.get(layer)
         above_null = null_p is not None and null_p < ALPHA
         aligned = above_null and ndcg[layer].low > chance and margin.low > 0
-        if not shared_layers:
-            aligned = ndcg[layer].low > chance and margin.low > 0
         layers.append(
             LayerDiagnosis(
                 layer, page_final, query_final, query_page, ndcg[layer], margin, per_query[layer].tie_rate,
@@ -208,11 +214,20 @@ def diagnose(
                 if layer in views else None,
                 anisotropy(pages[:, layer], groups=page_documents, confidence=rules.confidence)
                 if layer in views else None,
-                null_p, kind, sure, bool(aligned), _notes(layer, constant[layer], views.get(layer)),
+                null_p, kind, sure, bool(aligned), _notes(layer, undefined.get(layer), views.get(layer)),
             )
         )  # fmt: skip
     return Diagnosis(
-        tuple(layers), matrix, of_unit_rows, per_query, chance, len(queries), len(pages), len(pair_query), rules
+        tuple(layers),
+        tuple(usable),
+        matrix,
+        of_unit_rows,
+        per_query,
+        chance,
+        len(queries),
+        len(pages),
+        len(pair_query),
+        rules,
     )
 
 
@@ -246,12 +261,14 @@ def _ndcg_of_layers(
     page_ids: Sequence[str],
 ) -> tuple[Ndcg, ...]:
     relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
-    return tuple(
-        ndcg_with_ties(
-            score_all(queries[:, layer], pages[:, layer], query_ids=query_ids, page_ids=page_ids), relevance, K
-        )
-        for layer in range(pages.shape[1])
-    )
+    results = []
+    for layer in range(pages.shape[1]):
+        try:
+            scores = score_all(queries[:, layer], pages[:, layer], query_ids=query_ids, page_ids=page_ids)
+        except ValueError as error:
+            raise ValueError(f"layer {layer} can't be ranked with: {error}") from None
+        results.append(ndcg_with_ties(scores, relevance, K))
+    return tuple(results)
 
 
 def _check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
@@ -277,21 +294,28 @@ def _probe_kind(is_final: bool, page_final: Comparison | None, threshold: float)
     if page_final is None:
         return None, False
     ratio = page_final.alignment_ratio
-    if ratio is None:  # widths differ, or nothing is shared: there is no coordinate to gate
-        return "normalized_projection", True
+    if ratio is None:  # widths differ: there is no coordinate to gate; or no CKA above 0, and nothing can be said
+        return "normalized_projection", page_final.widths[0] != page_final.widths[1]
     kind: ProbeKind = "base" if ratio.value >= threshold else "normalized_projection"
     return kind, not ratio.low < threshold <= ratio.high
 
 
 def _notes(
-    layer: int, constant: str | None, views: tuple[Comparison, Comparison, Comparison | None] | None
+    layer: int, undefined: str | None, views: tuple[Comparison, Comparison, Comparison | None] | None
 ) -> tuple[str, ...]:
-    if constant is not None:
-        return (f"layer {layer} is the same for all {constant}, so it has no CKA and ranks by chance",)
-    assert views is not None
+    if views is None:
+        return (
+            undefined if undefined is not None and f"layer {layer}" in undefined else f"layer {layer}: {undefined}",
+        )
     sides = zip(("pages to final", "queries to final", "queries to pages"), views, strict=True)
     return tuple(
         f"layer {layer}, {side}: {view.no_ratio}"
         for side, view in sides
         if view is not None and view.no_ratio is not None
     )
+
+
+def _pairing_p(page_final: Comparison, query_final: Comparison, query_page: Comparison | None) -> float:
+    if query_page is not None:
+        return query_page.null.p_value
+    return max(page_final.null.p_value, query_final.null.p_value)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 COLOURS = {"page": "#0072B2", "query": "#D55E00", "pair": "#009E73", "ndcg": "#000000"}
@@ -17,12 +18,14 @@ COLOURS = {"page": "#0072B2", "query": "#D55E00", "pair": "#009E73", "ndcg": "#0
 MARKERS = {"base": "o", "normalized_projection": "s"}
 """Filled circle: base probe; open square: normalized projection."""
 
+NULL_LABEL = "the same if pairs\nare broken"
+
 CURVES = {
-    "CKA (debiased)": {
+    "CKA": {
         "cka_page_final": ("page to final", "page", "-"),
         "cka_query_final": ("query to final", "query", "-"),
         "cka_query_page": ("query to its page", "pair", "-"),
-        "cka_query_page_null": ("95th percentile of it\nif pairs are broken", "pair", ":"),
+        "cka_query_page_null": (NULL_LABEL, "pair", ":"),
     },
     "alignment ratio\n(mean cosine / CKA)": {
         "alignment_ratio_page_final": ("page to final", "page", "-"),
@@ -34,8 +37,17 @@ CURVES = {
 """Panel -> measure -> (label, colour, line style)."""
 
 
+RATIOS = tuple(CURVES["alignment ratio\n(mean cosine / CKA)"])
+
+
 def layer_curves(
-    frame: pd.DataFrame, kinds: Sequence[str], *, threshold: float, chance: float, title: str = ""
+    frame: pd.DataFrame,
+    kinds: Sequence[str],
+    *,
+    threshold: float,
+    chance: float,
+    estimator: str = "debiased",
+    title: str = "",
 ) -> Figure:
     """Draw CKA, alignment ratio and nDCG@5 against the layer, intervals shaded.
 
@@ -50,26 +62,31 @@ def layer_curves(
         Alignment ratio from which on a base probe is enough; drawn as a line.
     chance : float
         nDCG@5 of a random order; drawn as a line.
+    estimator : str
+        Of CKA, for the label.
     title : str
         Backbone, data set and split.
     """
-    figure, axes = plt.subplots(len(CURVES), 1, figsize=(6.3, 7.4), sharex=True, layout="constrained")
+    figure = _figure(6.3, 7.4)
+    axes = figure.subplots(len(CURVES), 1, sharex=True)
     for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
         for measure, (name, colour, style) in curves.items():
             _curve(ax, frame[frame["measure"] == measure], kinds, name, COLOURS[colour], style)
-        ax.set_ylabel(label)
+        ax.set_ylabel(f"CKA ({estimator})" if label == "CKA" else label)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].axhline(0.0, color="0.6", linewidth=0.8)
     axes[1].axhline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
     axes[2].axhline(chance, color="0.35", linewidth=1.0, linestyle="--", label=f"random order ({chance:.3f})")
+    ratios = frame.loc[frame["measure"].isin(RATIOS), "value"]
+    axes[1].set_ylim(min(0.0, 1.2 * ratios.min()), 1.3 * max(1.0, ratios.max()))  # a wide interval must not flatten all
     axes[2].set_ylim(bottom=0.0)
     for ax in axes:
         ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[2].set_xlabel("layer (0 is the embedding output, the last is what the retriever uses)")
     axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
-    circle = plt.Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=5)
-    square = plt.Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=5, markerfacecolor="white")
+    circle = Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=5)
+    square = Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=5, markerfacecolor="white")
     figure.legend(
         [circle, square], ["base probe is enough", "normalized projection needed"], loc="outside lower center", ncols=2,
         fontsize=8, frameon=False,
@@ -79,7 +96,7 @@ def layer_curves(
     return figure
 
 
-def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, title: str = "") -> Axes:
+def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "debiased", title: str = "") -> Axes:
     """Draw CKA between all pairs of layers, each cell with its number where there is room.
 
     Parameters
@@ -88,22 +105,31 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, title: str = "
         Layers as index and columns.
     ax : Axes, optional
         Where to draw; a new figure by default.
+    estimator : str
+        Of CKA, for the label.
     title : str
         Backbone, data set and split.
     """
     if ax is None:
         side = 2.4 + 0.42 * min(len(matrix), 20)
-        _, ax = plt.subplots(figsize=(side + 0.9, side), layout="constrained")
+        ax = _figure(side + 0.9, side).subplots()
     sns.heatmap(
         matrix, vmin=min(0.0, float(np.min(matrix.to_numpy()))), vmax=1.0, cmap="cividis", square=True, ax=ax,
         annot=len(matrix) <= 14, fmt=".2f", annot_kws={"fontsize": 8},
-        cbar_kws={"label": "CKA (debiased, linear)", "shrink": 0.8},
+        cbar_kws={"label": f"CKA ({estimator}, linear)", "shrink": 0.8},
     )  # fmt: skip
     ax.set(xlabel="layer", ylabel="layer")
     ax.tick_params(axis="y", rotation=0)
     if title:
         ax.set_title(title, fontsize=10)
     return ax
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return a figure of its own, in inches, that pyplot knows nothing of: the caller's backend and figures stay."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour: str, style: str) -> None:

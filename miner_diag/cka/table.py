@@ -78,6 +78,7 @@ def diagnosis_records(
             records.append(
                 Record(
                     **common, measure=name, value=interval.value, layer=layer.layer, n=interval.n,
+                    n_clusters=interval.n_clusters,
                     low=interval.low if bounded else None, high=interval.high if bounded else None,
                     confidence=interval.confidence, method=method if bounded else f"{method}: unbounded",
                     estimator=estimator if name.startswith(("cka", "alignment")) else None,
@@ -98,42 +99,64 @@ def diagnosis_records(
 
 def page_matrix_frame(diagnosis: Diagnosis) -> pd.DataFrame:
     """Return CKA between all pairs of layers over pages, layers as index and columns."""
-    matrix = diagnosis.page_matrix
-    index = pd.Index([int(name) for name in matrix.names], name="layer")
-    return pd.DataFrame(matrix.values, index=index, columns=[int(name) for name in matrix.names])
+    index = pd.Index(diagnosis.usable, name="layer")
+    return pd.DataFrame(diagnosis.page_matrix.values, index=index, columns=list(diagnosis.usable))
 
 
 def sentences(diagnosis: Diagnosis) -> tuple[str, str]:
     """Return two sentences a person can act on: which layers retrieve as they are, and which probe each needs."""
-    final = diagnosis.layers[-1]
+    return _alignment_sentence(diagnosis), _probe_sentence(diagnosis)
+
+
+def _alignment_sentence(diagnosis: Diagnosis) -> str:
+    final, rules = diagnosis.layers[-1], diagnosis.rules
     inner = [layer for layer in diagnosis.layers[:-1] if layer.retrieval_aligned]
-    share, confidence = diagnosis.rules.aligned_share, diagnosis.rules.confidence
-    told = (
-        f"nDCG@5 {final.ndcg.value:.3f} [{final.ndcg.low:.3f}, {final.ndcg.high:.3f}] at the final layer {final.layer}"
-    )
-    asked = (
-        f"keeps more than {share:.0%} of that beyond its {confidence:.0%} interval "
-        f"(n = {diagnosis.n_queries} queries, {diagnosis.n_pages} pages)"
-    )
-    best = max(diagnosis.layers[:-1], key=lambda layer: layer.ndcg.value)
-    others = (
-        f"the best inner layer is {best.layer} with {best.ndcg.value:.3f} [{best.ndcg.low:.3f}, {best.ndcg.high:.3f}]"
-    )
+    told = f"nDCG@5 {_with_ends(final.ndcg)} at the final layer {final.layer}"
+    told += f" (n = {diagnosis.n_queries} queries, {diagnosis.n_pages} pages)"
+    if not final.retrieval_aligned:
+        above = "is not above chance" if final.ndcg.low <= diagnosis.chance else "has no CKA above its null"
+        told = f"The final layer itself {above}: {told}, chance {diagnosis.chance:.3f}"
+        others = (
+            f"; retrieval-aligned by its measure: {_numbers(inner)}"
+            if inner
+            else "; no inner layer can be judged by it"
+        )
+        return f"{told}{others}."
+    share = f"{rules.aligned_share:.0%} of the final layer's nDCG@5 beyond the {rules.confidence:.0%} interval"
     if inner:
-        first = f"Retrieval-aligned besides the last: {_numbers(inner)}; each {asked}, with {told}; {others}."
+        first = f"Retrieval-aligned besides the last: {_numbers(inner)}, each with more than {share}"
     else:
-        first = f"No inner layer is retrieval-aligned as it is: none {asked}, with {told}; {others}."
+        first = "No inner layer is retrieval-aligned as it is"
+        weak = [layer for layer in diagnosis.layers[:-1] if layer.share_margin.low <= 0]
+        unshown = [layer for layer in diagnosis.layers[:-1] if layer.share_margin.low > 0]
+        reasons = [f"{_numbers(weak)} {_verb(weak, 'does', 'do')} not show more than {share}"] if weak else []
+        if unshown:
+            reasons.append(f"{_numbers(unshown)} {_verb(unshown, 'does', 'do')}, but without a CKA above its null")
+        first += f": {'; '.join(reasons)}" if reasons else ""
+    if diagnosis.layers[:-1]:
+        best = max(diagnosis.layers[:-1], key=lambda layer: layer.ndcg.value)
+        first += f". {told}; the best inner layer is {best.layer} with {_with_ends(best.ndcg)}"
+    return f"{first}."
+
+
+def _probe_sentence(diagnosis: Diagnosis) -> str:
+    rules = diagnosis.rules
     base = [layer for layer in diagnosis.layers if layer.probe_kind == "base"]
     projection = [layer for layer in diagnosis.layers if layer.probe_kind == "normalized_projection"]
     unsure = [layer for layer in diagnosis.layers[:-1] if layer.probe_kind is not None and not layer.kind_is_sure]
-    second = (
-        f"By the alignment ratio to the final layer on pages (threshold {diagnosis.rules.ratio_threshold:g}) a base "
-        f"probe is enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}"
+    told = (
+        f"By the alignment ratio to the final layer on pages (threshold {rules.ratio_threshold:g}) a base probe is "
+        f"enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}"
     )
-    second += (
-        f"; undecided at {confidence:.0%}: {_numbers(unsure)}." if unsure else "; no interval crosses the threshold."
-    )
-    return first, second
+    return f"{told}; undecided at {rules.confidence:.0%}: {_numbers(unsure) if unsure else 'none'}."
+
+
+def _with_ends(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _verb(layers: Sequence[LayerDiagnosis], one: str, many: str) -> str:
+    return one if len(layers) == 1 else many
 
 
 def _numbers(layers: Sequence[LayerDiagnosis]) -> str:
@@ -154,31 +177,34 @@ def _null_records(layer: LayerDiagnosis, common: dict[str, Any], estimator: str)
         if comparison is None:
             continue
         here = {**common, "layer": layer.layer, "n": comparison.n, "estimator": estimator}
-        method = "all permutations: mean exact, high is the 95th percentile"
         null = comparison.null
-        yield Record(**here, measure=f"cka_{view}_null", value=null.mean, high=null.upper, method=method)
+        method, level = "mean over all permutations, exact; high is the 95th percentile", null.upper
+        if estimator != "debiased":  # the percentile is that of the debiased estimate, another scale
+            method, level = "mean over all permutations, exact", None
+        yield Record(**here, measure=f"cka_{view}_null", value=null.mean, high=level, method=method)
         if comparison.outliers is not None:
             method = "most influential 1 % of the items left out"
             yield Record(**here, measure=f"cka_{view}_without_outliers", value=comparison.outliers.value, method=method)
 
 
 def _pair_records(diagnosis: Diagnosis, common: dict[str, Any]) -> Iterator[Record]:
-    matrix = diagnosis.page_matrix
-    for i, name in enumerate(matrix.names):
-        for j, other in enumerate(matrix.names[:i]):
-            interval = matrix.interval(i, j)
-            yield Record(
-                **common, measure="cka_page", value=interval.value, low=interval.low, high=interval.high,
-                confidence=interval.confidence, method="jackknife, Fisher's z", n=matrix.n, layer=int(name),
-                other_layer=int(other), estimator=matrix.estimator,
-            )  # fmt: skip
-    largest = max(float(matrix.values[i, -1]) for i in range(len(matrix.names)))
-    for i, name in enumerate(matrix.names):
-        here = {**common, "layer": int(name), "n": matrix.n, "estimator": matrix.estimator}
-        of_unit = diagnosis.unit_rows.interval(i, 0)
-        yield Record(
-            **here, measure="cka_page_final_unit_rows", value=of_unit.value, low=of_unit.low, high=of_unit.high,
-            confidence=of_unit.confidence, method="jackknife, Fisher's z",
-        )  # fmt: skip
-        relative = float(matrix.values[i, -1]) / largest
-        yield Record(**here, measure="cka_page_final_relative", value=relative, method="over the largest of all layers")
+    matrix, usable = diagnosis.page_matrix, diagnosis.usable
+    for i, layer in enumerate(usable):
+        here = {**common, "layer": layer, "estimator": matrix.estimator, "method": "jackknife, Fisher's z"}
+        for j, other in enumerate(usable[:i]):
+            yield Record(**here, measure="cka_page", other_layer=other, **_ends(matrix.interval(i, j)))
+        of_unit_rows = diagnosis.unit_rows.interval(i, 0)
+        yield Record(**here, measure="cka_page_final_unit_rows", **_ends(of_unit_rows))
+    pairs = [(layer.layer, layer.query_page.cka) for layer in diagnosis.layers if layer.query_page is not None]
+    largest = max((cka.value for _, cka in pairs), default=0.0)
+    if largest > 0:
+        here = {**common, "estimator": matrix.estimator, "method": "over the largest of all layers"}
+        for number, cka in pairs:
+            yield Record(**here, measure="cka_query_page_relative", layer=number, value=cka.value / largest, n=cka.n)
+
+
+def _ends(interval: Interval) -> dict[str, Any]:
+    return {
+        "value": interval.value, "low": interval.low, "high": interval.high, "confidence": interval.confidence,
+        "n": interval.n, "n_clusters": interval.n_clusters,
+    }  # fmt: skip

@@ -165,12 +165,10 @@ def test_pictures_are_large_enough_to_print_and_hold_ink(first):
             assert len(np.unique(np.asarray(picture.convert("L")))) > 20
 
 
-@pytest.mark.xfail(strict=True, reason="both figures stay with pyplot")
 def test_no_figure_is_left_open(first):
     assert first.open_figures == []
 
 
-@pytest.mark.xfail(strict=True, reason="the command switches to Agg for good, so that a notebook shows nothing more")
 def test_the_plotting_backend_of_the_caller_stays(checkpoints, documents, copied):
     """A notebook that runs the diagnosis goes on to draw its own figures."""
     before = mpl.get_backend()
@@ -352,7 +350,6 @@ def test_intervals_over_one_document_are_a_sentence(checkpoints, documents, tmp_
     assert "at least 2" in refused(capsys, *args)
 
 
-@pytest.mark.xfail(strict=True, reason="the labels say debiased whatever the estimator")
 def test_figures_name_the_estimator_they_draw(checkpoints, documents, copied, monkeypatch):
     figures = []
     save = Figure.savefig

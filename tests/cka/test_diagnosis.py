@@ -74,7 +74,6 @@ def test_noise_is_at_chance_and_within_its_null(planted):
     assert not noise.retrieval_aligned
 
 
-@pytest.mark.xfail(strict=True, reason="a ratio over a CKA that is just below 0 counts as settled, one above as open")
 def test_a_layer_without_a_shown_cka_does_not_settle_the_probe(planted):
     """Its ratio divides by a CKA that may be zero; whether the estimate falls just above or below is luck."""
     for seed in range(6):
@@ -115,7 +114,6 @@ def one_item(rows):
     rows[3] += 1
 
 
-@pytest.mark.xfail(strict=True, reason="only layers whose rows are equal to the bit are noted; others end the run")
 @pytest.mark.parametrize("change", [one_ulp, one_item])
 def test_a_layer_that_has_no_cka_does_not_take_the_others_down(planted, change):
     """Kernels that round differently in another batch, or one item that differs: the other layers are still good."""
@@ -325,7 +323,9 @@ def test_intervals_over_documents_are_wider_where_items_of_a_document_are_alike(
 
 def test_two_towers_have_no_comparison_of_queries_with_pages(planted):
     towers = again(planted, shared_layers=False)
-    assert all(layer.query_page is None and layer.null_p is None for layer in towers.layers)
+    assert all(layer.query_page is None for layer in towers.layers)
+    noise = towers.layers[planted.layer["noise"]]
+    assert noise.null_p > 0.05, "of CKA with the final layer, on both sides"
     assert not towers.layers[planted.layer["noise"]].retrieval_aligned
     assert not towers.layers[planted.layer["rotated_apart"]].retrieval_aligned
     assert len(sentences(towers)) == 2
@@ -333,7 +333,8 @@ def test_two_towers_have_no_comparison_of_queries_with_pages(planted):
 
 def test_the_page_matrix_is_symmetric_and_its_last_column_is_cka_to_the_final_layer(planted):
     matrix = planted.diagnosis.page_matrix
-    assert matrix.names == tuple(str(number) for number in range(1, 7))  # the constant one is left out
+    assert planted.diagnosis.usable == tuple(range(1, 7))  # the constant one is left out
+    assert matrix.names == tuple(f"layer {number}" for number in range(1, 7))
     np.testing.assert_allclose(matrix.values, matrix.values.T, atol=1e-7)
     np.testing.assert_allclose(np.diag(matrix.values), 1, atol=1e-9)
     expected = [layer.page_final.cka.value for layer in planted.diagnosis.layers[1:]]

@@ -193,16 +193,15 @@ def test_cka_says_its_estimator_and_its_p_value(planted, records):
         assert (pair.value > null.high) == (pair.p_value < 0.05)
 
 
-@pytest.mark.xfail(strict=True, reason="the level of the null is that of the debiased estimate, the mean is not")
 def test_the_null_of_the_biased_estimator_is_on_its_own_scale(planted):
-    """Its 95th percentile cannot lie below its mean; a figure draws it beside the biased values."""
+    """Its 95th percentile is known for the debiased estimate alone, so none is told; the mean is on the right scale."""
     biased = among(planted, ("noise", "copy", "final"), rules=Rules(estimator="biased"))
     found = diagnosis_records(biased, **WHO)
     for layer in range(3):
         (null,) = find(found, measure="cka_query_page_null", layer=layer)
         (pair,) = find(found, measure="cka_query_page", layer=layer)
-        assert null.value < null.high
-        assert (pair.value > null.high) == (pair.p_value < 0.05)
+        assert null.high is None
+        assert 0.05 < null.value < pair.value
         assert pair.estimator == null.estimator == "biased"
 
 
@@ -263,7 +262,6 @@ def test_sentences_of_a_backbone_without_an_aligned_inner_layer(planted):
     assert layers_named(second[second.index("layer", second.index("enough")) :]) == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence gives one reason whatever the reason is")
 def test_a_layer_that_fails_for_its_cka_is_not_said_to_fail_for_its_ndcg(planted):
     """The loud layer retrieves exactly as well as the final one; its CKA is what is not shown."""
     diagnosis = among(planted, ("loud", "final"))
@@ -273,7 +271,6 @@ def test_a_layer_that_fails_for_its_cka_is_not_said_to_fail_for_its_ndcg(planted
     assert "CKA" in first or "null" in first
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence takes the final layer to be aligned without looking")
 @pytest.mark.parametrize("names", [("copy", "final"), ("rotated", "noise")])
 def test_a_final_layer_at_chance_is_said_to_be_so(planted, names):
     """Broken queries, a wrong checkpoint: the reader has to learn that not even the last layer retrieves."""
