@@ -144,11 +144,11 @@ def bootstrap_means(
     ends = np.empty_like(levels)
     for column, wanted in enumerate(special.ndtr(levels).T):
         ends[:, column] = np.quantile(resampled[:, column], wanted)
+    lows, highs = np.clip(means + ends, values.min(axis=0), values.max(axis=0))  # no mean leaves the range: rounding
     return [
-        Interval(float(mean), float(mean + low), float(mean + high), confidence, len(values),
-                 None if clusters is None else n_units)
-        for mean, low, high in zip(means, *ends, strict=True)
-    ]  # fmt: skip
+        Interval(float(mean), float(low), float(high), confidence, len(values), None if clusters is None else n_units)
+        for mean, low, high in zip(means, lows, highs, strict=True)
+    ]
 
 
 def paired_bootstrap(

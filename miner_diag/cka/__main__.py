@@ -15,6 +15,7 @@ from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.plots import cka_heat_map, layer_curves
 from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame, sentences
 from miner_diag.command import run_command
+from miner_diag.corpus import Corpus
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
 from miner_diag.files import atomic_path, write_atomic
@@ -34,13 +35,17 @@ class CKAOptions(StoreOptions):
     """A retrieval-aligned layer keeps more than this share of the final layer's nDCG@5, beyond its interval."""
     estimator: Estimator = "debiased"
     """Of CKA; biased rises with width / items."""
-    intervals_over: Literal["items", "documents"] = "items"
-    """What intervals are over: single pages and queries, or whole documents (wider: items of a document are alike)."""
+    intervals_over: Literal["auto", "items", "documents"] = "auto"
+    """What intervals are over: whole documents (pages and queries of a document are alike, so these hold for other
+    documents too), or single items (these hold for these documents only); auto takes documents from 6 on."""
     confidence: float = 0.95
     """Nominal coverage of the intervals."""
     seed: int = 0
     """Of the bootstrap."""
 
+
+MIN_DOCUMENTS = 6
+"""Fewest documents that intervals are taken over by default: down to here the simulated coverage holds."""
 
 TERMINAL = {
     "layer": "layer", "cka_page_final": "CKA page-final", "alignment_ratio_page_final": "AR page-final",
@@ -55,15 +60,17 @@ def run(options: CKAOptions) -> None:
     clock = RunClock()
     rules = Rules(options.ratio_threshold, options.aligned_share, options.confidence, options.estimator)
     embedded = embed(options, options.out / "embeddings", clock)
-    diagnosis = diagnose_embedded(embedded, rules, options.intervals_over == "documents", options.seed)
+    by_document, caution = over_documents(embedded.corpus, options.intervals_over)
+    diagnosis = diagnose_embedded(embedded, rules, by_document, options.seed)
     clock.stage("diagnosis")
     table = write_tables(diagnosis, embedded, options)
     clock.stage("write")
-    notes = [note for layer in diagnosis.layers for note in layer.notes] + embedded.notes()
+    notes = [note for layer in diagnosis.layers for note in layer.notes] + embedded.notes() + caution
     told = sentences(diagnosis)
     facts = embedded.facts() | {
         "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "cka_route": diagnosis.page_matrix.route,
-        "cka_dtype": diagnosis.page_matrix.dtype, "rules": vars(rules), "sentences": told, "notes": notes,
+        "cka_dtype": diagnosis.page_matrix.dtype, "rules": vars(rules),
+        "intervals_over": "documents" if by_document else "items", "sentences": told, "notes": notes,
     }  # fmt: skip
     content = write_run(options.out, "miner_diag.cka", options, clock, **facts)
     corpus = embedded.corpus
@@ -75,15 +82,31 @@ def run(options: CKAOptions) -> None:
     print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
 
 
-def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed: int) -> Diagnosis:
-    """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
-    corpus, stores = embedded.corpus, embedded.stores
+def over_documents(corpus: Corpus, asked: str) -> tuple[bool, list[str]]:
+    """Return whether intervals are over documents, and a caution where they are not.
+
+    Raises
+    ------
+    ValueError
+        If documents are asked for and there are fewer than 2 with queries.
+    """
     n_documents = len({query.doc_id for query in corpus.queries})
-    if by_document and n_documents < 2:
+    if asked == "documents" and n_documents < 2:
         raise ValueError(
             f"intervals over documents need at least 2 documents with queries; {corpus.name} ({corpus.part}) has "
             f"{n_documents}. Use --intervals-over items or another split"
         )
+    if asked == "documents" or (asked == "auto" and n_documents >= MIN_DOCUMENTS):
+        return True, []
+    caution = (
+        f"intervals are over single items of {n_documents} documents: other documents can move the numbers further"
+    )
+    return False, [caution]
+
+
+def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed: int) -> Diagnosis:
+    """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
+    corpus, stores = embedded.corpus, embedded.stores
     index = {page.page_id: number for number, page in enumerate(corpus.pages)}
     gold = [{index[name]: grade for name, grade in corpus.qrels[query.query_id].items()} for query in corpus.queries]
     return diagnose(
@@ -107,7 +130,9 @@ def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) 
     write_atomic(out / "layers.csv", table.to_csv(index=False, lineterminator="\n"))
     write_atomic(out / "cka_matrix_page.csv", matrix.to_csv(lineterminator="\n"))
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries\n"
-    title += f"{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, {options.confidence:.0%} intervals"
+    over = diagnosis.layers[-1].ndcg.n_clusters
+    title += f"{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, {options.confidence:.0%} intervals over "
+    title += "single items" if over is None else f"{over} documents"
     figure = layer_curves(
         curve_frame(records), [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers],
         threshold=options.ratio_threshold, chance=diagnosis.chance, estimator=options.estimator, title=title,

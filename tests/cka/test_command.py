@@ -327,9 +327,11 @@ def test_a_split_takes_its_documents_only(checkpoints, documents, tmp_path):
     assert {split_of(page_id.rpartition("/")[0]) for page_id in ids} == {"train"}
 
 
-def test_intervals_over_documents(first, checkpoints, documents, copied):
-    main(arguments(checkpoints.small, documents, copied, "--intervals-over", "documents"))
-    assert json.loads((copied / "run.json").read_text())["options"]["intervals_over"] == "documents"
+def test_intervals_are_over_documents_unless_items_are_asked_for(first, checkpoints, documents, copied, capsys):
+    assert json.loads((first.out / "run.json").read_text())["intervals_over"] == "documents"
+    main(arguments(checkpoints.small, documents, copied, "--intervals-over", "items"))
+    assert json.loads((copied / "run.json").read_text())["intervals_over"] == "items"
+    assert "over single items" in capsys.readouterr().out
     table = pd.read_csv(copied / "layers.csv")
     pd.testing.assert_series_equal(table["ndcg_at_5"], first.layers["ndcg_at_5"])
     assert not table["ndcg_at_5_low"].equals(first.layers["ndcg_at_5_low"])
