@@ -18,14 +18,13 @@ COLOURS = {"page": "#0072B2", "query": "#D55E00", "pair": "#009E73", "ndcg": "#0
 MARKERS = {"base": "o", "normalized_projection": "s"}
 """Filled circle: base probe; open square: normalized projection."""
 
-NULL_LABEL = "the same if pairs\nare broken"
 
 CURVES = {
     "CKA": {
         "cka_page_final": ("page to final", "page", "-"),
         "cka_query_final": ("query to final", "query", "-"),
         "cka_query_page": ("query to its page", "pair", "-"),
-        "cka_query_page_null": (NULL_LABEL, "pair", ":"),
+        "cka_query_page_null": ("pairs broken", "pair", ":"),
     },
     "alignment ratio\n(mean cosine / CKA)": {
         "alignment_ratio_page_final": ("page to final", "page", "-"),
@@ -71,6 +70,8 @@ def layer_curves(
     axes = figure.subplots(len(CURVES), 1, sharex=True)
     for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
         for measure, (name, colour, style) in curves.items():
+            if measure.endswith("_null"):
+                name = ("its 95th percentile" if estimator == "debiased" else "its mean") + "\nif pairs are broken"
             _curve(ax, frame[frame["measure"] == measure], kinds, name, COLOURS[colour], style)
         ax.set_ylabel(f"CKA ({estimator})" if label == "CKA" else label)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
