@@ -69,7 +69,8 @@ def run(options: CKAOptions) -> None:
     told = sentences(diagnosis)
     facts = embedded.facts() | {
         "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "cka_route": diagnosis.page_matrix.route,
-        "cka_dtype": diagnosis.page_matrix.dtype, "rules": vars(rules),
+        "cka_dtype": diagnosis.page_matrix.dtype,
+        "cka_device": diagnosis.page_matrix.device, "rules": vars(rules),
         "intervals_over": "documents" if by_document else "items", "sentences": told, "notes": notes,
     }  # fmt: skip
     content = write_run(options.out, "miner_diag.cka", options, clock, **facts)
@@ -115,6 +116,7 @@ def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed:
         query_documents=[query.doc_id for query in corpus.queries] if by_document else None,
         page_documents=[page.doc_id for page in corpus.pages] if by_document else None,
         shared_layers=embedded.backbone.shared_layers, rules=rules, rng=np.random.default_rng(seed),
+        device=str(embedded.backbone.device),
     )  # fmt: skip
 
 

@@ -120,6 +120,7 @@ def diagnose(
     shared_layers: bool = True,
     rules: Rules | None = None,
     rng: np.random.Generator,
+    device: str = "cpu",
 ) -> Diagnosis:
     """Diagnose every layer of a retriever.
 
@@ -144,6 +145,8 @@ def diagnose(
         Thresholds and confidence.
     rng : Generator
         For the bootstrap.
+    device : str
+        Where CKA's products are computed: "cpu" or "cuda".
 
     Raises
     ------
@@ -163,7 +166,7 @@ def diagnose(
     if (constant := _constant_side(queries[:, final], pages[:, final])) is not None:
         raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
-    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence}
+    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence, "device": device}
     views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
     undefined: dict[int, str] = {}
     for layer in range(n_layers):

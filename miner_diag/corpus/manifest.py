@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -82,9 +82,10 @@ class Manifest:
 
 
 def manifest_folder() -> Path:
-    """Folder of the shipped manifests: ``data_manifests/`` of a checkout, or of the installed package."""
-    beside = Path(__file__).resolve().parents[2] / "data_manifests"
-    return beside if beside.is_dir() else Path(str(resources.files("miner_diag.data_manifests")))
+    """Folder of the shipped manifests: inside the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "data_manifests"
+    return inside if inside.is_dir() else package.parent / "data_manifests"
 
 
 def manifest_names() -> tuple[str, ...]:
