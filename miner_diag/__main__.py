@@ -10,6 +10,7 @@ STAGES = {
     "embeddings": "run a retriever once and keep the pooled vector of every layer",
     "retrieval": "score a run against qrels with nDCG@k",
     "cka": "diagnose a retriever's layers: CKA, alignment ratio, nDCG@5",
+    "probes": "fit probes: which kind each layer needs, which layers to keep",
 }
 """Each stage with a command, in the order the data flows."""
 

@@ -99,6 +99,34 @@ class EmbeddingStore:
             whole[positions] = vectors[:, layer]
         return whole
 
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return all layers [n, L, D], float32, of the items with these numbers, reading nothing else.
+
+        Memory is that of the answer, however large the store is.
+
+        Raises
+        ------
+        ValueError
+            If a number is no item's.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise ValueError(f"rows must be 0 … {len(self) - 1}; got {rows.min()} … {rows.max()}")
+        shards, places = self._where[0][rows], self._where[1][rows]
+        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for shard in np.unique(shards):
+            here = shards == shard
+            found[here] = self._shards[shard][1][places[here]]
+        return found
+
+    @cached_property
+    def _where(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shard and place in it of every item."""
+        shards, places = np.empty((2, len(self)), dtype=np.int64)
+        for number, (positions, _) in enumerate(self._shards):
+            shards[positions], places[positions] = number, np.arange(len(positions))
+        return shards, places
+
 
 def open_store(folder: Path | str, key: Mapping[str, str] | None = None, *, verify: bool = True) -> EmbeddingStore:
     """Open a finished store.

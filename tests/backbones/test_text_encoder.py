@@ -61,7 +61,8 @@ def test_equals_sentence_transformers_in_its_older_files(copy_of, pipeline_of, t
     np.testing.assert_allclose(final(backbone, queries, "query"), oracle.encode_query(texts), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(final(backbone, pages, "page"), oracle.encode_document(texts), rtol=0, atol=TOLERANCE)
     upper, lower = backbone.embed(backbone._encode(["a", "b"], ["Upper", "upper"], "query"))
-    np.testing.assert_array_equal(upper, lower)
+    # the same tokens in two rows of a batch: equal but for the rounding of the row's place, with several threads
+    np.testing.assert_allclose(upper, lower, rtol=0, atol=1e-6)
 
 
 def test_equals_sentence_transformers_where_the_prompt_is_not_pooled(copy_of, pipeline_of, tiny_bert, texts, queries):

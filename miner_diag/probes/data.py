@@ -1,0 +1,105 @@
+"""What probes are fitted to and judged on: layers of queries and pages, and which pages answer which query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.retrieval.relevance import Relevance
+
+Vectors = np.ndarray | EmbeddingStore
+"""Pooled layers [N, L, D]: in memory, or in a store whose rows are read when they are asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Queries and pages of one split with the pairs of them that belong together."""
+
+    queries: Vectors
+    """[Q, L, D]."""
+    pages: Vectors
+    """[P, L, D]."""
+    relevance: Relevance
+    """What is right, a pair per judgement above 0."""
+    page_groups: np.ndarray
+    """[P] int64: equal for pages that look the same."""
+    documents: tuple[str, ...]
+    """[Q] document of each query."""
+
+    def __post_init__(self) -> None:
+        """Check that both sides have the same layers and fit the judgements."""
+        queries, pages = self.queries.shape, self.pages.shape
+        if queries[1:] != pages[1:]:
+            raise ValueError(
+                f"queries and pages must have the same layers and width; got {list(queries)} and {list(pages)}. Towers "
+                "of different depth or width cannot be probed layer by layer"
+            )
+        if (queries[0], pages[0]) != (self.relevance.n_queries, self.relevance.n_pages):
+            raise ValueError(
+                f"relevance is of {self.relevance.n_queries} queries and {self.relevance.n_pages} pages; the vectors "
+                f"are of {queries[0]} and {pages[0]}"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        queries: Vectors,
+        pages: Vectors,
+        relevance: Relevance,
+        page_hashes: Sequence[str],
+        documents: Sequence[str] | None = None,
+    ) -> Judged:
+        """Build one; `page_hashes` [P] are equal for pages that look the same, `documents` [Q] label the queries."""
+        _, groups = np.unique(np.asarray(page_hashes), return_inverse=True)
+        labels = relevance.query_ids if documents is None else tuple(documents)
+        return cls(queries, pages, relevance, groups.astype(np.int64), labels)
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of hidden states."""
+        return int(self.pages.shape[1])
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.pages.shape[2])
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the queries [M] and of the pages [M] that belong together."""
+        true = self.relevance.grade > 0
+        return self.relevance.query[true], self.relevance.page[true]
+
+    @cached_property
+    def _known(self) -> tuple[np.ndarray, int]:
+        """Return (query, page group) of all true pairs as sorted numbers, and the number of groups."""
+        n_groups = int(self.page_groups.max()) + 1
+        queries, pages = self.pairs
+        return np.unique(queries * n_groups + self.page_groups[pages]), n_groups
+
+    def known_matches(self, query_rows: np.ndarray, page_rows: np.ndarray) -> np.ndarray:
+        """Return bool [B, C]: whether the page, or one that looks the same, answers the query."""
+        known, n_groups = self._known
+        asked = query_rows[:, None] * n_groups + self.page_groups[page_rows][None, :]
+        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        return known[place] == asked
+
+    def shuffled(self, rng: np.random.Generator) -> Judged:
+        """Return the same vectors with the answers dealt out anew: nothing is left to learn."""
+        order = rng.permutation(self.relevance.n_pages)
+        judged = replace(self.relevance, page=order[self.relevance.page])
+        return replace(self, relevance=judged)
+
+
+def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
+    """Return the vectors [n, L, D] of some items."""
+    return vectors[rows] if isinstance(vectors, np.ndarray) else vectors.rows(rows)
+
+
+def layer_of(vectors: Vectors, layer: int) -> np.ndarray:
+    """Return one layer's vectors [N, D]."""
+    return vectors[:, layer] if isinstance(vectors, np.ndarray) else vectors.layer(layer)

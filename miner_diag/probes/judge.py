@@ -1,0 +1,228 @@
+"""Which kind each layer needs, by a paired test; and whether a number taken before any training would have told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from miner_diag.probes.kinds import KINDS, Kind
+from miner_diag.stats import Interval, holm, paired_bootstrap, paired_permutation
+
+ALPHA = 0.05
+"""Significance level of the preference, after Holm's adjustment over the layers."""
+
+THRESHOLDS = tuple(round(0.1 + 0.05 * step, 2) for step in range(29))
+"""0.10, 0.15, … 1.50: the thresholds of the alignment ratio that are tried."""
+
+_EXACT = 8  # up to so many layers, all orders are counted: 40,320
+
+
+@dataclass(frozen=True)
+class KindVerdict:
+    """One layer's two probes, compared over validation queries."""
+
+    layer: int
+    """Which."""
+    benefit: Interval
+    """NDCG@5 of the normalized projection less that of the base probe."""
+    p_holm: float
+    """Of the paired permutation test, adjusted over the layers."""
+    preferred: Kind | None
+    """The better kind; None where the test can't tell them apart."""
+
+    @property
+    def chosen(self) -> Kind:
+        """The preferred kind, and where there is none the base probe, which has fewer parameters."""
+        return self.preferred or "base"
+
+
+def compare_kinds(
+    ndcg: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | None = None,
+    confidence: float = 0.95,
+) -> list[KindVerdict]:
+    """Compare the two kinds at every layer.
+
+    Parameters
+    ----------
+    ndcg : ndarray [2, L, Q]
+        Of each query, base probe first.
+    rng : Generator
+        For bootstrap and permutations.
+    clusters : sequence [Q], optional
+        Documents of the queries; if given, intervals and tests are over documents.
+    confidence : float
+        Of the intervals.
+    """
+    base, projected = ndcg
+    benefits = [
+        paired_bootstrap(mine, other, rng, clusters=clusters, confidence=confidence)
+        for mine, other in zip(projected, base, strict=True)
+    ]
+    p_values = holm(
+        [paired_permutation(mine, other, rng, clusters=clusters) for mine, other in zip(projected, base, strict=True)]
+    )
+    return [
+        KindVerdict(layer, benefit, float(p), None if p >= ALPHA else KINDS[int(benefit.value > 0)])
+        for layer, (benefit, p) in enumerate(zip(benefits, p_values, strict=True))
+    ]
+
+
+def predicted_kinds(ratios: Sequence[float | None], threshold: float) -> list[Kind]:
+    """Name the kind that each layer's alignment ratio asks for.
+
+    A layer without a ratio shares no coordinates with the final one that a gate could weigh, so it is taken to need a
+    projection.
+    """
+    return ["base" if ratio is not None and ratio >= threshold else "normalized_projection" for ratio in ratios]
+
+
+@dataclass(frozen=True)
+class RuleScore:
+    """How often a threshold of the alignment ratio names the kind that the paired test prefers."""
+
+    threshold: float
+    """From which on a base probe is named."""
+    hits: int
+    """Layers where it names the preferred kind."""
+    n: int
+    """Layers where the test prefers a kind at all."""
+    loss: float
+    """Mean nDCG@5 given away over all layers by taking the named kind instead of the better one."""
+
+
+def score_rule(
+    ratios: Sequence[float | None], verdicts: Sequence[KindVerdict], threshold: float
+) -> RuleScore:  # fmt: skip
+    """Judge one threshold."""
+    named = predicted_kinds(ratios, threshold)
+    decided = [(kind, verdict.preferred) for kind, verdict in zip(named, verdicts, strict=True) if verdict.preferred]
+    lost = [
+        max(0.0, verdict.benefit.value if kind == "base" else -verdict.benefit.value)
+        for kind, verdict in zip(named, verdicts, strict=True)
+    ]
+    return RuleScore(threshold, sum(kind == wanted for kind, wanted in decided), len(decided), float(np.mean(lost)))
+
+
+def best_threshold(
+    ratios: Sequence[float | None], verdicts: Sequence[KindVerdict], thresholds: Sequence[float] = THRESHOLDS
+) -> RuleScore:
+    """Return the threshold with the most hits; of equals the one that loses least, then the one nearest to 0.5.
+
+    It is chosen on the layers it is then judged on, so its hits flatter it; see `left_out_hits`.
+    """
+    return max(
+        (score_rule(ratios, verdicts, threshold) for threshold in thresholds),
+        key=lambda score: (score.hits, -score.loss, -abs(score.threshold - 0.5)),
+    )
+
+
+def left_out_hits(ratios: Sequence[float | None], verdicts: Sequence[KindVerdict]) -> tuple[int, int]:
+    """Return hits and number of decided layers if each layer is judged by the threshold that suits the others best."""
+    decided = [layer for layer, verdict in enumerate(verdicts) if verdict.preferred]
+    hits = 0
+    for layer in decided:
+        others = [other for other in range(len(verdicts)) if other != layer]
+        if not others:
+            continue
+        score = best_threshold([ratios[other] for other in others], [verdicts[other] for other in others])
+        hits += predicted_kinds([ratios[layer]], score.threshold)[0] == verdicts[layer].preferred
+    return hits, len(decided)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation, over layers, of a predictor with the benefit of projection."""
+
+    predictor: str
+    """What predicts."""
+    rho: Interval
+    """With an interval over bootstrap resamples of the queries; the predictor's own noise is not in it."""
+    p_value: float
+    """Of no association: against all orders of the layers (drawn at random beyond eight layers)."""
+
+
+def correlate(
+    name: str,
+    predictor: Sequence[float | None],
+    ndcg: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> Correlation | None:
+    """Correlate a predictor [L] with the benefit of projection over base; None where it does not exist.
+
+    The interval says what other queries would have given for these layers of this backbone. It does not speak of other
+    backbones: that uncertainty is in the p value, which treats the layers as what was drawn.
+
+    Parameters
+    ----------
+    name : str
+        Of the predictor.
+    predictor : sequence [L]
+        Layers where it is None are left out; fewer than three, or a constant, give None.
+    ndcg : ndarray [2, L, Q]
+        Of each query, base probe first.
+    rng : Generator
+        For the resamples.
+    clusters : sequence [Q], optional
+        Documents of the queries.
+    confidence : float
+        Of the interval.
+    n_resamples : int
+        Bootstrap samples.
+    """
+    layers = [layer for layer, value in enumerate(predictor) if value is not None]
+    given = np.array([predictor[layer] for layer in layers], dtype=np.float64)
+    if len(layers) < 3 or np.ptp(given) == 0:
+        return None
+    benefit = (ndcg[1] - ndcg[0])[layers]  # [L', Q]
+    value = spearman(given, benefit.mean(axis=1))
+    if value is None:
+        return None
+    n_queries = benefit.shape[1]
+    labels = np.arange(n_queries) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    n_units = int(labels.max()) + 1
+    drawn = []
+    for _ in range(n_resamples):
+        weights = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)[labels]
+        rho = spearman(given, benefit @ weights)
+        drawn.append(0.0 if rho is None else rho)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    units = None if clusters is None else n_units
+    interval = Interval(value, float(low), float(high), confidence, n_queries, units)
+    return Correlation(name, interval, _order_test(given, benefit.mean(axis=1), rng))
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Return Spearman's rank correlation, ties at their mean rank; None where a side is constant.
+
+    Examples
+    --------
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]))
+    -1.0
+    """
+    ranks = [rankdata(side) for side in (x, y)]
+    centred = [rank - rank.mean() for rank in ranks]
+    norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return None if norm == 0 else float(round(float(centred[0] @ centred[1]) / norm, 12))
+
+
+def _order_test(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, n_random: int = 10_000) -> float:
+    """Return the two-sided p value of Spearman's correlation."""
+    a, b = (rankdata(side) - (len(side) + 1) / 2 for side in (x, y))
+    seen = abs(a @ b) - 1e-9
+    if len(a) <= _EXACT:
+        orders = np.array(list(itertools.permutations(range(len(a)))))
+        return float((np.abs(b[orders] @ a) >= seen).mean())
+    orders = np.array([rng.permutation(len(a)) for _ in range(n_random)])
+    return float((1 + (np.abs(b[orders] @ a) >= seen).sum()) / (1 + n_random))

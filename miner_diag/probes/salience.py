@@ -1,0 +1,83 @@
+"""Which neurons carry a probe's signal, and how few of them hold most of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from miner_diag.probes.data import Judged, layer_of
+from miner_diag.probes.stack import Probe, ProbeStack
+
+_BLOCK = 4096  # pairs held at once
+
+
+def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Return the salience of every neuron, [L, D] float32 for base probes and [L, D] for normalized projections.
+
+    Base: ``s_j = g_j^2``, the weight of neuron j in the cosine of two gated vectors; ``|g_query,j g_page,j|`` where
+    sides have gates of their own.
+
+    Normalized projection: ``s_j = max(0, mean over true pairs of z_qj z_pj - mean z_qj * mean z_pj)``, means over the
+    true pairs: what output coordinate j adds to the cosine of a true pair beyond what it adds to any pair. Summed over
+    j without the max it is the mean cosine of true pairs less that of pairs at random. A coordinate that is the same
+    for all items gets 0, and so does one that speaks against true pairs.
+
+    Parameters
+    ----------
+    stack : ProbeStack
+        The probes.
+    judged : Judged
+        Whose true pairs are averaged over: the training split.
+    """
+    base = np.abs(stack.gates[:, 0] * stack.gates[:, -1])
+    projected = np.stack(
+        [projection_salience(stack.probe(layer, "normalized_projection"), judged) for layer in range(judged.n_layers)]
+    )
+    return base.astype(np.float32), projected.astype(np.float32)
+
+
+def projection_salience(probe: Probe, judged: Judged) -> np.ndarray:
+    """Return the salience [D] of one projection's output coordinates; the formula is in `salience`."""
+    query_rows, page_rows = judged.pairs
+    queries, pages = layer_of(judged.queries, probe.layer), layer_of(judged.pages, probe.layer)
+    both, query_sum, page_sum = np.zeros((3, judged.width))
+    for first in range(0, len(query_rows), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        z_query = probe.apply(queries[query_rows[part]], "query").astype(np.float64)
+        z_page = probe.apply(pages[page_rows[part]], "page").astype(np.float64)
+        both += (z_query * z_page).sum(axis=0)
+        query_sum += z_query.sum(axis=0)
+        page_sum += z_page.sum(axis=0)
+    n = len(query_rows)
+    return np.maximum(both / n - query_sum / n * page_sum / n, 0.0)
+
+
+def concentration(values: np.ndarray) -> np.ndarray:
+    """Return the share [D] of all salience that the 1, 2, … D most salient neurons hold.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite, or all are 0.
+
+    Examples
+    --------
+    >>> concentration(np.array([1.0, 6.0, 3.0]))
+    array([0.6, 0.9, 1. ])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError("salience must be finite and at least 0")
+    if not values.any():
+        raise ValueError(f"all {len(values)} neurons have salience 0, so there are no shares")
+    return np.minimum(np.cumsum(np.sort(values)[::-1]) / values.sum(), 1.0)
+
+
+def neurons_for(values: np.ndarray, share: float = 0.9) -> int:
+    """Return how many of the most salient neurons it takes to hold `share` of the salience.
+
+    Examples
+    --------
+    >>> neurons_for(np.array([1.0, 6.0, 3.0]))
+    2
+    """
+    return int(np.searchsorted(concentration(values), share - 1e-12)) + 1

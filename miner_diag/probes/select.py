@@ -1,0 +1,167 @@
+"""Which layers to keep: the best, all that come close to the final one, or those that add to it; and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from miner_diag.retrieval.ndcg import ndcg_at_k
+from miner_diag.retrieval.relevance import Relevance
+
+Rule = Literal["top_k", "within_delta", "greedy"]
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """How layers are chosen; the final layer always stays."""
+
+    rule: Rule = "greedy"
+    """top_k: the best by nDCG@5. within_delta: all at most delta below the final layer. greedy: forward, by the gain
+    in nDCG@5 of the fused score, which is the sum of the layers' cosines."""
+    top_k: int = 3
+    """Layers that top_k keeps, the final one included."""
+    delta: float = 0.05
+    """Of within_delta, in nDCG@5."""
+    min_gain: float = 0.0
+    """Greedy stops when no layer adds more than this to nDCG@5."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, the final layer; got {self.top_k}")
+        if self.delta < 0 or self.min_gain < 0:
+            raise ValueError(f"delta and min_gain must be at least 0; got {self.delta} and {self.min_gain}")
+
+    def check(self, n_layers: int) -> None:
+        """Raise ValueError if there are fewer layers than are to be kept."""
+        if self.rule == "top_k" and self.top_k > n_layers:
+            raise ValueError(f"top_k must be at most the number of layers, {n_layers}; got {self.top_k}")
+
+
+class FusedScores:
+    """NDCG@5 per query of the summed scores of any set of layers, each computed once.
+
+    Parameters
+    ----------
+    scores : ndarray [L, Q, P]
+        Of each layer's chosen probe.
+    relevance : Relevance
+        What is right.
+    """
+
+    def __init__(self, scores: np.ndarray, relevance: Relevance) -> None:
+        self.scores = scores
+        self.relevance = relevance
+        self._known: dict[frozenset[int], np.ndarray] = {}
+
+    @property
+    def n_layers(self) -> int:
+        """L."""
+        return len(self.scores)
+
+    def ndcg(self, layers: frozenset[int]) -> np.ndarray:
+        """Return nDCG@5 [Q] of the sum of these layers' scores."""
+        if layers not in self._known:
+            self._known[layers] = ndcg_at_k(self.scores[sorted(layers)].sum(axis=0), self.relevance, 5)
+        return self._known[layers]
+
+
+def select(fused: FusedScores, rule: SelectionRule, weights: np.ndarray | None = None) -> list[int]:
+    """Return the layers to keep, rising.
+
+    Parameters
+    ----------
+    fused : FusedScores
+        What layers and sets of layers are worth.
+    rule : SelectionRule
+        How to choose.
+    weights : ndarray [Q], optional
+        How often each query counts: those of a bootstrap resample. Once each if not given.
+
+    Raises
+    ------
+    ValueError
+        If `rule.top_k` exceeds the number of layers.
+    """
+    final = fused.n_layers - 1
+    rule.check(fused.n_layers)
+    weights = np.ones(fused.relevance.n_queries) if weights is None else weights
+
+    def worth(layers: frozenset[int]) -> float:
+        return float(fused.ndcg(layers) @ weights / weights.sum())
+
+    if rule.rule == "greedy":
+        return sorted(_greedy(worth, final, rule))
+    alone = [worth(frozenset([layer])) for layer in range(final + 1)]
+    if rule.rule == "within_delta":
+        return sorted({layer for layer in range(final) if alone[layer] >= alone[final] - rule.delta} | {final})
+    inner = sorted(range(final), key=lambda layer: (-alone[layer], -layer))
+    return sorted({*inner[: rule.top_k - 1], final})
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """How sure a selection is."""
+
+    frequency: np.ndarray
+    """[L] share of resamples, over all seeds, that keep the layer."""
+    exact: float
+    """Share of resamples that keep the very set that all queries of the first seed choose."""
+    n_resamples: int
+    """Resamples of each seed."""
+    n_seeds: int
+    """Trainings."""
+    by_seed: tuple[tuple[int, ...], ...]
+    """What all queries choose, for each seed."""
+
+
+def stability(
+    runs: list[FusedScores],
+    rule: SelectionRule,
+    rng: np.random.Generator,
+    *,
+    clusters: tuple[str, ...] | None = None,
+    n_resamples: int = 200,
+) -> Stability:
+    """Select again on bootstrap resamples of the queries, for the probes of every seed.
+
+    Parameters
+    ----------
+    runs : list of FusedScores
+        One for each training seed.
+    rule : SelectionRule
+        How to choose.
+    rng : Generator
+        For the resamples.
+    clusters : tuple [Q] of str, optional
+        Documents of the queries; if given, whole documents are drawn.
+    n_resamples : int
+        For each seed.
+    """
+    n_queries = runs[0].relevance.n_queries
+    labels = np.arange(n_queries) if clusters is None else np.unique(np.array(clusters), return_inverse=True)[1]
+    n_units = int(labels.max()) + 1
+    chosen = [tuple(select(run, rule)) for run in runs]
+    counts, exact = np.zeros(runs[0].n_layers), 0
+    for run in runs:
+        for _ in range(n_resamples):
+            drawn = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units).astype(np.float64)
+            layers = select(run, rule, drawn[labels])
+            counts[layers] += 1
+            exact += tuple(layers) == chosen[0]
+    total = len(runs) * n_resamples
+    return Stability(counts / total, exact / total, n_resamples, len(runs), tuple(chosen))
+
+
+def _greedy(worth: Callable[[frozenset[int]], float], final: int, rule: SelectionRule) -> frozenset[int]:
+    kept = frozenset([final])
+    while len(kept) <= final:
+        tried = {layer: worth(kept | {layer}) for layer in range(final + 1) if layer not in kept}
+        best = max(tried, key=lambda layer: (tried[layer], layer))
+        if tried[best] <= worth(kept) + rule.min_gain:
+            break
+        kept |= {best}
+    return kept

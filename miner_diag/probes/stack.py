@@ -1,0 +1,126 @@
+"""Fitted probes of all layers and both kinds: frozen, applied, saved, and refused for another backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_safetensors
+
+from miner_diag.files import canonical_json, write_atomic
+from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
+
+FORMAT = 1
+"""Raised when the layout of the file changes."""
+
+Side = Literal["query", "page"]
+
+
+class ProbeError(ValueError):
+    """Probes that cannot be fitted, read or used as asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One fitted probe: of one layer, one kind."""
+
+    layer: int
+    """Which hidden state it reads; 0 is the embedding output."""
+    kind: Kind
+    """"base" or "normalized_projection"."""
+    weight: np.ndarray
+    """[S, D] gates or [S, D, D] projections, float32; S is 1 if queries and pages share it, else query then page."""
+
+    def apply(self, vectors: np.ndarray, side: Side = "page") -> np.ndarray:
+        """Return z [N, D] float32, of length one, for pooled states `vectors` [N, D] of this layer.
+
+        Raises
+        ------
+        ValueError
+            If the width is another.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.weight.shape[-1]:
+            raise ValueError(f"vectors must be [N, {self.weight.shape[-1]}]; got {list(vectors.shape)}")
+        weight = torch.from_numpy(self.weight[_side(side, len(self.weight))])
+        rows = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        return (base_probe if self.kind == "base" else projection_probe)(weight, rows).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeStack:
+    """Both kinds of probe for every layer of one backbone."""
+
+    gates: np.ndarray
+    """[L, S, D] float32, of the base probes."""
+    weights: np.ndarray
+    """[L, S, D, D] float32, of the normalized projections; of low rank if they were fitted so."""
+    backbone: Mapping[str, str]
+    """The key of the backbone whose layers they read."""
+
+    def probe(self, layer: int, kind: Kind) -> Probe:
+        """Return one probe.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer or kind.
+        """
+        if not 0 <= layer < len(self.gates):
+            raise ValueError(f"layer must be 0 … {len(self.gates) - 1}; got {layer}")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        return Probe(layer, kind, (self.gates if kind == "base" else self.weights)[layer])
+
+    def save(self, path: Path | str) -> None:
+        """Write the probes as safetensors, with the backbone's key in the header."""
+        noted = canonical_json({"format": FORMAT, "backbone": dict(self.backbone)})
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("gates", "weights")}
+        write_atomic(path, save_safetensors(tensors, metadata={"miner_diag": noted}))
+
+    @classmethod
+    def load(cls, path: Path | str, backbone: Mapping[str, str] | None = None) -> ProbeStack:
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        backbone : mapping, optional
+            Key of the backbone they are wanted for, as ``Backbone.key()`` gives it; not checked if not given.
+
+        Raises
+        ------
+        ProbeError
+            If the file holds no probes, or probes of another backbone; the fields that differ are named.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise ProbeError(f"{path} is not there; fit probes with python -m miner_diag.probes")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                noted = json.loads((file.metadata() or {})["miner_diag"])
+                gates, weights = file.get_tensor("gates"), file.get_tensor("weights")
+            found = noted["backbone"]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ProbeError(f"{path} holds no probes of this package: {error}") from error
+        if noted.get("format") != FORMAT:
+            raise ProbeError(f"{path} has probe format {noted.get('format')}, this version reads {FORMAT}; fit again")
+        if backbone is not None:
+            names = sorted(set(found) | set(backbone))
+            different = [name for name in names if found.get(name) != backbone.get(name)]
+            if different:
+                told = "; ".join(f"{n}: {found.get(n)!r} there, {backbone.get(n)!r} asked for" for n in different)
+                raise ProbeError(f"{path} holds probes of another backbone. Fields that differ: {told}. Fit them again")
+        return cls(gates, weights, found)
+
+
+def _side(side: Side, n_sides: int) -> int:
+    if side not in ("query", "page"):
+        raise ValueError(f"side must be 'query' or 'page'; got {side!r}")
+    return 0 if n_sides == 1 or side == "query" else 1

@@ -1,0 +1,224 @@
+"""A study as rows: the table of probes, records with intervals, the selection, and sentences to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from miner_diag.probes.judge import THRESHOLDS, RuleScore, best_threshold, left_out_hits, score_rule
+from miner_diag.probes.kinds import KINDS
+from miner_diag.probes.result import Study, ratio_of
+from miner_diag.probes.salience import concentration, neurons_for
+from miner_diag.records import Record
+
+COLUMNS = (
+    "layer", "kind", "raw_ndcg_at_5", "validation_ndcg_at_5", "low", "high", "difference_to_other_kind",
+    "difference_low", "difference_high", "p_holm", "alignment_ratio_page_final", "alignment_ratio_query_page",
+    "predicted_kind", "chosen_kind", "selected", "selection_frequency", "kept_neurons_90",
+)  # fmt: skip
+"""Columns of ``probes.csv``; a cell is empty where the number does not exist."""
+
+
+def probe_table(study: Study) -> pd.DataFrame:
+    """Return one row per layer and kind with the columns `COLUMNS`."""
+    rows = []
+    for layer, verdict in enumerate(study.verdicts):
+        for number, kind in enumerate(KINDS):
+            ndcg, benefit, sign = study.ndcg[number][layer], verdict.benefit, 1 if number else -1
+            ends = sorted((sign * benefit.low, sign * benefit.high))
+            values = study.salience[number][layer]
+            rows.append({
+                "layer": layer, "kind": kind, "raw_ndcg_at_5": study.raw[layer].value,
+                "validation_ndcg_at_5": ndcg.value, "low": ndcg.low, "high": ndcg.high,
+                "difference_to_other_kind": sign * benefit.value, "difference_low": ends[0], "difference_high": ends[1],
+                "p_holm": verdict.p_holm, "alignment_ratio_page_final": ratio_of(study.page_final[layer]),
+                "alignment_ratio_query_page": ratio_of(study.query_page[layer]),
+                "predicted_kind": study.predicted[layer], "chosen_kind": verdict.chosen,
+                "selected": layer in study.selected, "selection_frequency": float(study.stability.frequency[layer]),
+                "kept_neurons_90": neurons_for(values) if values.any() else None,
+            })  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def concentration_frame(study: Study) -> pd.DataFrame:
+    """Return share of salience against share of neurons, long: kind, layer, neurons, salience."""
+    parts = []
+    for number, kind in enumerate(KINDS):
+        for layer, values in enumerate(study.salience[number]):
+            if values.any():
+                share = [(place + 1) / len(values) for place in range(len(values))]
+                part = {"kind": kind, "layer": layer, "neurons": share, "salience": concentration(values)}
+                parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def rule_table(study: Study) -> pd.DataFrame:
+    """Return how well each threshold of the alignment ratio names the preferred kind, over all layers and inner ones.
+
+    The final layer's ratio is 1 by construction, so every threshold up to 1 names base there.
+    """
+    rows = []
+    for which, stop in (("all", len(study.verdicts)), ("inner", len(study.verdicts) - 1)):
+        for threshold in THRESHOLDS:
+            score = score_rule(study.ratios[:stop], study.verdicts[:stop], threshold)
+            rows.append({
+                "layers": which, "threshold": threshold, "hits": score.hits, "decided_layers": score.n,
+                "mean_ndcg_lost": score.loss,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def control_table(study: Study) -> pd.DataFrame:
+    """Return the controls: shuffled pairs, and probes on the embedding layer alone beside those of the final layer."""
+    rows = [
+        {"control": c.name, "kind": c.kind, "layer": c.layer, "ndcg_at_5": c.ndcg.value, "low": c.ndcg.low,
+         "high": c.ndcg.high}
+        for c in study.controls
+    ]  # fmt: skip
+    for name, layer in (("embedding_layer_alone", 0), ("final_layer_alone", len(study.verdicts) - 1)):
+        for number, kind in enumerate(KINDS):
+            found = study.ndcg[number][layer]
+            rows.append({"control": name, "kind": kind, "layer": layer, "ndcg_at_5": found.value, "low": found.low,
+                         "high": found.high})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame["chance"] = study.chance
+    return frame
+
+
+def selection_facts(study: Study, options: Any) -> dict[str, Any]:
+    """Return what ``selection.json`` holds."""
+    random = study.random_selection
+    final = len(study.verdicts) - 1
+    alone = study.ndcg[KINDS.index(study.verdicts[final].chosen)][final]
+    return {
+        "rule": options.rule, "top_k": options.top_k, "delta": options.delta, "min_gain": options.min_gain,
+        "selected_layers": list(study.selected),
+        "kinds": [study.verdicts[layer].chosen for layer in study.selected],
+        "chosen_kinds_of_all_layers": [verdict.chosen for verdict in study.verdicts],
+        "fused_validation_ndcg_at_5": vars(study.fused), "final_layer_validation_ndcg_at_5": vars(alone),
+        "selection_frequency": study.stability.frequency.tolist(), "same_set_share": study.stability.exact,
+        "resamples": study.stability.n_resamples, "seeds": study.stability.n_seeds,
+        "selected_by_seed": [list(layers) for layers in study.stability.by_seed],
+        "random_labels": None if random is None else vars(random),
+        "caution": "layers, kinds and best epochs were chosen on the same validation queries as these scores, which "
+        "are therefore too good; only another split can say by how much",
+    }  # fmt: skip
+
+
+def study_records(
+    study: Study, *, model: str, model_revision: str, dataset: str, split: str, width: int, seed: int,
+    query_ids: tuple[str, ...],
+) -> list[Record]:  # fmt: skip
+    """Return every number as a record, nDCG@5 of every query at every layer too."""
+    common: dict[str, Any] = {
+        "model": model, "model_revision": model_revision, "dataset": dataset, "split": split, "d": width,
+    }  # fmt: skip
+    records = [Record(**common, **fields, seed=seed) for fields in _summaries(study)]
+    per_query = {"raw_ndcg_at_5": study.raw_per_query}
+    per_query |= {f"{kind}_ndcg_at_5": study.fits[0].ndcg[number] for number, kind in enumerate(KINDS)}
+    for measure, values in per_query.items():
+        for layer, row in enumerate(values):
+            records += [
+                Record(**common, measure=measure, value=float(value), layer=layer, query_id=query_id)
+                for query_id, value in zip(query_ids, row, strict=True)
+            ]
+    return records
+
+
+def _summaries(study: Study) -> Iterator[dict[str, Any]]:
+    over = "queries" if study.raw[0].n_clusters is None else "documents"
+    bootstrap = f"bootstrap over {over}, BCa"
+    for layer, verdict in enumerate(study.verdicts):
+        named = [("raw_ndcg_at_5", study.raw[layer])]
+        named += [(f"{kind}_ndcg_at_5", study.ndcg[number][layer]) for number, kind in enumerate(KINDS)]
+        for measure, interval in named:
+            yield {"measure": measure, "layer": layer, **_ends(interval), "method": bootstrap}
+        yield {
+            "measure": "projection_benefit", "layer": layer, **_ends(verdict.benefit), "p_value": verdict.p_holm,
+            "method": f"paired {bootstrap}; permutation, Holm",
+        }  # fmt: skip
+        yield {"measure": "selection_frequency", "layer": layer, "value": float(study.stability.frequency[layer])}
+        for number, kind in enumerate(KINDS):
+            yield {
+                "measure": f"{kind}_best_epoch",
+                "layer": layer,
+                "value": float(study.fits[0].best_epoch[number, layer]),
+            }
+    for found in study.correlations:
+        yield {
+            "measure": f"spearman_{found.predictor}", **_ends(found.rho), "p_value": found.p_value,
+            "method": f"bootstrap over {over}, percentile; p over orders of the layers",
+        }  # fmt: skip
+    for control in study.controls:
+        name = f"{control.name}_{control.kind}_ndcg_at_5"
+        yield {"measure": name, "layer": control.layer, **_ends(control.ndcg), "method": bootstrap}
+    yield {"measure": "fused_ndcg_at_5", **_ends(study.fused), "method": bootstrap}
+    yield {"measure": "chance_ndcg_at_5", "value": study.chance}
+
+
+def _ends(interval: Any) -> dict[str, Any]:
+    return {
+        "value": interval.value, "low": interval.low, "high": interval.high, "confidence": interval.confidence,
+        "n": interval.n,
+    }  # fmt: skip
+
+
+def rule_facts(study: Study, threshold: float) -> dict[str, Any]:
+    """Return how well the alignment ratio predicts, for ``run.json``."""
+    facts: dict[str, Any] = {}
+    for which, stop in (("all_layers", len(study.verdicts)), ("inner_layers", len(study.verdicts) - 1)):
+        ratios, verdicts = study.ratios[:stop], study.verdicts[:stop]
+        hits, n = left_out_hits(ratios, verdicts)
+        facts[which] = {
+            "asked": vars(score_rule(ratios, verdicts, threshold)), "best": vars(best_threshold(ratios, verdicts)),
+            "left_out": {"hits": hits, "n": n},
+        }  # fmt: skip
+    facts["spearman"] = {found.predictor: {**vars(found.rho), "p": found.p_value} for found in study.correlations}
+    return facts
+
+
+def sentences(study: Study, threshold: float) -> list[str]:
+    """Return what a person takes away: kinds, layers, and whether the alignment ratio knew."""
+    kinds = {kind: [v.layer for v in study.verdicts if v.preferred == kind] for kind in (*KINDS, None)}
+    told = [
+        f"Validation prefers a normalized projection at {_layers(kinds['normalized_projection'])}, a base probe at "
+        f"{_layers(kinds['base'])}, and can't tell them apart at {_layers(kinds[None])} (taken as base)."
+    ]
+    told.append(
+        f"Kept: {_layers(list(study.selected))}, summed scores {study.fused} nDCG@5; {study.stability.exact:.0%} of "
+        f"{study.stability.n_resamples * study.stability.n_seeds} resamples keep the same set. Chosen and scored on "
+        "the same queries, so this is too good."
+    )
+    asked = score_rule(study.ratios, study.verdicts, threshold)
+    best = best_threshold(study.ratios, study.verdicts)
+    hits, n = left_out_hits(study.ratios, study.verdicts)
+    told.append(
+        f"The alignment ratio names the preferred kind at {_of(asked)} layers with threshold {threshold:g}, at "
+        f"{_of(best)} with the best one ({best.threshold:g}, chosen on the same layers), at {hits} of {n} if each "
+        "layer is left out of that choice."
+    )
+    found = {c.predictor: c for c in study.correlations}
+    wanted = found.get("alignment_ratio_page_final")
+    if wanted is not None:
+        fits = "agrees with" if wanted.rho.high < 0 and wanted.p_value < 0.05 else "does not establish"
+        text = ", ".join(f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
+                         for c in study.correlations)  # fmt: skip
+        told.append(f"Spearman with the benefit of projection: {text}. This {fits} the paper's claim that layers of "
+                    "low ratio gain most.")  # fmt: skip
+    if asked.n and asked.hits <= max(sum(v.preferred == kind for v in study.verdicts) for kind in KINDS):
+        told.append(
+            "The alignment ratio names kinds no better than naming one kind for all layers: a poor predictor here."
+        )
+    return told
+
+
+def _of(score: RuleScore) -> str:
+    return f"{score.hits} of {score.n}"
+
+
+def _layers(layers: list[int]) -> str:
+    if not layers:
+        return "no layer"
+    return ("layer " if len(layers) == 1 else "layers ") + ", ".join(str(layer) for layer in layers)

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from miner_diag.embeddings.store import StoreWriter
+from miner_diag.probes import Judged
+from miner_diag.probes.data import layer_of, rows_of
+from miner_diag.retrieval import Relevance
+
+
+@pytest.fixture
+def store(tmp_path, rng):
+    vectors = rng.normal(size=(10, 3, 4)).astype(np.float32)
+    order = rng.permutation(10)  # shards hold items in an order of their own
+    writer = StoreWriter(tmp_path / "store", {"of": "test"}, [str(i) for i in range(10)], (10, 3, 4))
+    for number, part in enumerate(np.array_split(order, 3)):
+        writer.write(number, part.tolist(), vectors[part])
+    return writer.finish(3), vectors
+
+
+def test_rows_and_layers_are_the_same_from_memory_and_from_disk(store, rng):
+    on_disk, vectors = store
+    for rows in (rng.integers(0, 10, 25), np.array([3]), np.array([], dtype=int)):
+        np.testing.assert_array_equal(rows_of(on_disk, rows), rows_of(vectors, rows))
+    for layer in range(3):
+        np.testing.assert_array_equal(layer_of(on_disk, layer), layer_of(vectors, layer))
+    assert "layer_embeddings" not in vars(on_disk)  # nothing was read whole
+
+
+def test_a_row_that_is_not_there_is_refused(store):
+    with pytest.raises(ValueError, match=r"rows must be 0 … 9; got 2 … 10"):
+        store[0].rows(np.array([2, 10]))
+
+
+def test_known_matches_by_hand(rng):
+    vectors = rng.normal(size=(3, 2, 4)).astype(np.float32)
+    # query 0 asks for pages 0 and 1; query 1 for 1; query 2 for 2, which looks like page 0
+    relevance = Relevance.of([{0: 1, 1: 1}, {1: 1}, {2: 1}], n_pages=3)
+    data = Judged.of(vectors, vectors, relevance, ["same", "other", "same"])
+    known = data.known_matches(np.array([0, 1, 2]), np.array([0, 1, 2]))
+    assert known.tolist() == [[True, True, True], [False, True, False], [True, False, True]]
+    queries, pages = data.pairs
+    assert list(zip(queries.tolist(), pages.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 1), (2, 2)]
+
+
+def test_a_grade_of_zero_is_no_pair(rng):
+    vectors = rng.normal(size=(2, 1, 4)).astype(np.float32)
+    data = Judged.of(vectors, vectors, Relevance.of([{0: 1, 1: 0}, {1: 2}], n_pages=2), ["a", "b"])
+    assert data.pairs[1].tolist() == [0, 1]
+
+
+def test_shuffling_keeps_vectors_and_breaks_pairs(small, rng):
+    broken = small.shuffled(rng)
+    assert broken.queries is small.queries
+    assert sorted(broken.pairs[1]) == sorted(small.pairs[1])
+    assert (broken.pairs[1] == small.pairs[1]).mean() < 0.3
+
+
+def test_judgements_must_fit(rng):
+    vectors = rng.normal(size=(3, 2, 4)).astype(np.float32)
+    with pytest.raises(ValueError, match="relevance is of 2 queries and 3 pages; the vectors are of 3 and 3"):
+        Judged.of(vectors, vectors, Relevance.of(np.arange(2), n_pages=3), list("abc"))
