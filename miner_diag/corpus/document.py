@@ -91,11 +91,6 @@ def read_document(path: Path | str, doc_id: str) -> Document:
     return Document(doc_id, path, sha256, pages, skipped)
 
 
-def is_cached(path: Path | str) -> bool:
-    """Return whether :func:`read_document` would find this file in the cache."""
-    return _cache_path(sha256_file(path)).is_file()
-
-
 def _read_file(path: Path) -> dict:
     pages, captions, skipped = [], [], []
     with open_pdf(path) as document:
