@@ -15,6 +15,7 @@ from miner_diag.embeddings.extract import (
 )
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
 from miner_diag.embeddings.noise import NoiseFloor, noise_floor, noise_floor_of
+from miner_diag.embeddings.rows import StoreRows
 from miner_diag.embeddings.store import (
     DamagedStoreError,
     EmbeddingStore,
@@ -35,6 +36,7 @@ __all__ = [
     "OutOfMemoryError",
     "StoreError",
     "StoreOptions",
+    "StoreRows",
     "UnfinishedStoreError",
     "corpus_key",
     "embed",

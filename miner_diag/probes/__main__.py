@@ -17,9 +17,9 @@ from safetensors.numpy import save as save_safetensors
 from miner_diag.cka.__main__ import over_documents
 from miner_diag.command import run_command
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.embeddings.job import StoreOptions
+from miner_diag.embeddings.job import Embedded, StoreOptions
 from miner_diag.files import atomic_path, write_atomic
-from miner_diag.probes.job import Splits, embed_splits
+from miner_diag.probes.job import Splits, embed_whole, fitting_splits
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
 from miner_diag.probes.result import Study, StudyOptions, study
@@ -47,7 +47,7 @@ class ProbesOptions(StudyOptions, StoreOptions):
     out: Path = Path("runs/probes")
     """Folder that is written to."""
     embeddings: Path | None = None
-    """Folder with the stores train/ and validation/; --out/embeddings if not given."""
+    """Folder of the store, as python -m miner_diag.embeddings --split all writes it; --out/embeddings if not given."""
     memory_gb: float = 4.0
     """A side of a split that is larger is read from disk row by row."""
     intervals_over: Literal["auto", "items", "documents"] = "auto"
@@ -76,30 +76,30 @@ def run(options: ProbesOptions) -> None:
     """Run the command."""
     clock = RunClock()
     folder = options.embeddings or options.out / "embeddings"
-    splits = embed_splits(options, folder, clock, memory_gb=options.memory_gb)
+    embedded = embed_whole(options, folder, clock)
+    splits = fitting_splits(embedded, memory_gb=options.memory_gb)
     if options.sweep:
-        run_sweep(splits, options, clock)
+        run_sweep(splits, embedded, options, clock)
         return
-    train, validation = splits.embedded
-    backbone, corpus = validation.backbone, validation.corpus
+    backbone, corpus = embedded.backbone, splits.validation.corpus
     by_document, caution = over_documents(corpus, options.intervals_over)
     found = study(
-        splits.train, splits.validation, options, page_hashes=[page.page_hash for page in corpus.pages],
+        splits.train.judged, splits.validation.judged, options, page_hashes=[page.page_hash for page in corpus.pages],
         by_document=by_document, backbone=backbone.key(),
         shared_layers=backbone.shared_layers, device=backbone.device, progress=True,
     )  # fmt: skip
     clock.stage("probes")
-    table = write_study(found, splits, options)
+    table = write_study(found, splits, embedded, options)
     clock.stage("write")
-    told = [*sentences(found, options.ratio_threshold), *validation.notes(), *caution]
+    told = [*sentences(found, options.ratio_threshold), *embedded.notes(), *caution]
     first = found.fits[0]
     n_cells = first.n_negatives + first.n_masked
     told.append(
         f"{first.n_masked} of {n_cells} cells in batches ({first.n_masked / max(1, n_cells):.2%}) were false negatives "
         "(the page, or one that looks the same, answers the query) and were masked"
     )
-    facts = validation.facts() | {
-        "train": train.facts(), "n_train_pairs": len(splits.train.pairs[0]), "n_steps": first.n_steps,
+    facts = embedded.facts() | splits.validation.facts() | {
+        "train": splits.train.facts(), "n_steps": first.n_steps,
         "n_false_negatives_masked": first.n_masked, "n_negatives": first.n_negatives,
         "epochs": [len(fit.loss) for fit in found.fits], "best_epoch": first.best_epoch.tolist(),
         "intervals_over": "documents" if by_document else "items",
@@ -116,17 +116,16 @@ def run(options: ProbesOptions) -> None:
     print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
 
 
-def write_study(found: Study, splits: Splits, options: ProbesOptions) -> pd.DataFrame:
+def write_study(found: Study, splits: Splits, embedded: Embedded, options: ProbesOptions) -> pd.DataFrame:
     """Write probes, salience, tables, records and figures into ``options.out``; return the table of probes."""
-    out, embedded = options.out, splits.embedded[1]
-    backbone, corpus = embedded.backbone, embedded.corpus
+    out, backbone, corpus = options.out, embedded.backbone, splits.validation.corpus
     found.fits[0].stack.save(out / "probes.safetensors")
     arrays = {kind: np.ascontiguousarray(values) for kind, values in zip(KINDS, found.salience, strict=True)}
     write_atomic(out / "salience.safetensors", save_safetensors(arrays))
     write_json(out / "selection.json", selection_facts(found, options))
     write_records(out / "records.jsonl", study_records(
         found, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
-        width=backbone.width, seed=options.seed, query_ids=embedded.stores.queries.ids,
+        width=backbone.width, seed=options.seed, query_ids=splits.validation.judged.relevance.query_ids,
     ))  # fmt: skip
     table, concentrated = probe_table(found), concentration_frame(found)
     frames = {"probes": table, "rule": rule_table(found), "controls": control_table(found),
@@ -135,7 +134,9 @@ def write_study(found: Study, splits: Splits, options: ProbesOptions) -> pd.Data
         write_atomic(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     mpl.use("Agg")
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
-    counts = f"{len(splits.train.pairs[0])} training pairs, {len(corpus.queries)} queries, {len(corpus.pages)} pages"
+    counts = (
+        f"{len(splits.train.judged.pairs[0])} training pairs, {len(corpus.queries)} queries, {len(corpus.pages)} pages"
+    )
     n_documents = found.raw[0].n_clusters
     over = "single queries" if n_documents is None else f"{n_documents} documents"
     ax = probe_curves(
@@ -158,20 +159,24 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def run_sweep(splits: Splits, options: ProbesOptions, clock: RunClock) -> None:
+def run_sweep(splits: Splits, embedded: Embedded, options: ProbesOptions, clock: RunClock) -> None:
     """Settle the training options on validation; write ``sweep.csv``."""
-    backbone = splits.embedded[1].backbone
+    backbone = embedded.backbone
     start = options.training()
     trials = []
     for settled in sweep(
-        splits.train, splits.validation, start, shared_layers=backbone.shared_layers, device=backbone.device
+        splits.train.judged,
+        splits.validation.judged,
+        start,
+        shared_layers=backbone.shared_layers,
+        device=backbone.device,
     ):
         trials += settled
         frame = sweep_frame(trials)
         write_atomic(options.out / "sweep.csv", frame.to_csv(index=False, lineterminator="\n"))
         print(frame.tail(len(settled)).to_string(index=False), flush=True)
     clock.stage("sweep")
-    write_run(options.out, "miner_diag.probes", options, clock, **splits.embedded[1].facts())
+    write_run(options.out, "miner_diag.probes", options, clock, **embedded.facts() | splits.validation.facts())
 
 
 def main(args: Sequence[str] | None = None) -> None:

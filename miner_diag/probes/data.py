@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from miner_diag.embeddings.rows import StoreRows
 from miner_diag.embeddings.store import EmbeddingStore
 from miner_diag.retrieval.relevance import Relevance
 
-Vectors = np.ndarray | EmbeddingStore
+Vectors = np.ndarray | EmbeddingStore | StoreRows
 """Pooled layers [N, L, D]: in memory, or in a store whose rows are read when they are asked for."""
 
 

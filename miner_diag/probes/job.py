@@ -1,60 +1,99 @@
-"""From options to the two splits that probes see: train and validation, never test."""
+"""From options to the splits that probes see: the whole corpus is embedded once, splits are rows of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from miner_diag.corpus import Corpus
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
-from miner_diag.probes.data import Judged, Vectors
+from miner_diag.embeddings.rows import StoreRows
+from miner_diag.probes.data import Judged
 from miner_diag.probes.stack import ProbeError
 from miner_diag.provenance import RunClock
 from miner_diag.retrieval.relevance import Relevance
 
 
 @dataclass(frozen=True)
+class Split:
+    """One split of a corpus with its layers."""
+
+    corpus: Corpus
+    """Its queries and pages."""
+    judged: Judged
+    """Its vectors and judgements, rows as in `corpus`."""
+
+    def facts(self) -> dict[str, int | str]:
+        """Return what ``run.json`` says of it."""
+        return {
+            "corpus_part": self.corpus.part, "corpus_revision": self.corpus.revision,
+            "n_queries": len(self.corpus.queries), "n_pages": len(self.corpus.pages), "n_pairs": len(self.judged.pairs[0]),
+            "n_documents": len({page.doc_id for page in self.corpus.pages}),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Splits:
     """A backbone's layers of the training and the validation split."""
 
-    train: Judged
+    train: Split
     """What probes are fitted to."""
-    validation: Judged
+    validation: Split
     """What decides everything else."""
-    embedded: tuple[Embedded, Embedded]
-    """The same with corpus and backbone, train first."""
 
 
-def embed_splits(options: StoreOptions, folder: Path, clock: RunClock, *, memory_gb: float) -> Splits:
-    """Embed train and validation into ``folder/train`` and ``folder/validation``, or open what is there.
+def embed_whole(options: StoreOptions, folder: Path, clock: RunClock) -> Embedded:
+    """Embed all splits into ``folder/queries`` and ``folder/pages``, or open what is there.
+
+    Raises
+    ------
+    ValueError
+        If the data or the model can't be used, or the folder holds another store.
+    """
+    return embed(replace(options, split="all"), folder, clock)
+
+
+def fitting_splits(embedded: Embedded, corpus: Corpus | None = None, *, memory_gb: float = 4.0) -> Splits:
+    """Return train and validation; the test split is not touched.
+
+    Parameters
+    ----------
+    embedded : Embedded
+        All splits, as `embed_whole` gives them.
+    corpus : Corpus, optional
+        The same items dealt out otherwise (:func:`~miner_diag.corpus.splits.resplit`).
+    memory_gb : float
+        A side of a split that is larger is read from disk row by row.
 
     Raises
     ------
     ProbeError
         If a page's picture stands in both splits; a probe could learn it by heart.
     ValueError
-        If the data or the model can't be used, or a split holds no query.
+        If a split holds no query.
     """
-    both = tuple(embed(replace(options, split=name), folder / name, clock) for name in ("train", "validation"))
-    train, validation = both
+    corpus = corpus or embedded.corpus
+    train, validation = (take_split(embedded, corpus, name, memory_gb) for name in ("train", "validation"))
     shared = {page.page_hash for page in train.corpus.pages} & {page.page_hash for page in validation.corpus.pages}
     if shared:
         raise ProbeError(
             f"{len(shared)} page pictures stand in train and in validation, so validation would flatter the probes; "
             "take another --fold, or put these documents into one"
         )
-    return Splits(judged(train, memory_gb), judged(validation, memory_gb), (train, validation))
+    return Splits(train, validation)
 
 
-def judged(embedded: Embedded, memory_gb: float) -> Judged:
-    """Return an embedded corpus as what probes take; stores above `memory_gb` are read row by row."""
-    corpus, vectors = embedded.corpus, []
-    for store in embedded.stores:
-        n_items, n_layers, width = store.shape
-        fits = 4 * n_items * n_layers * width <= memory_gb * 1e9
-        side: Vectors = store.layer_embeddings if fits else store
-        vectors.append(side)
-    queries, pages = embedded.stores
-    return Judged.of(
-        vectors[0], vectors[1], Relevance.from_qrels(corpus.qrels, queries.ids, pages.ids),
-        [page.page_hash for page in corpus.pages], [query.doc_id for query in corpus.queries],
+def take_split(embedded: Embedded, corpus: Corpus, name: str, memory_gb: float = 4.0) -> Split:
+    """Return one split of an embedded corpus; sides above `memory_gb` are read row by row."""
+    part = corpus.split(name)
+    ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
+    sides = [StoreRows(store, some) for store, some in zip(embedded.stores, ids, strict=True)]
+    vectors = [
+        side.layer_embeddings if 4 * side.shape[0] * side.shape[1] * side.shape[2] <= memory_gb * 1e9 else side
+        for side in sides
+    ]
+    judged = Judged.of(
+        vectors[0], vectors[1], Relevance.from_qrels(part.qrels, *ids),
+        [page.page_hash for page in part.pages], [query.doc_id for query in part.queries],
     )  # fmt: skip
+    return Split(part, judged)

@@ -23,12 +23,12 @@ TARGET = 180.0
 STEPS, PAIRS = 20, 64
 
 
-def seconds_of_embedding(embedded, pairs, batch_size, rng):
+def seconds_of_embedding(embedded, corpus, pairs, batch_size, rng):
     """Return the mean seconds of the forwards of one training step, queries and pages, in batches of the budget."""
     from miner_diag.embeddings.batching import plan_batches
     from miner_diag.embeddings.extract import TOKEN_BUDGET
 
-    corpus, backbone = embedded.corpus, embedded.backbone
+    backbone = embedded.backbone
     taken = []
     for _ in range(STEPS):
         rows = rng.choice(len(pairs[0]), size=min(PAIRS, len(pairs[0])), replace=False)
@@ -60,21 +60,23 @@ def main():
 
     from miner_diag.embeddings.job import StoreOptions
     from miner_diag.probes import TrainOptions, fit_probes
-    from miner_diag.probes.job import embed_splits
+    from miner_diag.probes.job import embed_whole, fitting_splits
     from miner_diag.provenance import RunClock
 
     torch.set_num_threads(options.threads)
-    splits = embed_splits(StoreOptions(data=options.data), options.embeddings, RunClock(), memory_gb=4.0)
+    embedded = embed_whole(StoreOptions(data=options.data), options.embeddings, RunClock())
+    splits = fitting_splits(embedded)
+    train = splits.train.judged
     training = TrainOptions()
     start = time.perf_counter()
-    fitted = fit_probes(splits.train, splits.validation, training, progress=True)
+    fitted = fit_probes(train, splits.validation.judged, training, progress=True)
     stored = time.perf_counter() - start
     print(f"from the store: {stored:.1f} s, {fitted.n_steps} steps, {len(fitted.loss)} epochs", flush=True)
-    pairs = splits.train.pairs
-    step = seconds_of_embedding(splits.embedded[0], pairs, training.batch_size, np.random.default_rng(0))
+    pairs = train.pairs
+    step = seconds_of_embedding(embedded, splits.train.corpus, pairs, training.batch_size, np.random.default_rng(0))
     again = stored + step * fitted.n_steps
     row = {
-        "data": options.data, "layers": splits.train.n_layers, "width": splits.train.width,
+        "data": options.data, "layers": train.n_layers, "width": train.width,
         "training_pairs": len(pairs[0]), "epochs": len(fitted.loss), "steps": fitted.n_steps,
         "threads": options.threads,
         "seconds_from_store": round(stored, 1), "seconds_of_forwards_per_step": round(step, 2),

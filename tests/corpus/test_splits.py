@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 
 from miner_diag.corpus import CorpusError, load_corpus, split_of
+from miner_diag.corpus.splits import resplit
 
 SPLITS = ("train", "validation", "test")
 
@@ -124,3 +126,24 @@ def test_a_split_without_queries_and_an_unknown_split_are_sentences(make, folder
     with pytest.raises(CorpusError, match="'dev'"):
         corpus.split("dev")
     assert corpus.split("all") is corpus
+
+
+def test_resplit_moves_documents_and_nothing_else(folder, shelf):
+    corpus = load_corpus(folder(shelf))
+    moved = resplit(corpus, 3)
+    assert moved.splits == load_corpus(folder(shelf), fold=3).splits != corpus.splits
+    assert (moved.pages, moved.queries, moved.qrels, moved.fold) == (corpus.pages, corpus.queries, corpus.qrels, 3)
+    assert resplit(moved, 0) == corpus
+
+
+def test_resplit_leaves_out_pages_whose_picture_stands_in_two_splits(folder, shelf):
+    corpus = load_corpus(folder(shelf))
+    fold = next(f for f in range(1, 50) if split_of("doc00", f) != split_of("doc01", f))
+    alike = tuple(replace(p, page_hash="alike") if p.page_id in ("doc00/1", "doc01/1") else p for p in corpus.pages)
+    moved = resplit(replace(corpus, pages=alike), fold)
+    assert {page.page_id for page in alike} - {page.page_id for page in moved.pages} == {"doc00/1", "doc01/1"}
+    gone = {query.query_id for query in corpus.queries} - {query.query_id for query in moved.queries}
+    assert gone == {name for name, gold in corpus.qrels.items() if not gold.keys().isdisjoint(["doc00/1", "doc01/1"])}
+    assert gone and moved.qrels.keys() == {query.query_id for query in moved.queries}
+    told = [item.name for item in moved.skipped if f"of another split of fold {fold}" in item.reason]
+    assert told == ["doc00/1", "doc01/1"]

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from miner_diag.backbones import load_backbone
+from miner_diag.corpus import Corpus
 from miner_diag.probes import ProbeStack
 from miner_diag.probes.__main__ import main
 from miner_diag.probes.table import COLUMNS
@@ -73,12 +74,17 @@ def arguments(checkpoint, documents, out, *more):
 
 @pytest.fixture(scope="module")
 def first(checkpoint, documents, tmp_path_factory, one_thread):
-    out, told = tmp_path_factory.mktemp("runs") / "probes", io.StringIO()
+    out, told, parts = tmp_path_factory.mktemp("runs") / "probes", io.StringIO(), []
+    split = Corpus.split
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
         patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(
+            Corpus, "split", lambda corpus, name: (name == "all" or parts.append(name), split(corpus, name))[1]
+        )
         main(arguments(checkpoint, documents, out))
     return SimpleNamespace(
-        out=out, told=told.getvalue(), run=json.loads((out / "run.json").read_text()), checkpoint=checkpoint,
+        parts=parts, out=out, told=told.getvalue(), checkpoint=checkpoint,
+        run=json.loads((out / "run.json").read_text()),
         table=pd.read_csv(out / "probes.csv"), selection=json.loads((out / "selection.json").read_text()),
     )  # fmt: skip
 
@@ -124,8 +130,8 @@ def test_probes_are_saved_for_this_backbone(first):
 
 
 def test_only_train_and_validation_are_read(first):
-    assert {path.name for path in (first.out / "embeddings").iterdir()} == {"train", "validation"}
     assert first.run["corpus_part"] == "validation" and first.run["train"]["corpus_part"] == "train"
+    assert first.parts == ["train", "validation"]
 
 
 def test_selection_says_how_sure_it_is_and_that_it_is_too_good(first):
