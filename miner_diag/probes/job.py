@@ -27,8 +27,8 @@ class Split:
         """Return what ``run.json`` says of it."""
         return {
             "corpus_part": self.corpus.part, "corpus_revision": self.corpus.revision,
-            "n_queries": len(self.corpus.queries), "n_pages": len(self.corpus.pages), "n_pairs": len(self.judged.pairs[0]),
-            "n_documents": len({page.doc_id for page in self.corpus.pages}),
+            "n_queries": len(self.corpus.queries), "n_pages": len(self.corpus.pages),
+            "n_pairs": len(self.judged.pairs[0]), "n_documents": len({page.doc_id for page in self.corpus.pages}),
         }  # fmt: skip
 
 
