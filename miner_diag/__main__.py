@@ -7,10 +7,14 @@ import sys
 
 STAGES = {
     "corpus": "fetch and check a data set, and show what is in it",
+    "backbones": "list the retrievers that are known, and what this machine can run",
     "embeddings": "run a retriever once and keep the pooled vector of every layer",
     "retrieval": "score a run against qrels with nDCG@k",
+    "late": "judge a late-interaction retriever: MaxSim, tokens and bytes per page",
     "cka": "diagnose a retriever's layers: CKA, alignment ratio, nDCG@5",
     "probes": "fit probes: which kind each layer needs, which layers to keep",
+    "fusion": "fuse layers into one vector of the same size, and judge it against honest controls",
+    "report": "put a backbone, its fusion and late interaction on one table",
 }
 """Each stage with a command, in the order the data flows."""
 

@@ -20,17 +20,18 @@
 # (normalized projection)? Could the alignment ratio, which is taken before any training, have said so?
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbone `page-text`. Probes are fitted to
-# the train split and judged on validation; test is not read. Stores in `MINER_DIAG_STORES` are used if it is set.
+# the train split and judged on validation; test is not read. The store `all-hidden` in
+# the folder `MINER_DIAG_STORES` is used if it is set.
 #
-# **Cost.** On two cores without a GPU: about 2 minutes and 1 GB on `sample`; 20 minutes and 2 GB on `debian-docs-large`, of
-# which 10 minutes are the backbone's one pass over the pages.
+# **Cost.** Without a GPU, one thread: 2.5 minutes and 1.1 GB on `sample`; on `debian-docs-large` about 5 minutes and 1.4 GB,
+# and 10 to 20 minutes more for the backbone's one pass over the pages where `MINER_DIAG_STORES` is not set.
 
 # %%
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Image
 
 from miner_diag.probes.__main__ import ProbesOptions, run
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
@@ -45,16 +46,17 @@ TITLE = f"page-text on {DATA}, validation, hidden queries"
 # %% [markdown]
 # ## Fit, compare, select
 #
-# The same as `python -m miner_diag.probes --data … --intervals-over items --out …` on the shell. The sentences at its end are the answer in short.
+# The same as `python -m miner_diag.probes --data … --out …` on the shell. The sentences at its end are the answer in short.
 
 # %%
-run(ProbesOptions(data=DATA, out=OUT, intervals_over="items", embeddings=Path(STORES) if STORES else None))
+run(ProbesOptions(data=DATA, out=OUT, embeddings=Path(STORES) / "all-hidden" if STORES else None))
 
 # %% [markdown]
 # ## Both kinds at every layer
 #
-# Bars are 95 % intervals over single validation queries; the command's default, over documents, gives wider ones. The best epoch, the kind and the layers were chosen on the same queries, so
-# the chosen probes look better than they are; only the test split, which is for the end, can say by how much.
+# Bars are 95 % intervals over validation documents, where there are at least six of them. The best epoch, the kind and the
+# layers were chosen on the same queries, so the chosen probes look better than they are; only the test split, which is for
+# the end, can say by how much.
 
 # %%
 probes = pd.read_csv(OUT / "probes.csv")
@@ -62,17 +64,20 @@ controls = pd.read_csv(OUT / "controls.csv")
 ax = probe_curves(probes, chance=controls["chance"].iloc[0], title=TITLE)
 ax.figure.savefig(FIGURES / "03_probes.png", dpi=200)
 probes.to_csv(FIGURES / "03_probes.csv", index=False, lineterminator="\n")
+Image(FIGURES / "03_probes.png", width=720)
 
 # %% [markdown]
 # ## How few neurons carry a probe
 #
-# Base probe: the squared gate. Projection: what an output coordinate adds to the score of true pairs beyond any pair.
+# Base probe: the squared gate; a probe that training did not improve keeps its gates at 1, all neurons alike. Projection:
+# what an output coordinate adds to the score of true pairs beyond any pair.
 
 # %%
 concentration = pd.read_csv(OUT / "concentration.csv")
 figure = salience_curves(concentration, title=TITLE)
 figure.savefig(FIGURES / "03_salience.png", dpi=200)
 concentration.round(5).to_csv(FIGURES / "03_salience.csv", index=False, lineterminator="\n")
+Image(FIGURES / "03_salience.png", width=720)
 
 # %% [markdown]
 # ## Did the alignment ratio know?
@@ -84,17 +89,26 @@ figure = ratio_against_benefit(probes, threshold=0.5, title=TITLE)
 figure.savefig(FIGURES / "03_ratio.png", dpi=200)
 rule = pd.read_csv(OUT / "rule.csv")
 rule.to_csv(FIGURES / "03_ratio.csv", index=False, lineterminator="\n")
-plt.show()
+Image(FIGURES / "03_ratio.png", width=720)
+
+# %% [markdown]
+# Every threshold of the left ratio, over the layers below the final one: how often it names the kind that the paired test
+# prefers, and what it gives away.
+
+# %%
 rule[rule["layers"] == "inner"].set_index("threshold")[["hits", "decided_layers", "mean_ndcg_lost"]].T.round(3)
 
 # %% [markdown]
 # ## Controls
 #
-# Probes fitted to shuffled pairs, and judged on shuffled or on true ones; the embedding layer and the final layer alone.
+# `shuffled_pairs`: fitted to shuffled pairs and judged on such; must be at chance. `unaligned_…`: from a start that knows
+# nothing, with true or shuffled pairs, judged on true ones; shuffled ones must stay at chance. `start`, `shuffled_training`:
+# the usual start before and after training on shuffled pairs, judged on true ones; `over_start` is what needed no pairs.
+# Last, the embedding layer and the final layer alone.
 
 # %%
 controls.to_csv(FIGURES / "03_controls.csv", index=False, lineterminator="\n")
-controls.groupby(["control", "kind"])["ndcg_at_5"].agg(["min", "max"]).round(4)
+controls.groupby(["control", "kind"])[["ndcg_at_5", "over_start"]].agg(["min", "max"]).round(4)
 
 # %% [markdown]
 # **Answer.** The sentences that the command printed: which kind each layer needs, which layers are kept and how often other

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miner_diag.stats import Interval, bootstrap_mean, bootstrap_means, holm, paired_bootstrap, paired_permutation
+from miner_diag.stats import (
+    Interval,
+    bootstrap_crossed,
+    bootstrap_mean,
+    bootstrap_means,
+    holm,
+    paired_bootstrap,
+    paired_permutation,
+)
 
 # values of nDCG@5 with one right page: absent, or at rank 1 to 5; and how often each
 NDCG = np.array([0, *1 / np.log2(np.arange(2, 7))])
@@ -151,6 +159,86 @@ def test_paired_interval_is_that_of_the_differences(rng):
     assert (again.low, again.high) == (pytest.approx(plain.low), pytest.approx(plain.high))
 
 
+# --- bootstrap of seeds by queries
+
+
+def seeds_by_queries(rng, n_seeds, clusters, *, seed, document, query, both):
+    """[S, N] with mean 0: what each seed, document, query and seed-query pair adds, as standard deviations."""
+    n = len(clusters)
+    return (
+        seed * rng.normal(size=(n_seeds, 1)) + document * rng.normal(size=clusters.max() + 1)[clusters]
+        + query * rng.normal(size=n) + both * rng.normal(size=(n_seeds, n))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_crossed_intervals_cover(rng, clustered):
+    """Seeds matter as much as they do for a head on cached vectors: a tenth of what queries do."""
+    clusters, inside = np.repeat(np.arange(25), 6), 0
+    for _ in range(300):
+        values = seeds_by_queries(rng, 5, clusters, seed=0.01, document=0.1 * clustered, query=0.3, both=0.1)
+        interval = bootstrap_crossed(values, rng, clusters=clusters if clustered else None, n_resamples=400)
+        inside += interval.low <= 0 <= interval.high
+    assert 0.90 <= inside / 300 <= 0.995  # 300 trials of 0.95 have a standard deviation of 0.013
+
+
+def test_intervals_that_forget_seeds_or_documents_do_not_cover(rng):
+    """The negative controls: twenty seeds that differ a lot, and documents whose queries share their fortune."""
+    clusters = np.repeat(np.arange(25), 6)
+    inside = dict.fromkeys(("crossed", "mean of seeds", "queries"), 0)
+    for _ in range(200):
+        values = seeds_by_queries(rng, 20, clusters, seed=0.3, document=0.2, query=0.2, both=0.1)
+        found = {
+            "crossed": bootstrap_crossed(values, rng, clusters=clusters, n_resamples=400),
+            "mean of seeds": bootstrap_mean(values.mean(axis=0), rng, clusters=clusters, n_resamples=400),
+            "queries": bootstrap_crossed(values[:1] - values.mean(), rng, n_resamples=400),
+        }  # fmt: skip
+        for name, interval in found.items():
+            inside[name] += interval.low <= 0 <= interval.high
+    assert inside["crossed"] / 200 >= 0.90
+    assert inside["mean of seeds"] / 200 < 0.85 and inside["queries"] / 200 < 0.85
+
+
+@pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(20), 10)])
+def test_one_seed_is_the_bootstrap_of_a_mean(rng, clusters):
+    values = rng.choice(NDCG, p=OFTEN, size=200)
+    crossed = bootstrap_crossed(values[None], rng, clusters=clusters, n_resamples=20_000)
+    plain = bootstrap_mean(values, rng, clusters=clusters, n_resamples=20_000, method="percentile")
+    width = plain.high - plain.low
+    assert crossed.value == pytest.approx(plain.value) and (crossed.n, crossed.n_clusters) == (200, plain.n_clusters)
+    assert crossed.low == pytest.approx(plain.low, abs=0.03 * width)
+    assert crossed.high == pytest.approx(plain.high, abs=0.03 * width)
+
+
+def test_equal_seeds_add_nothing_and_unequal_ones_do(rng):
+    values = rng.normal(size=100)
+    one, same, other = (
+        bootstrap_crossed(table, np.random.default_rng(3), n_resamples=10_000)
+        for table in (values[None], np.tile(values, (5, 1)), values + np.linspace(-1, 1, 5)[:, None])
+    )
+    assert same.high - same.low == pytest.approx(one.high - one.low, rel=0.03)
+    assert other.high - other.low > 2 * (one.high - one.low)
+    assert one.value == pytest.approx(same.value) == pytest.approx(other.value)
+
+
+def test_crossed_intervals_carry_shift_scale_and_order(rng):
+    values = rng.normal(size=(4, 30))
+    plain = bootstrap_crossed(values, np.random.default_rng(0))
+    moved = bootstrap_crossed(10 + 2 * values, np.random.default_rng(0))
+    assert (moved.low, moved.high) == (pytest.approx(10 + 2 * plain.low), pytest.approx(10 + 2 * plain.high))
+    assert plain.value == pytest.approx(values.mean()) and plain.low < plain.value < plain.high
+    turned = bootstrap_crossed(values[::-1, ::-1], np.random.default_rng(1), n_resamples=20_000)
+    assert turned.low == pytest.approx(plain.low, abs=0.1 * (plain.high - plain.low))
+
+
+def test_more_confidence_is_wider_for_crossed_intervals_too(rng):
+    values = rng.normal(size=(3, 50))
+    ends = [bootstrap_crossed(values, np.random.default_rng(0), confidence=level) for level in (0.5, 0.8, 0.95, 0.99)]
+    widths = [interval.high - interval.low for interval in ends]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+    assert [interval.confidence for interval in ends] == [0.5, 0.8, 0.95, 0.99]
+
+
 # --- permutation
 
 
@@ -257,6 +345,13 @@ def test_holm_keeps_the_family_wise_error(rng):
         (lambda g: bootstrap_mean([1.0, 2.0], g, method="t"), "method must be 'bca' or 'percentile'; got 't'"),
         (lambda g: bootstrap_mean([1.0, 2.0], g, clusters=["a"]), "clusters must label each of the 2 values"),
         (lambda g: bootstrap_mean([1.0, 2.0], g, clusters=["a", "a"]), "at least 2 clusters are needed; all 2 values"),
+        (lambda g: bootstrap_crossed(np.ones(3), g), r"values must be \[S, N\], a row per seed.*; got \[3\]"),
+        (lambda g: bootstrap_crossed(np.ones((3, 1)), g), "at least 2 values are needed.*; got 1"),
+        (lambda g: bootstrap_crossed([[1.0, np.nan]], g), r"values holds nan at \[0, 1\]"),
+        (lambda g: bootstrap_crossed(np.ones((2, 3)), g, clusters=["a"] * 3), "at least 2 clusters are needed"),
+        (lambda g: bootstrap_crossed(np.ones((2, 3)), g, clusters=["a", "b"]), "clusters must label each of the 3"),
+        (lambda g: bootstrap_crossed(np.ones((2, 3)), g, confidence=1.0), "confidence must be between 0 and 1"),
+        (lambda g: bootstrap_crossed(np.ones((2, 3)), g, n_resamples=10), "n_resamples must be at least 100; got 10"),
         (lambda g: paired_bootstrap([1.0, 2.0], [1.0], g), r"a and b must pair row by row.*\[2\] and \[1\]"),
         (lambda g: paired_permutation([1.0, 2.0], [1.0, np.nan], g), "b holds nan"),
         (lambda g: paired_permutation([1.0], [2.0], g), "at least 2 values"),

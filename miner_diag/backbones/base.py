@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -49,10 +49,15 @@ class Encoded:
     """Tokens the backbone sees (special and visual tokens included): the item's length in a batch."""
     prompt_tokens: int = 0
     """How many leading tokens are left out of the pooling; 0 where the prompt is pooled too."""
+    closing_tokens: int = 0
+    """How many trailing tokens are left out of the pooling."""
     truncated: bool = False
     """True if the item was longer than the limit and its end was cut off."""
     empty: bool = False
     """True if there was nothing to see: an empty query, a page without text."""
+    pixels: Callable[[], Mapping[str, np.ndarray]] | None = None
+    """Draws and preprocesses the item's picture, called in the forward, so that no two batches' pixels are held
+    together; None where no picture is looked at. Arrays of a batch are joined along their first axis."""
 
 
 @runtime_checkable
@@ -68,11 +73,11 @@ class Backbone(Protocol):
     revision: str
     """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
     n_layers: int
-    """Transformer blocks; there are ``L = n_layers + 1`` hidden states."""
+    """Transformer blocks; there are ``L = n_layers + 1`` hidden states. Of two towers, the pages'."""
     width: int
-    """Width D of the hidden states."""
+    """Width D of the hidden states. Of two towers, the pages'."""
     pooling: Pooling
-    """One of "last", "mean", "cls"."""
+    """One of "last", "mean", "cls". Of two towers, the pages'."""
     query_prompt: str
     """What is put before a query; "" if nothing."""
     page_prompt: str
@@ -102,3 +107,41 @@ class Backbone(Protocol):
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run one forward; return layer_embeddings [B, L, D], float32, pooled inside the forward."""
         ...
+
+
+def check_side(side: str) -> None:
+    """Check that `side` is one of the two.
+
+    Raises
+    ------
+    BackboneError
+        If it is not.
+    """
+    if side not in SIDES:
+        raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")
+
+
+def item_id(item: Query | Page, side: Side) -> str:
+    """Return the id of an item of that side.
+
+    Raises
+    ------
+    BackboneError
+        If the item is of the other side.
+    """
+    found = getattr(item, f"{side}_id", None)
+    if found is None:
+        raise BackboneError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
+    return str(found)
+
+
+def ids_of(items: Sequence[Query] | Sequence[Page], side: Side) -> list[str]:
+    """Return the items' ids.
+
+    Raises
+    ------
+    BackboneError
+        If `side` is unknown, or an item is not of that side.
+    """
+    check_side(side)
+    return [item_id(item, side) for item in items]

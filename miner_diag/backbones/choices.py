@@ -40,8 +40,44 @@ def choose_pooling(asked: Pooling | None, pipeline: TextPipeline, folder: Path) 
     return asked if asked is not None else pipeline.pooling  # type: ignore[return-value]
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the forward's dtype: float32 unless bfloat16 is asked for on a GPU.
+def check_pooling(asked: Pooling | None, official: Pooling, name: str) -> Pooling:
+    """Return the pooling asked for, else the family's own; overruling it is warned of.
+
+    Raises
+    ------
+    BackboneError
+        If the one asked for is unknown.
+    """
+    if asked is None:
+        return official
+    if asked not in POOLINGS:
+        raise BackboneError(f"pooling must be one of {', '.join(POOLINGS)}; got {asked!r}")
+    if asked != official:
+        logger.warning("%s retrieves with %s pooling; --pooling %s overrules it", name, official, asked)
+    return asked
+
+
+def text_limit(asked: int | None, official: int, model: Any) -> int:
+    """Return how many tokens a query may have: asked for or official, never above the model's positions.
+
+    Raises
+    ------
+    BackboneError
+        If the one asked for is below 1.
+    """
+    if asked is not None and asked < 1:
+        raise BackboneError(f"max_tokens must be at least 1; got {asked}")
+    capacity = _positions(model)
+    limit = official if asked is None else asked
+    if capacity is not None and limit > capacity:
+        if asked is not None:
+            logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
+        return capacity
+    return limit
+
+
+def choose_dtype(dtype: str, device: torch.device, on_gpu: torch.dtype = torch.float32) -> torch.dtype:
+    """Return the forward's dtype: what is asked for, "auto" being `on_gpu` on a GPU and float32 elsewhere.
 
     Raises
     ------
@@ -53,6 +89,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "bfloat16" and device.type == "cpu":
         logger.warning("bfloat16 on a CPU is slow and coarse; float32 is used")
         return torch.float32
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else on_gpu
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -83,6 +84,47 @@ def pooled_layers(blocks: nn.ModuleList, pool: Pool) -> Iterator[list[torch.Tens
     finally:
         for handle in handles:
             handle.remove()
+
+
+def pooled_forward(
+    forward: Callable[[], torch.Tensor], blocks: nn.ModuleList, pool: Pool, name: str, width: int | None = None
+) -> np.ndarray:
+    """Run one forward and pool every layer inside it.
+
+    Parameters
+    ----------
+    forward : callable
+        Runs the model; returns what the backbone retrieves with, before pooling [B, T, D] or behind a head that
+        pools [B, E].
+    blocks : ModuleList
+        The transformer blocks, in order.
+    pool : callable, [B, T, D] -> [B, D]
+        Applied to each layer inside its hook.
+    name : str
+        What messages call the backbone.
+    width : int, optional
+        Width D of the result, where layers differ in it: narrower ones are filled with zeros.
+
+    Returns
+    -------
+    ndarray [B, L, D]
+        float32.
+
+    Raises
+    ------
+    CheckpointError
+        If a layer did not pass.
+    """
+    with torch.inference_mode(), pooled_layers(blocks, pool) as layers:
+        output = forward()
+        last = pool(output) if output.ndim == 3 else output.to(torch.float32)
+    missed = [layer for layer, vectors in enumerate(layers) if vectors is None]
+    if missed:
+        raise CheckpointError(f"layer(s) {missed} of {name} did not pass in the forward")
+    vectors = [*layers, last]
+    if width is not None:
+        vectors = [nn.functional.pad(one, (0, width - one.shape[1])) for one in vectors]  # type: ignore[union-attr, arg-type]
+    return torch.stack(vectors, dim=1).cpu().numpy()  # type: ignore[arg-type]
 
 
 def passes_final_norm(model: nn.Module, blocks: nn.ModuleList, inputs: Mapping[str, torch.Tensor]) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -25,8 +27,40 @@ HARMLESS_UNEXPECTED = re.compile(
 """Weights of heads that stand behind the encoder: language modelling, classification, an unused pooler."""
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False) -> Any:
-    """Load a text encoder for inference, refusing a checkpoint that does not fill the model.
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool = False,
+    config: Any = None,
+    model_class: Any = AutoModel,
+    harmless_unexpected: re.Pattern[str] | None = None,
+    harmless_missing: re.Pattern[str] | None = None,
+    key_mapping: dict[str, str] | None = None,
+) -> Any:
+    """Load a model without its heads for inference, refusing a checkpoint that does not fill it.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint.
+    dtype : torch.dtype
+        Of its weights and of the forward.
+    device : torch.device
+        Where it goes.
+    trust_remote_code : bool
+        Run Python code that the checkpoint brings along.
+    config : PreTrainedConfig, optional
+        Instead of the one in the folder.
+    model_class : class with ``from_pretrained``
+        ``AutoModel`` unless a family needs another.
+    harmless_unexpected : pattern, optional
+        Further names of weights in the file that a family does not need.
+    harmless_missing : pattern, optional
+        Further names of weights that a family does not pass.
+    key_mapping : dict, optional
+        Pattern of a weight's name in the file -> its name in the model.
 
     Raises
     ------
@@ -36,21 +70,23 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device, trust_
     """
     with _quiet():
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+            if config is None:
+                config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
             if getattr(config, "is_encoder_decoder", False):
                 raise CheckpointError(
                     f"{folder} is an encoder-decoder ({config.model_type}); expected an encoder or a decoder alone"
                 )
-            model, info = AutoModel.from_pretrained(
+            model, info = model_class.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code, dtype=dtype,
                 output_loading_info=True, ignore_mismatched_sizes=True,
+                **({} if key_mapping is None else {"key_mapping": key_mapping}),
             )  # fmt: skip
         except CheckpointError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {_sentence(error)}{_hint(error)}") from error
-    missing = sorted(name for name in info["missing_keys"] if not HARMLESS_MISSING.search(name))
-    unexpected = sorted(name for name in info["unexpected_keys"] if not HARMLESS_UNEXPECTED.search(name))
+    missing = _beyond(info["missing_keys"], HARMLESS_MISSING, harmless_missing)
+    unexpected = _beyond(info["unexpected_keys"], HARMLESS_UNEXPECTED, harmless_unexpected)
     mismatched = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
     problems = [
         f"{len(names)} {what}: {', '.join(names)}"
@@ -69,6 +105,28 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device, trust_
         )
     model.config.use_cache = False
     return model.eval().to(device).requires_grad_(False)
+
+
+def load_image_processor(class_name: str, folder: Path) -> Any:
+    """Load the settings of an image processor into the class that is pinned for the family.
+
+    The PIL classes are taken whatever else is installed: the ones on torchvision give other pixels.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no such settings.
+    """
+    if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
+        raise CheckpointError(
+            f"{folder} holds no preprocessor_config.json, so it is not known how pictures enter the model; take the "
+            "file from the model's repository"
+        )
+    with _quiet():
+        try:
+            return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{class_name} cannot be loaded from {folder}: {_sentence(error)}") from error
 
 
 def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code: bool = False) -> Any:
@@ -100,8 +158,29 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code:
     return tokenizer
 
 
+def load_processor(folder: Path, processor_class: Any) -> Any:
+    """Load a processor of pictures and text, its image processor with the backend that every machine has.
+
+    Pictures are resized by Pillow, also where torchvision is installed, whose pixels differ.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds none that can be loaded.
+    """
+    with _quiet():
+        try:
+            return processor_class.from_pretrained(folder, local_files_only=True, backend="pil")
+        except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
+            raise CheckpointError(
+                f"no {processor_class.__name__} can be loaded from {folder}: {_sentence(error)}"
+            ) from error
+
+
 def choose_device(device: str) -> torch.device:
     """Return the device: "auto" is a GPU where there is one, else the CPU.
+
+    Under a launcher of several processes, "auto" is the GPU of this process (``LOCAL_RANK``).
 
     Raises
     ------
@@ -109,7 +188,10 @@ def choose_device(device: str) -> torch.device:
         If the device is unknown or not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -117,6 +199,12 @@ def choose_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device {device!r} was asked for, but torch sees no GPU here; use --device cpu")
     return chosen
+
+
+def _beyond(names: Iterable[str], *harmless: re.Pattern[str] | None) -> list[str]:
+    """Return the names that none of the patterns allows."""
+    allowed = [pattern for pattern in harmless if pattern is not None]
+    return sorted(name for name in names if not any(pattern.search(name) for pattern in allowed))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; expected a local transformers checkpoint")
-    if (folder / "adapter_config.json").exists():
+    if is_adapter(folder):
         raise CheckpointError(
             f"{folder} is an adapter (adapter_config.json), not a whole model; merge it into its base model "
             "(peft: model.merge_and_unload()), save that and pass its folder"
@@ -94,6 +94,12 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
         max_page_tokens=limits.get("document_length"), lower_case=bool(limits.get("do_lower_case")),
         query_prompt=query_prompt, page_prompt=page_prompt,
     )  # fmt: skip
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether a folder holds an adapter alone: its settings, and no weights of a whole model."""
+    whole = any(next(folder.glob(pattern), None) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
+    return (folder / "adapter_config.json").exists() and not whole
 
 
 def _modules(folder: Path) -> dict[str, str]:

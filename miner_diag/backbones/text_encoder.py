@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from miner_diag.backbones.base import SIDES, BackboneError, CheckpointError, Encoded, Pooling, Side
+from miner_diag.backbones.base import SIDES, BackboneError, CheckpointError, Encoded, Pooling, Side, check_side, ids_of
+from miner_diag.backbones.batches import pad_batch
 from miner_diag.backbones.choices import check_vocabulary, choose_dtype, choose_limit, choose_pooling
-from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_layers
+from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
 from miner_diag.backbones.pipeline import read_pipeline
 from miner_diag.backbones.pooling import Pooler
@@ -113,12 +114,12 @@ class TextEncoder:
 
     def layer_shape(self, side: Side) -> tuple[int, int]:
         """Return (L, D); both sides share their layers."""
-        _check_side(side)
+        check_side(side)
         return self.n_layers + 1, self.width
 
     def max_tokens(self, side: Side) -> int:
         """Return the limit in tokens, prompt and special tokens included."""
-        _check_side(side)
+        check_side(side)
         return self._limits[side]
 
     def key(self, side: Side | None = None) -> dict[str, str]:
@@ -140,7 +141,7 @@ class TextEncoder:
             "torch": torch.__version__,
         }
         for one in SIDES if side is None else (side,):
-            _check_side(one)
+            check_side(one)
             key[f"{one}_prompt"] = self.query_prompt if one == "query" else self.page_prompt
             key[f"{one}_max_tokens"] = str(self._limits[one])
             if one == "page":
@@ -155,13 +156,7 @@ class TextEncoder:
         BackboneError
             If `side` is unknown, or the items are not that side's.
         """
-        _check_side(side)
-        ids = []
-        for item in items:
-            item_id = getattr(item, f"{side}_id", None)
-            if item_id is None:
-                raise BackboneError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
-            ids.append(str(item_id))
+        ids = ids_of(items, side)
         texts = [item.text for item in items] if side == "query" else self.reader.read(items)  # type: ignore[arg-type]
         return self._encode(ids, texts, side)
 
@@ -177,20 +172,8 @@ class TextEncoder:
         pool_mask : Tensor [B, T]
             The attention mask without the prompt's tokens where the checkpoint leaves those out.
         """
-        length = max(item.n_tokens for item in batch)
         fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id or 0}
-        padded = {name: np.full((len(batch), length), fill.get(name, 0), dtype=np.int64) for name in batch[0].inputs}
-        mask = np.zeros((len(batch), length), dtype=np.int64)
-        pool_mask = np.zeros_like(mask)
-        for row, item in enumerate(batch):
-            start = 0 if padding_side == "right" else length - item.n_tokens
-            for name, values in item.inputs.items():
-                padded[name][row, start : start + item.n_tokens] = values
-            mask[row, start : start + item.n_tokens] = 1
-            pool_mask[row, start + item.prompt_tokens : start + item.n_tokens] = 1
-        padded["attention_mask"] = mask
-        inputs = {name: torch.from_numpy(values).to(self.device) for name, values in padded.items()}
-        return inputs, torch.from_numpy(pool_mask).to(self.device)
+        return pad_batch(batch, fill, padding_side, self.device)
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run one forward and pool every layer inside it.
@@ -212,13 +195,30 @@ class TextEncoder:
 
     def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
         """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
-        pool = Pooler(pool_mask, self.pooling)
-        with torch.inference_mode(), pooled_layers(self._blocks, pool) as layers:
-            last = pool(self.model(**inputs).last_hidden_state)
-        missed = [layer for layer, vectors in enumerate(layers) if vectors is None]
-        if missed:
-            raise CheckpointError(f"layer(s) {missed} of {self.name} did not pass in the forward")
-        return torch.stack([*layers, last], dim=1).cpu().numpy()  # type: ignore[list-item]  # [B, L, D]
+        return pooled_forward(
+            lambda: self.model(**inputs).last_hidden_state, self._blocks, Pooler(pool_mask, self.pooling), self.name
+        )
+
+    def token_states(self, batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run one forward and pool nothing, for late interaction.
+
+        Returns
+        -------
+        states : Tensor [B, T, D]
+            The last layer.
+        seen : Tensor [B, T] of bool
+            True at every token that is no padding.
+        own : Tensor [B, T] of bool
+            True at the tokens of the item's text: no special token, nothing of the prompt.
+        """
+        inputs, _ = self.collate(batch)
+        frame = torch.tensor(sorted(set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}))
+        seen = inputs["attention_mask"].to(torch.bool)
+        own = seen & ~torch.isin(inputs["input_ids"], frame.to(self.device))
+        for row, item in enumerate(batch):
+            own[row, : self._leading_tokens(item.side)] = False
+        with torch.inference_mode():
+            return self.model(**inputs).last_hidden_state, seen, own
 
     def plain_forward(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run the forward and pool the last layer only: what the backbone costs without a diagnosis. [B, D]."""
@@ -239,7 +239,7 @@ class TextEncoder:
                 bar.update(len(some))
         names = [name for name in self.tokenizer.model_input_names if name in ("input_ids", "token_type_ids")]
         items = []
-        for item_id, text, encoding in zip(ids, texts, encodings, strict=True):
+        for name_of_item, text, encoding in zip(ids, texts, encodings, strict=True):
             values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
             if not encoding.ids:
                 values = {"input_ids": [self._stand_in()], "token_type_ids": [0]}
@@ -247,7 +247,7 @@ class TextEncoder:
             n_tokens = len(inputs["input_ids"])
             items.append(
                 Encoded(
-                    item_id, side, inputs, n_tokens,
+                    name_of_item, side, inputs, n_tokens,
                     prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
                     truncated=bool(encoding.overflowing), empty=not text.strip(),
                 )
@@ -266,14 +266,13 @@ class TextEncoder:
         raise CheckpointError(f"the tokenizer of {self.name} gives no token for an empty text and has none to stand in")
 
     def _count_prompt(self, side: Side) -> int:
-        """Count the leading tokens to leave out of the pooling; a closing special token is not the prompt's."""
+        """Count the leading tokens to leave out of the pooling."""
+        return 0 if self.pipeline.include_prompt else self._leading_tokens(side)
+
+    def _leading_tokens(self, side: Side) -> int:
+        """Count a prompt's tokens; a closing special token is not the prompt's."""
         prompt = self.query_prompt if side == "query" else self.page_prompt
-        if self.pipeline.include_prompt or not prompt:
+        if not prompt:
             return 0
         ids = self._tokenize([prompt], self._limits[side])[0].ids
         return len(ids) - (1 if ids and ids[-1] in self.tokenizer.all_special_ids else 0)
-
-
-def _check_side(side: str) -> None:
-    if side not in SIDES:
-        raise BackboneError(f"side must be one of {', '.join(SIDES)}; got {side!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,11 @@ from miner_diag.cka.diagnosis import Diagnosis, Rules, diagnose
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.plots import cka_heat_map, layer_curves
 from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame, sentences
+from miner_diag.cka.towers import diagnose_towers
+from miner_diag.cka.towers_table import cross_frame, tower_figure, tower_records, tower_sentences, tower_table
 from miner_diag.command import run_command
-from miner_diag.corpus import Corpus
 from miner_diag.corpus.summary import skipped_lines
+from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.provenance import RunClock, write_run
@@ -44,9 +46,6 @@ class CKAOptions(StoreOptions):
     """Of the bootstrap."""
 
 
-MIN_DOCUMENTS = 6
-"""Fewest documents that intervals are taken over by default: down to here the simulated coverage holds."""
-
 TERMINAL = {
     "layer": "layer", "cka_page_final": "CKA page-final", "alignment_ratio_page_final": "AR page-final",
     "cka_query_final": "CKA query-final", "cka_query_page": "CKA query-page", "ndcg_at_5": "nDCG@5",
@@ -61,6 +60,9 @@ def run(options: CKAOptions) -> None:
     rules = Rules(options.ratio_threshold, options.aligned_share, options.confidence, options.estimator)
     embedded = embed(options, options.out / "embeddings", clock)
     by_document, caution = over_documents(embedded.corpus, options.intervals_over)
+    if not embedded.backbone.shared_layers:
+        run_towers(options, embedded, rules, by_document, caution, clock)
+        return
     diagnosis = diagnose_embedded(embedded, rules, by_document, options.seed)
     clock.stage("diagnosis")
     table = write_tables(diagnosis, embedded, options)
@@ -83,41 +85,71 @@ def run(options: CKAOptions) -> None:
     print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
 
 
-def over_documents(corpus: Corpus, asked: str) -> tuple[bool, list[str]]:
-    """Return whether intervals are over documents, and a caution where they are not.
-
-    Raises
-    ------
-    ValueError
-        If documents are asked for and there are fewer than 2 with queries.
-    """
-    n_documents = len({query.doc_id for query in corpus.queries})
-    if asked == "documents" and n_documents < 2:
-        raise ValueError(
-            f"intervals over documents need at least 2 documents with queries; {corpus.name} ({corpus.part}) has "
-            f"{n_documents}. Use --intervals-over items or another split"
-        )
-    if asked == "documents" or (asked == "auto" and n_documents >= MIN_DOCUMENTS):
-        return True, []
-    caution = (
-        f"intervals are over single items of {n_documents} documents: other documents can move the numbers further"
-    )
-    return False, [caution]
+def run_towers(
+    options: CKAOptions, embedded: Embedded, rules: Rules, by_document: bool, caution: list[str], clock: RunClock
+) -> None:
+    """Diagnose a retriever of two towers: each by itself, never layer l of one with layer l of the other."""
+    out, backbone, corpus = options.out, embedded.backbone, embedded.corpus
+    diagnosis = diagnose_towers(
+        embedded.stores.queries.layer_embeddings, embedded.stores.pages.layer_embeddings,
+        **_described(embedded, by_document), rules=rules, rng=np.random.default_rng(options.seed),
+        device=str(backbone.device),
+    )  # fmt: skip
+    clock.stage("diagnosis")
+    table, cross = tower_table(diagnosis), cross_frame(diagnosis)
+    records = tower_records(
+        diagnosis, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
+        widths={"query": backbone.layer_shape("query")[1], "page": backbone.layer_shape("page")[1]}, seed=options.seed,
+    )  # fmt: skip
+    write_records(out / "records.jsonl", records)
+    write_atomic(out / "layers.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_atomic(out / "cka_matrix_query_page.csv", cross.to_csv(lineterminator="\n"))
+    title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
+    with atomic_path(out / "layers.png") as path:
+        tower_figure(table, title).savefig(path, dpi=200)
+    ax = cka_heat_map(cross, estimator=options.estimator, title=f"{title}\nqueries and their pages")
+    ax.set(xlabel="layer of the page tower", ylabel="layer of the query tower")
+    heat_map = ax.get_figure(root=True)
+    assert heat_map is not None
+    with atomic_path(out / "cka_matrix.png") as path:
+        heat_map.savefig(path, dpi=200)
+    clock.stage("write")
+    told = tower_sentences(diagnosis)
+    notes = [f"{layer.side} tower, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note]
+    notes += embedded.notes() + caution
+    facts = embedded.facts() | {
+        "two_towers": True, "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "rules": vars(rules),
+        "intervals_over": "documents" if by_document else "items", "sentences": told, "notes": notes,
+    }  # fmt: skip
+    content = write_run(out, "miner_diag.cka", options, clock, **facts)
+    print(f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}; two towers")
+    shown = ["side", "layer", "cka_final", "alignment_ratio_final", "effective_rank", "ndcg_at_5", "probe_kind"]
+    print(table[shown].to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    for line in (*told, *notes, *skipped_lines(corpus.skipped)):
+        print(line)
+    print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {out}")
 
 
 def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed: int) -> Diagnosis:
     """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
+    stores = embedded.stores
+    return diagnose(
+        stores.queries.layer_embeddings, stores.pages.layer_embeddings, **_described(embedded, by_document),
+        rules=rules, rng=np.random.default_rng(seed), device=str(embedded.backbone.device),
+    )  # fmt: skip
+
+
+def _described(embedded: Embedded, by_document: bool) -> dict[str, Any]:
+    """Return what a diagnosis is told of queries and pages beside their layers."""
     corpus, stores = embedded.corpus, embedded.stores
     index = {page.page_id: number for number, page in enumerate(corpus.pages)}
     gold = [{index[name]: grade for name, grade in corpus.qrels[query.query_id].items()} for query in corpus.queries]
-    return diagnose(
-        stores.queries.layer_embeddings, stores.pages.layer_embeddings, gold,
-        query_ids=stores.queries.ids, page_ids=stores.pages.ids, page_hashes=[page.page_hash for page in corpus.pages],
-        query_documents=[query.doc_id for query in corpus.queries] if by_document else None,
-        page_documents=[page.doc_id for page in corpus.pages] if by_document else None,
-        shared_layers=embedded.backbone.shared_layers, rules=rules, rng=np.random.default_rng(seed),
-        device=str(embedded.backbone.device),
-    )  # fmt: skip
+    return {
+        "gold": gold, "query_ids": stores.queries.ids, "page_ids": stores.pages.ids,
+        "page_hashes": [page.page_hash for page in corpus.pages],
+        "query_documents": [query.doc_id for query in corpus.queries] if by_document else None,
+        "page_documents": [page.doc_id for page in corpus.pages] if by_document else None,
+    }  # fmt: skip
 
 
 def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) -> pd.DataFrame:

@@ -60,7 +60,7 @@ class LayerDiagnosis:
     query_final: Comparison | None
     """The same over queries."""
     query_page: Comparison | None
-    """Queries against their gold pages at this layer, one query a page; None also for two-tower backbones."""
+    """Queries against their gold pages at this layer, one query a page."""
     ndcg: Interval
     """NDCG@5 of the raw layer by cosine, over queries."""
     share_margin: Interval
@@ -72,8 +72,7 @@ class LayerDiagnosis:
     anisotropy: Interval | None
     """Mean cosine between different pages."""
     null_p: float | None
-    """P value of CKA between queries and their pages against broken pairings, Holm-adjusted over the layers; for two
-    towers, the larger one of CKA with the final layer on either side."""
+    """P value of CKA between queries and their pages against broken pairings, Holm-adjusted over the layers."""
     probe_kind: ProbeKind | None
     """What the alignment ratio says the layer needs; None where it has no CKA."""
     kind_is_sure: bool
@@ -117,12 +116,13 @@ def diagnose(
     page_hashes: Sequence[str],
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
-    shared_layers: bool = True,
     rules: Rules | None = None,
     rng: np.random.Generator,
     device: str = "cpu",
 ) -> Diagnosis:
-    """Diagnose every layer of a retriever.
+    """Diagnose every layer of a retriever whose queries and pages pass the same layers.
+
+    Two towers are diagnosed by :func:`~miner_diag.cka.towers.diagnose_towers`.
 
     Parameters
     ----------
@@ -138,9 +138,6 @@ def diagnose(
         Hash of each page's picture: pages that look the same give one query-page pair.
     query_documents, page_documents : sequence of str, optional
         Document of each item; if given, intervals are those over documents instead of single items.
-    shared_layers : bool
-        Whether layer l of a query and layer l of a page are the same stage of one model; if not (two towers), queries
-        are not compared with pages layer by layer.
     rules : Rules, optional
         Thresholds and confidence.
     rng : Generator
@@ -157,21 +154,21 @@ def diagnose(
     n_layers = pages.shape[1]
     final = n_layers - 1
     pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
-    _check_sizes(len(queries), len(pages), len(pair_query))
+    check_sizes(len(queries), len(pages), len(pair_query))
     per_query = _ndcg_of_layers(queries, pages, gold, query_ids, page_ids)
     values = np.stack([result.values for result in per_query], axis=1)
     ndcg = bootstrap_means(values, rng, clusters=query_documents, confidence=rules.confidence)
     chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
 
-    if (constant := _constant_side(queries[:, final], pages[:, final])) is not None:
+    if (constant := constant_side(queries[:, final], pages[:, final])) is not None:
         raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
     options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence, "device": device}
-    views: dict[int, tuple[Comparison, Comparison, Comparison | None]] = {}
+    views: dict[int, tuple[Comparison, Comparison, Comparison]] = {}
     undefined: dict[int, str] = {}
     for layer in range(n_layers):
         name = f"layer {layer}"
-        constant = _constant_side(queries[:, layer], pages[:, layer])
+        constant = constant_side(queries[:, layer], pages[:, layer])
         try:
             if constant is not None:
                 raise UndefinedCKAError(f"{name} is the same for all {constant}, so it has no CKA")
@@ -180,10 +177,7 @@ def diagnose(
             ends = {"names": (f"{name} of the queries", f"layer {final} of the queries"), "groups": query_documents}
             query_final = compare(queries[:, layer], queries[:, final], **ends, **options)
             ends = {"names": (f"{name} of the queries", f"{name} of the pages"), "groups": pair_documents}
-            query_page = (
-                compare(queries[pair_query, layer], pages[pair_page, layer], **ends, **options)
-                if shared_layers else None
-            )  # fmt: skip
+            query_page = compare(queries[pair_query, layer], pages[pair_page, layer], **ends, **options)
         except UndefinedCKAError as error:
             undefined[layer] = str(error)
             continue
@@ -197,7 +191,7 @@ def diagnose(
         [unit_rows(pages[:, layer], f"layer {layer}") for layer in usable],
         [unit_rows(pages[:, final], f"layer {final}")], other_names=[f"layer {final}"], null=False, **common,
     )  # fmt: skip
-    adjusted = dict(zip(usable, holm([_pairing_p(*views[layer]) for layer in usable]), strict=True))
+    adjusted = dict(zip(usable, holm([views[layer][2].null.p_value for layer in usable]), strict=True))
 
     layers = []
     for layer in range(n_layers):
@@ -206,7 +200,7 @@ def diagnose(
             values[:, layer], rules.aligned_share * values[:, final], rng, clusters=query_documents,
             confidence=rules.confidence,
         )  # fmt: skip
-        kind, sure = _probe_kind(layer == final, page_final, rules.ratio_threshold)
+        kind, sure = probe_kind(layer == final, page_final, rules.ratio_threshold)
         null_p = adjusted.get(layer)
         above_null = null_p is not None and null_p < ALPHA
         aligned = above_null and ndcg[layer].low > chance and margin.low > 0
@@ -274,7 +268,14 @@ def _ndcg_of_layers(
     return tuple(results)
 
 
-def _check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
+def check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
+    """Check that there are enough queries, pages and pairs for a CKA.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than four of any.
+    """
     for name, n in (("queries", n_queries), ("pages", n_pages), ("query-page pairs with different pages", n_pairs)):
         if n < 4:
             raise ValueError(
@@ -283,7 +284,7 @@ def _check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
             )
 
 
-def _constant_side(queries: np.ndarray, pages: np.ndarray) -> str | None:
+def constant_side(queries: np.ndarray, pages: np.ndarray) -> str | None:
     """Name the side whose rows are all the same, as the CLS state of layer 0 always is; None if there is none."""
     for name, side in ((f"{len(pages)} pages", pages), (f"{len(queries)} queries", queries)):
         if not np.ptp(side, axis=0).any():
@@ -291,7 +292,8 @@ def _constant_side(queries: np.ndarray, pages: np.ndarray) -> str | None:
     return None
 
 
-def _probe_kind(is_final: bool, page_final: Comparison | None, threshold: float) -> tuple[ProbeKind | None, bool]:
+def probe_kind(is_final: bool, page_final: Comparison | None, threshold: float) -> tuple[ProbeKind | None, bool]:
+    """Return which probe the alignment ratio to the final layer asks for, and whether its interval decides."""
     if is_final:
         return "base", True
     if page_final is None:
@@ -304,21 +306,11 @@ def _probe_kind(is_final: bool, page_final: Comparison | None, threshold: float)
 
 
 def _notes(
-    layer: int, undefined: str | None, views: tuple[Comparison, Comparison, Comparison | None] | None
+    layer: int, undefined: str | None, views: tuple[Comparison, Comparison, Comparison] | None
 ) -> tuple[str, ...]:
     if views is None:
         return (
             undefined if undefined is not None and f"layer {layer}" in undefined else f"layer {layer}: {undefined}",
         )
     sides = zip(("pages to final", "queries to final", "queries to pages"), views, strict=True)
-    return tuple(
-        f"layer {layer}, {side}: {view.no_ratio}"
-        for side, view in sides
-        if view is not None and view.no_ratio is not None
-    )
-
-
-def _pairing_p(page_final: Comparison, query_final: Comparison, query_page: Comparison | None) -> float:
-    if query_page is not None:
-        return query_page.null.p_value
-    return max(page_final.null.p_value, query_final.null.p_value)
+    return tuple(f"layer {layer}, {side}: {view.no_ratio}" for side, view in sides if view.no_ratio is not None)

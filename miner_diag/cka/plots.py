@@ -66,7 +66,7 @@ def layer_curves(
     title : str
         Backbone, data set and split.
     """
-    figure = _figure(6.3, 7.4)
+    figure = new_figure(6.3, 7.4)
     axes = figure.subplots(len(CURVES), 1, sharex=True)
     for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
         for measure, (name, colour, style) in curves.items():
@@ -113,7 +113,7 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
     """
     if ax is None:
         side = 2.4 + 0.42 * min(len(matrix), 20)
-        ax = _figure(side + 0.9, side).subplots()
+        ax = new_figure(side + 0.9, side).subplots()
     sns.heatmap(
         matrix, vmin=min(0.0, float(np.min(matrix.to_numpy()))), vmax=1.0, cmap="cividis", square=True, ax=ax,
         annot=len(matrix) <= 14, fmt=".2f", annot_kws={"fontsize": 8},
@@ -126,7 +126,7 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
     return ax
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a figure of its own, in inches, that pyplot knows nothing of: the caller's backend and figures stay."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

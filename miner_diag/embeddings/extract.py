@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from miner_diag.backbones.base import Backbone, Encoded, Side
+from miner_diag.backbones.base import Backbone, Encoded, Side, ids_of
 from miner_diag.embeddings.batching import plan_batches, plan_shards
-from miner_diag.embeddings.store import EmbeddingStore, StoreWriter, UnfinishedStoreError, open_store
+from miner_diag.embeddings.processes import processes
+from miner_diag.embeddings.shards import UnfinishedStoreError
+from miner_diag.embeddings.store import EmbeddingStore, StoreWriter, open_store
 from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.version import __version__
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from miner_diag.corpus.core import Corpus, Page, Query
 
 logger = logging.getLogger(__name__)
+
+Output = TypeVar("Output")
 
 TOKEN_BUDGET = 4096
 """Tokens of a padded batch: enough to keep a CPU busy, little memory."""
@@ -35,6 +39,14 @@ class NonFiniteError(ValueError):
 
 class OutOfMemoryError(ValueError):
     """A single item does not fit into memory."""
+
+
+class Keyed(Protocol):
+    """Whatever can say what changes its numbers."""
+
+    def key(self, side: Side | None = None) -> dict[str, str]:
+        """Return everything that changes a number of that side."""
+        ...
 
 
 class CorpusStores(NamedTuple):
@@ -58,7 +70,7 @@ def corpus_key(corpus: Corpus) -> dict[str, str]:
 
 
 def store_key(
-    backbone: Backbone,
+    backbone: Keyed,
     items: Sequence[Query] | Sequence[Page],
     side: Side,
     *,
@@ -67,7 +79,10 @@ def store_key(
     shard_items: int = SHARD_ITEMS,
 ) -> dict[str, str]:
     """Return the key of the store that :func:`extract` would write with these arguments."""
-    described = [[_item_id(item, side), item.text, getattr(item, "page_hash", "")] for item in items]
+    described = [
+        [name, item.text, getattr(item, "page_hash", "")]  # type: ignore[attr-defined]
+        for name, item in zip(ids_of(items, side), items, strict=True)
+    ]
     return {
         **backbone.key(side),
         **{name: str(value) for name, value in corpus_key.items()},
@@ -93,7 +108,8 @@ def extract(
     """Embed `items` into the store at `folder`, or open it if it is there.
 
     A run stopped at any moment is taken up at the first shard it did not finish; the bytes are then those of a
-    run that was not stopped (on the same machine, with the same number of threads).
+    run that was not stopped (on the same machine, with the same number of threads). Under a launcher of several
+    processes each embeds its share of the shards; the bytes are those of one process.
 
     Parameters
     ----------
@@ -128,12 +144,7 @@ def extract(
     OutOfMemoryError
         If one item alone does not fit into memory.
     """
-    if not items:
-        raise ValueError(f"items must hold at least one {side}; got none")
-    ids = [_item_id(item, side) for item in items]
-    if len(set(ids)) < len(ids):
-        twice = next(item_id for number, item_id in enumerate(ids) if item_id in ids[:number])
-        raise ValueError(f"{side} {twice!r} stands twice among the items; ids must be unique")
+    ids = item_ids(items, side)
     key = store_key(
         backbone, items, side, corpus_key=corpus_key, token_budget=token_budget, shard_items=shard_items
     )  # fmt: skip
@@ -144,7 +155,13 @@ def extract(
     encoded = backbone.prepare(items, side)
     shards = plan_shards(plan_batches([item.n_tokens for item in encoded], token_budget), shard_items)
     counts = {"empty": sum(item.empty for item in encoded), "truncated": sum(item.truncated for item in encoded)}
-    writer = StoreWriter(folder, key, ids, (len(items), *backbone.layer_shape(side)), counts)
+    here = processes()
+    shape = (len(items), *backbone.layer_shape(side))
+    if here.is_main:
+        writer = StoreWriter(folder, key, ids, shape, counts)
+    here.wait()
+    if not here.is_main:
+        writer = StoreWriter(folder, key, ids, shape, counts, tidy=False)
     positions = [[position for batch in batches for position in batch] for batches in shards]
     there = [writer.has(number, some) for number, some in enumerate(positions)]
     tokens = [sum(encoded[position].n_tokens for position in some) for some in positions]
@@ -153,14 +170,17 @@ def extract(
         logger.info("%s: %d of %d shards are there from an earlier run", folder, sum(there), len(shards))
     bar = tqdm(
         total=sum(tokens), initial=done, desc=f"{side} embeddings", unit="token", unit_scale=True, delay=2,
-        disable=not progress,
+        disable=not (progress and here.is_main),
     )  # fmt: skip
     with bar:
         for number, batches in enumerate(shards):
-            if not there[number]:
+            if not there[number] and here.takes(number):
                 vectors = [_embed(backbone, [encoded[position] for position in batch], bar) for batch in batches]
                 writer.write(number, positions[number], np.concatenate(vectors))
-    return writer.finish(len(shards))
+    here.wait()
+    store = writer.finish(len(shards)) if here.is_main else None
+    here.wait()
+    return store if store is not None else open_store(folder, key, verify=False)
 
 
 def extract_corpus(
@@ -182,7 +202,18 @@ def extract_corpus(
 
 
 def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:
-    """Embed a batch; where memory does not suffice, halve it and log that. Return [B, L, D].
+    """Embed a batch, in parts where memory does not suffice; see :func:`run_halving`. Return [B, L, D]."""
+    parts = run_halving(backbone.embed, batch)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def run_halving(forward: Callable[[Sequence[Encoded]], Output], batch: Sequence[Encoded]) -> list[Output]:
+    """Run a forward over a batch; where memory does not suffice, halve the batch and log that.
+
+    Returns
+    -------
+    list
+        The outputs of the parts, in order; one if the batch was not halved.
 
     Raises
     ------
@@ -190,7 +221,7 @@ def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:
         If one item alone does not fit.
     """
     try:
-        return backbone.embed(batch)
+        return [forward(batch)]
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -205,7 +236,7 @@ def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:
         torch.cuda.empty_cache()
     half = (len(batch) + 1) // 2
     logger.warning("out of memory with %d items of %d tokens; the batch is halved", len(batch), batch[0].n_tokens)
-    return np.concatenate([embed_halving(backbone, batch[:half]), embed_halving(backbone, batch[half:])])
+    return run_halving(forward, batch[:half]) + run_halving(forward, batch[half:])
 
 
 def _embed(backbone: Backbone, batch: Sequence[Encoded], bar: tqdm) -> np.ndarray:
@@ -222,11 +253,21 @@ def _embed(backbone: Backbone, batch: Sequence[Encoded], bar: tqdm) -> np.ndarra
     return vectors
 
 
-def _item_id(item: Query | Page, side: Side) -> str:
-    item_id = getattr(item, f"{side}_id", None)
-    if item_id is None:
-        raise ValueError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
-    return str(item_id)
+def item_ids(items: Sequence[Query] | Sequence[Page], side: Side) -> list[str]:
+    """Return the items' ids.
+
+    Raises
+    ------
+    ValueError
+        If there is no item, an id stands twice, or the items are not that side's.
+    """
+    if not items:
+        raise ValueError(f"items must hold at least one {side}; got none")
+    ids = ids_of(items, side)
+    if len(set(ids)) < len(ids):
+        twice = next(one for number, one in enumerate(ids) if one in ids[:number])
+        raise ValueError(f"{side} {twice!r} stands twice among the items; ids must be unique")
+    return ids
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

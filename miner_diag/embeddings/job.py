@@ -12,15 +12,23 @@ from miner_diag.corpus import Corpus, load_corpus
 from miner_diag.corpus.core import Form
 from miner_diag.embeddings.extract import TOKEN_BUDGET, CorpusStores, extract_corpus
 from miner_diag.embeddings.noise import NoiseFloor, noise_floor_of
+from miner_diag.embeddings.processes import leave_the_rest_to_the_main_process
 from miner_diag.provenance import RunClock
 
 
 @dataclass(frozen=True)
-class StoreOptions:
-    """Which retriever over which queries and pages; the fields every command that needs a store shares."""
+class RetrieverOptions:
+    """Which retriever over which queries and pages; the fields every command that runs one shares."""
 
     model: str = "page-text"
-    """page-text, or a local folder of a transformers or sentence-transformers text encoder."""
+    """page-text, a local folder of a checkpoint, or a hub id (miner-diag backbones lists known ones)."""
+    model_family: str | None = None
+    """For a checkpoint whose files do not say which retriever it is: one of those that miner-diag backbones lists, or
+    text."""
+    revision: str | None = None
+    """Commit hash of a hub id; a known checkpoint's own if not given."""
+    base_model: str | None = None
+    """Folder or hub id of the model that an adapter belongs to."""
     data: str = "sample"
     """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
     (queries.jsonl, corpus.jsonl, qrels.tsv), or a manifest file (.yaml)."""
@@ -32,16 +40,17 @@ class StoreOptions:
     """Which documents."""
     limit: int | None = None
     """At most this many pages, drawn by the hash of their ids."""
-    pooling: Pooling | None = None
-    """last, mean or cls, for a checkpoint whose files state none."""
     reader: ReaderKind = "auto"
     """Where a page's text comes from: its text layer, its picture (ocr), or the picture where it has no text (auto)."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward; auto is float32 for text encoders. Pooled vectors are float32 whatever it is."""
+    """Of the forward; auto is float32, for vision-language models on a GPU bfloat16. Pooled vectors are float32
+    whatever it is."""
     max_tokens: int | None = None
     """Overrules the checkpoint's limit."""
+    max_pixels: int | None = None
+    """Overrules the pixel budget of a page, for retrievers that look at pictures."""
     query_prompt: str | None = None
     """Overrules the checkpoint's prompt of queries."""
     page_prompt: str | None = None
@@ -50,6 +59,25 @@ class StoreOptions:
     """Run Python code that a checkpoint brings along, with your rights."""
     token_budget: int = TOKEN_BUDGET
     """Tokens of a padded batch."""
+
+    def load_corpus(self) -> Corpus:
+        """Load the queries and pages of the split.
+
+        Raises
+        ------
+        CorpusError
+            If the data can't be used, or the split holds no query.
+        """
+        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold).split(self.split)
+        return corpus if self.limit is None else corpus.sample_pages(self.limit)
+
+
+@dataclass(frozen=True)
+class StoreOptions(RetrieverOptions):
+    """What commands that need pooled layers ask."""
+
+    pooling: Pooling | None = None
+    """last, mean or cls, for a checkpoint whose files state none."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +126,25 @@ class Embedded:
 def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedded:
     """Load the corpus and the backbone, and extract into ``folder/queries`` and ``folder/pages`` or open what is there.
 
+    Under a launcher of several processes, only the main one returns; the others end here.
+
     Raises
     ------
     ValueError
         If the data or the model can't be used, or the folder holds another store; see the functions this calls.
     """
-    corpus = load_corpus(options.data, queries=options.queries, fold=options.fold).split(options.split)
-    if options.limit is not None:
-        corpus = corpus.sample_pages(options.limit)
+    corpus = options.load_corpus()
     clock.stage("corpus")
     backbone = load_backbone(
-        options.model, pooling=options.pooling, reader=options.reader, render=corpus.render, device=options.device,
-        dtype=options.dtype, max_tokens=options.max_tokens, query_prompt=options.query_prompt,
+        options.model, model_family=options.model_family, revision=options.revision, base_model=options.base_model,
+        max_pixels=options.max_pixels, pooling=options.pooling, reader=options.reader, render=corpus.render,
+        device=options.device, dtype=options.dtype, max_tokens=options.max_tokens, query_prompt=options.query_prompt,
         page_prompt=options.page_prompt, trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
     clock.stage("backbone")
     stores = extract_corpus(backbone, corpus, folder, token_budget=options.token_budget)
     clock.stage("extract")
+    leave_the_rest_to_the_main_process()
     noise = noise_floor_of(stores.pages, backbone, corpus.pages)
     clock.stage("noise floor")
     return Embedded(corpus, backbone, stores, noise)

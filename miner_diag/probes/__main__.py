@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import save as save_safetensors
 
-from miner_diag.cka.__main__ import over_documents
 from miner_diag.command import run_command
 from miner_diag.corpus.summary import skipped_lines
+from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded, StoreOptions
 from miner_diag.files import atomic_path, write_atomic
+from miner_diag.probes.data import Side
 from miner_diag.probes.job import Splits, embed_whole, fitting_splits
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
@@ -71,16 +71,27 @@ TERMINAL = {
 }  # fmt: skip
 """Columns of ``probes.csv`` that fit a terminal, and their headings there."""
 
+TOWERS = (
+    "Two towers: these are layers of the {side} tower, each probed against the final embedding of the other one, which "
+    "stays as it is; no layer of one is paired with a layer of the other."
+)
+"""What is said of a backbone whose sides do not share layers."""
+
 
 def run(options: ProbesOptions) -> None:
-    """Run the command."""
+    """Run the command; of two towers, each side by itself into a folder of its own."""
     clock = RunClock()
     folder = options.embeddings or options.out / "embeddings"
     embedded = embed_whole(options, folder, clock)
-    splits = fitting_splits(embedded, memory_gb=options.memory_gb)
-    if options.sweep:
-        run_sweep(splits, embedded, options, clock)
-        return
+    sides: tuple[Side | None, ...] = (None,) if embedded.backbone.shared_layers else ("query", "page")
+    for side in sides:
+        splits = fitting_splits(embedded, memory_gb=options.memory_gb, side=side)
+        mine = options if side is None else replace(options, out=options.out / side)
+        (run_sweep if options.sweep else run_study)(splits, embedded, mine, clock)
+
+
+def run_study(splits: Splits, embedded: Embedded, options: ProbesOptions, clock: RunClock) -> None:
+    """Fit, compare and select; write everything into ``options.out`` and tell it."""
     backbone, corpus = embedded.backbone, splits.validation.corpus
     by_document, caution = over_documents(corpus, options.intervals_over)
     found = study(
@@ -92,6 +103,8 @@ def run(options: ProbesOptions) -> None:
     table = write_study(found, splits, embedded, options)
     clock.stage("write")
     told = [*sentences(found, options.ratio_threshold), *embedded.notes(), *caution]
+    if found.probed is not None:
+        told.insert(0, TOWERS.format(side=found.probed))
     first = found.fits[0]
     n_cells = first.n_negatives + first.n_masked
     told.append(
@@ -99,7 +112,7 @@ def run(options: ProbesOptions) -> None:
         "(the page, or one that looks the same, answers the query) and were masked"
     )
     facts = embedded.facts() | splits.validation.facts() | {
-        "train": splits.train.facts(), "n_steps": first.n_steps,
+        "probed_tower": found.probed, "train": splits.train.facts(), "n_steps": first.n_steps,
         "n_false_negatives_masked": first.n_masked, "n_negatives": first.n_negatives,
         "epochs": [len(fit.loss) for fit in found.fits], "best_epoch": first.best_epoch.tolist(),
         "intervals_over": "documents" if by_document else "items",
@@ -108,9 +121,8 @@ def run(options: ProbesOptions) -> None:
     }  # fmt: skip
     content = write_run(options.out, "miner_diag.probes", options, clock, **facts)
     print(f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}")
-    print(table[list(TERMINAL)].rename(columns=TERMINAL).to_string(
-        index=False, na_rep="", float_format="{:.3f}".format
-    ))  # fmt: skip
+    shown = table.rename(columns={found.ratio_name: "alignment_ratio_page_final"})[list(TERMINAL)]
+    print(shown.rename(columns=TERMINAL).to_string(index=False, na_rep="", float_format="{:.3f}".format))
     for line in (*told, *skipped_lines(corpus.skipped)):
         print(line)
     print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
@@ -120,7 +132,9 @@ def write_study(found: Study, splits: Splits, embedded: Embedded, options: Probe
     """Write probes, salience, tables, records and figures into ``options.out``; return the table of probes."""
     out, backbone, corpus = options.out, embedded.backbone, splits.validation.corpus
     found.fits[0].stack.save(out / "probes.safetensors")
-    arrays = {kind: np.ascontiguousarray(values) for kind, values in zip(KINDS, found.salience, strict=True)}
+    arrays: dict[str, np.ndarray] = {
+        kind: np.ascontiguousarray(values) for kind, values in zip(KINDS, found.salience, strict=True)
+    }
     write_atomic(out / "salience.safetensors", save_safetensors(arrays))
     write_json(out / "selection.json", selection_facts(found, options))
     write_records(out / "records.jsonl", study_records(
@@ -132,8 +146,8 @@ def write_study(found: Study, splits: Splits, embedded: Embedded, options: Probe
               "concentration": concentrated}  # fmt: skip
     for name, frame in frames.items():
         write_atomic(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    mpl.use("Agg")
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
+    title += "" if found.probed is None else f", {found.probed} tower"
     counts = (
         f"{len(splits.train.judged.pairs[0])} training pairs, {len(corpus.queries)} queries, {len(corpus.pages)} pages"
     )

@@ -11,9 +11,13 @@ import torch
 from miner_diag.probes.data import Judged
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.select import FusedScores, SelectionRule, select
+from miner_diag.probes.stack import ProbeStack
 from miner_diag.probes.train import TrainOptions, fit_probes, judge
 from miner_diag.retrieval.ndcg import chance_ndcg
 from miner_diag.stats import Interval, bootstrap_means
+
+UNALIGNED_EPOCHS, UNALIGNED_RATE = 5, 10.0
+"""Passes, at most, of the fits from an unaligned start, and how many times faster they go: they have far to go."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Control:
     """Which hidden state."""
     ndcg: Interval
     """NDCG@5 over validation queries."""
+    over_start: Interval | None = None
+    """What training added to the same probe before training, if that was asked."""
 
 
 def shuffled_pairs(
@@ -37,29 +43,59 @@ def shuffled_pairs(
     rng: np.random.Generator,
     *,
     clusters: tuple[str, ...] | None = None,
+    confidence: float = 0.95,
     shared_layers: bool = True,
     device: Any = "cpu",
 ) -> list[Control]:
-    """Fit probes to pairs that don't belong together, for all epochs allowed, and judge the last epoch twice.
+    """Fit probes to pairs that don't belong together, for all epochs allowed, and judge the last epoch.
 
     ``shuffled_pairs``: on validation pairs that are broken too. Nothing is left to find, so anything above chance would
-    be leakage. ``shuffled_training``: on the true validation pairs. Training starts from the backbone's own geometry,
-    so this falls to chance only as far as learning nonsense destroys that.
+    be leakage.
+
+    ``start`` and ``shuffled_training``: on the true validation pairs, before and after training. Training starts from
+    what the backbone knows (a gate of 1 is the raw layer, least squares leads to the final layer), so it need not end
+    at chance. What it adds to its start it owes to no pair: spreading items out and the pull to the final layer.
+
+    ``unaligned_true`` and ``unaligned_shuffled``: projections from a start that knows nothing, a random rotation of its
+    own for each side and no pull to the final layer, fitted to true and to broken pairs and judged on true ones.
+    Broken pairs must leave them at chance; what true pairs make of them shows that they could have left it. A base
+    probe has no such start.
     """
     broken_train, broken_validation = train.shuffled(rng), validation.shuffled(rng)
     endless = replace(options, patience=max(1, options.epochs))
-    last = fit_probes(broken_train, broken_validation, endless, shared_layers=shared_layers, device=device).last
-    gates, weights = torch.from_numpy(last.gates), torch.from_numpy(last.weights)
-    judged = {"shuffled_pairs": broken_validation, "shuffled_training": validation}
-    controls = []
-    for name, pairs in judged.items():
-        values = judge(gates, weights, pairs)
-        for number, interval in enumerate(
-            bootstrap_means(values.reshape(-1, values.shape[-1]).T, rng, clusters=clusters)
-        ):
-            kind, layer = divmod(number, train.n_layers)
-            controls.append(Control(name, KINDS[kind], layer, interval))
+    few = min(UNALIGNED_EPOCHS, options.epochs)
+    ignorant = replace(
+        endless, start="orthogonal", sides="per-side", to_final=0.0, epochs=few,
+        learning_rate=UNALIGNED_RATE * options.learning_rate,
+    )  # fmt: skip
+    settings: dict[str, Any] = {"shared_layers": shared_layers, "device": device}
+    over: dict[str, Any] = {"clusters": clusters, "confidence": confidence}
+    before = fit_probes(train, validation, replace(options, epochs=0), **settings).ndcg
+    broken = fit_probes(broken_train, broken_validation, endless, **settings).last
+    controls = _controls("shuffled_pairs", _judged(broken, broken_validation), rng, **over)
+    controls += _controls("start", before, rng, **over)
+    controls += _controls("shuffled_training", _judged(broken, validation), rng, before, **over)
+    for name, pairs in {"unaligned_true": train, "unaligned_shuffled": broken_train}.items():
+        last = fit_probes(pairs, validation, ignorant, **settings).last
+        controls += _controls(name, _judged(last, validation), rng, **over)[validation.n_layers :]
     return controls
+
+
+def _judged(stack: ProbeStack, judged: Judged) -> np.ndarray:
+    return judge(torch.from_numpy(stack.gates), torch.from_numpy(stack.weights), judged)
+
+
+def _controls(
+    name: str, ndcg: np.ndarray, rng: np.random.Generator, start: np.ndarray | None = None, **over: Any
+) -> list[Control]:
+    """Return base probes of all layers, then projections, of nDCG@5 [2, L, Q] and of what it is above `start`."""
+    n_kinds, n_layers, n_queries = ndcg.shape
+    found = bootstrap_means(ndcg.reshape(-1, n_queries).T, rng, **over)
+    added: list[Interval | None] = [None] * len(found)
+    if start is not None:
+        added[:] = bootstrap_means((ndcg - start).reshape(-1, n_queries).T, rng, **over)
+    where = [(kind, layer) for kind in KINDS[:n_kinds] for layer in range(n_layers)]
+    return [Control(name, *place, *values) for place, values in zip(where, zip(found, added, strict=True), strict=True)]
 
 
 @dataclass(frozen=True)

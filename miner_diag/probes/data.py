@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from miner_diag.retrieval.relevance import Relevance
 
 Vectors = np.ndarray | EmbeddingStore | StoreRows
 """Pooled layers [N, L, D]: in memory, or in a store whose rows are read when they are asked for."""
+
+Side = Literal["query", "page"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +33,16 @@ class Judged:
     """[P] int64: equal for pages that look the same."""
     documents: tuple[str, ...]
     """[Q] document of each query."""
+    fixed: Side | None = None
+    """Of two towers, the side that stays as it is: its final embedding at every layer, which passes no probe."""
 
     def __post_init__(self) -> None:
         """Check that both sides have the same layers and fit the judgements."""
         queries, pages = self.queries.shape, self.pages.shape
         if queries[1:] != pages[1:]:
             raise ValueError(
-                f"queries and pages must have the same layers and width; got {list(queries)} and {list(pages)}. Towers "
-                "of different depth or width cannot be probed layer by layer"
+                f"queries and pages must have the same layers and width; got {list(queries)} and {list(pages)}. Of two "
+                "towers, set one against the final embedding of the other; see final_at_every_layer"
             )
         if (queries[0], pages[0]) != (self.relevance.n_queries, self.relevance.n_pages):
             raise ValueError(
@@ -53,11 +58,12 @@ class Judged:
         relevance: Relevance,
         page_hashes: Sequence[str],
         documents: Sequence[str] | None = None,
+        fixed: Side | None = None,
     ) -> Judged:
         """Build one; `page_hashes` [P] are equal for pages that look the same, `documents` [Q] label the queries."""
         _, groups = np.unique(np.asarray(page_hashes), return_inverse=True)
         labels = relevance.query_ids if documents is None else tuple(documents)
-        return cls(queries, pages, relevance, groups.astype(np.int64), labels)
+        return cls(queries, pages, relevance, groups.astype(np.int64), labels, fixed)
 
     @property
     def n_layers(self) -> int:
@@ -68,6 +74,11 @@ class Judged:
     def width(self) -> int:
         """D."""
         return int(self.pages.shape[2])
+
+    @property
+    def probed(self) -> list[Vectors]:
+        """The sides that have layers to probe: queries and pages, or of two towers the one that is not fixed."""
+        return [vectors for side, vectors in (("query", self.queries), ("page", self.pages)) if side != self.fixed]
 
     @property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -104,3 +115,23 @@ def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
 def layer_of(vectors: Vectors, layer: int) -> np.ndarray:
     """Return one layer's vectors [N, D]."""
     return vectors[:, layer] if isinstance(vectors, np.ndarray) else vectors.layer(layer)
+
+
+def final_at_every_layer(final: np.ndarray, n_layers: int, width: int) -> np.ndarray:
+    """Return a tower's final embeddings [N, E] as layers [N, n_layers, width] for the layers of another tower.
+
+    Narrower embeddings are filled with zeros; of wider ones only zeros are cut off, as towers fill theirs with.
+
+    Raises
+    ------
+    ValueError
+        If the embeddings are wider and the rest is not zero: then the two sides share no space.
+    """
+    if final[:, width:].any():
+        raise ValueError(
+            f"the other tower's final embeddings are {final.shape[1]} wide, the layers to probe {width}; scores "
+            "between them need embeddings that are no wider than either tower's layers"
+        )
+    held = np.zeros((len(final), width), dtype=np.float32)
+    held[:, : final.shape[1]] = final[:, :width]
+    return np.broadcast_to(held[:, None], (len(final), n_layers, width))

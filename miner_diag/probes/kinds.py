@@ -48,6 +48,8 @@ def projection_probe(weight: Tensor, vectors: Tensor) -> Tensor:
     return unit(functional.layer_norm(vectors, vectors.shape[-1:]) @ weight.transpose(-1, -2))
 
 
-def both_probes(gate: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:
-    """Return the outputs [2, ..., N, D] of both kinds, in the order of `KINDS`."""
+def both_probes(gate: Tensor, weight: Tensor, vectors: Tensor, *, fixed: bool = False) -> Tensor:
+    """Return the outputs [2, ..., N, D] of both kinds, in the order of `KINDS`; twice the vectors if `fixed`."""
+    if fixed:
+        return torch.stack([unit(vectors)] * 2)
     return torch.stack([base_probe(gate, vectors), projection_probe(weight, vectors)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from miner_diag.cka.plots import new_figure
 from miner_diag.probes.kinds import KINDS
 
 COLOURS = {"base": "#0072B2", "normalized_projection": "#D55E00", "raw": "#000000"}
@@ -33,7 +37,7 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
         Backbone, data set and split.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(6.3, 3.9), layout="constrained")
+        ax = new_figure(7.8, 3.9).subplots()
     raw = table[table["kind"] == "base"]
     ax.plot(raw["layer"], raw["raw_ndcg_at_5"], color=COLOURS["raw"], linestyle="--", marker=".", label="raw layer")
     for kind, shift in zip(KINDS, (-0.08, 0.08), strict=True):
@@ -42,7 +46,7 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
         ends = [(value - rows["low"]).clip(lower=0), (rows["high"] - value).clip(lower=0)]
         ax.errorbar(x, value, yerr=ends, color=COLOURS[kind], linewidth=1.4, elinewidth=1.2, capsize=2.5)
         chosen = (rows["chosen_kind"] == kind).to_numpy()
-        style = {"color": COLOURS[kind], "linestyle": "none", "marker": MARKERS[kind], "markersize": 6}
+        style: dict[str, Any] = {"color": COLOURS[kind], "linestyle": "none", "marker": MARKERS[kind], "markersize": 6}
         ax.plot(x[~chosen], value[~chosen], markerfacecolor="white", **style)
         ax.plot(x[chosen], value[chosen], label=NAMES[kind], **style)
         kept = chosen & rows["selected"].to_numpy(bool)
@@ -54,7 +58,10 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, title="filled: chosen kind, open: the other", title_fontsize=8)
+    ax.legend(
+        fontsize=8, frameon=False, title="filled: chosen kind,\nopen: the other", title_fontsize=8, loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+    )  # fmt: skip
     if title:
         ax.set_title(title, fontsize=10)
     return ax
@@ -70,23 +77,24 @@ def salience_curves(frame: pd.DataFrame, *, title: str = "") -> Figure:
     title : str
         Backbone and data set.
     """
-    figure, axes = plt.subplots(1, len(KINDS), figsize=(7.2, 3.6), sharey=True, layout="constrained")
+    figure = new_figure(7.2, 3.6)
+    axes = figure.subplots(1, len(KINDS), sharey=True, gridspec_kw={"wspace": 0.08})
     last = max(1, int(frame["layer"].max()))
-    colours = plt.get_cmap("viridis")
+    colours = mpl.colormaps["viridis"]
     for ax, kind in zip(axes, KINDS, strict=True):
+        lines = []
         for layer, rows in frame[frame["kind"] == kind].groupby("layer"):
-            ax.plot(rows["neurons"], rows["salience"], color=colours(0.92 * layer / last), label=f"{layer}")
-        ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.9, linestyle=":")
-        ax.axhline(0.9, color="0.35", linewidth=0.9, linestyle="--")
+            lines += ax.plot(rows["neurons"], rows["salience"], color=colours(0.92 * layer / last), label=f"{layer}")
+        guides = ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.9, linestyle=":", label="all neurons alike")
+        guides.append(ax.axhline(0.9, color="0.35", linewidth=0.9, linestyle="--", label="90 %"))
         ax.set(title=NAMES[kind], xlabel="share of neurons, most salient first", xlim=(0, 1), ylim=(0, 1.01))
         ax.title.set_fontsize(10)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of salience")
-    handles, labels = axes[-1].get_legend_handles_labels()
-    if len(handles) > 12:  # a deep backbone: first, middle, last
-        wanted = [0, len(handles) // 2, len(handles) - 1]
-        handles, labels = [handles[i] for i in wanted], [labels[i] for i in wanted]
-    axes[-1].legend(handles, labels, fontsize=8, frameon=False, title="layer", title_fontsize=8, loc="lower right")
+    axes[0].legend(handles=guides, fontsize=8, frameon=False, loc="lower right")
+    if len(lines) > 12:  # a deep backbone: first, middle, last
+        lines = [lines[0], lines[len(lines) // 2], lines[-1]]
+    axes[-1].legend(handles=lines, fontsize=8, frameon=False, title="layer", title_fontsize=8, loc="lower right")
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -106,11 +114,14 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
     """
     readings = {
         "alignment_ratio_page_final": "alignment ratio, pages to final layer",
+        "alignment_ratio_query_final": "alignment ratio, queries to final layer",
         "alignment_ratio_query_page": "alignment ratio, queries to their pages",
     }
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), sharey=True, layout="constrained")
+    readings = {column: label for column, label in readings.items() if column in table and table[column].notna().any()}
+    figure = new_figure(3.7 * max(1, len(readings)), 3.6)
+    axes = figure.subplots(1, max(1, len(readings)), sharey=True, squeeze=False)[0]
     rows = table[table["kind"] == "normalized_projection"]
-    for ax, (column, label) in zip(axes, readings.items(), strict=True):
+    for ax, (column, label) in zip(axes, readings.items(), strict=False):  # no ratio exists: one empty panel
         there = rows[rows[column].notna()]
         value = there["difference_to_other_kind"]
         ends = [(value - there["difference_low"]).clip(lower=0), (there["difference_high"] - value).clip(lower=0)]
@@ -118,10 +129,9 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
             there[column], value, yerr=ends, color=COLOURS["normalized_projection"], fmt="s", markersize=5,
             elinewidth=1.2, capsize=2.5,
         )  # fmt: skip
-        for layer, x, y in zip(there["layer"], there[column], value, strict=True):
-            ax.annotate(str(layer), (x, y), xytext=(5, 4), textcoords="offset points", fontsize=9)
         ax.axhline(0, color="0.5", linewidth=0.9)
         ax.set_xlabel(label)
+        ax.margins(x=0.1)
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
     axes[0].axvline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
@@ -129,4 +139,36 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
     axes[0].set_ylabel("nDCG@5, projection less base")
     if title:
         figure.suptitle(title, fontsize=10)
+    figure.draw_without_rendering()  # sizes are known from here on
+    for ax, column in zip(axes, readings, strict=False):
+        _label_layers(ax, rows[rows[column].notna()], column)
     return figure
+
+
+def _label_layers(ax: Axes, rows: pd.DataFrame, column: str) -> None:
+    """Write each layer in the first free place around its point; a line leads to one that is further off."""
+    near = [(11, 0), (-11, 0), (11, 10), (11, -10), (-11, 10), (-11, -10)]
+    places = np.array(near + [(right, up) for up in (19, -19, 32, -32) for right in (19, -19)])
+    x = rows[column].to_numpy(float)
+    points = np.column_stack([x, rows["difference_to_other_kind"].to_numpy(float)])
+    bars = [np.column_stack([x, (1 - part) * rows["difference_low"] + part * rows["difference_high"]])
+            for part in np.linspace(0, 1, 12)]  # fmt: skip
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    scale = figure.dpi / 72
+    shown, barred = (ax.transData.transform(some) / scale for some in (points, np.concatenate(bars)))
+    taken = [*((point, 9.0) for point in shown), *((point, 6.0) for point in barred)]  # and how far to keep from it
+    for layer, data, point in zip(rows["layer"], points, shown, strict=True):
+        others = shown[(shown != point).any(axis=1)]
+        room = [min(np.abs(point + place - other).max() - reach for other, reach in taken) for place in places]
+        for number, place in enumerate(places):  # lines pass by other points
+            steps = point + np.linspace(0.3, 1, 5)[:, None] * place
+            gaps = np.abs(steps[:, None] - others).max(axis=2)
+            room[number] = min(room[number], float(gaps.min(initial=np.inf)) - 4.0)
+        chosen = next((number for number, free in enumerate(room) if free >= 0), int(np.argmax(room)))
+        taken.append((point + places[chosen], 9.0))
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 4, "shrinkB": 2}
+        ax.annotate(
+            str(layer), data, xytext=places[chosen], textcoords="offset points", fontsize=9, ha="center", va="center",
+            arrowprops=line if chosen >= len(near) else None,
+        )  # fmt: skip

@@ -13,7 +13,7 @@ from miner_diag.cka.alignment import Comparison, compare
 from miner_diag.cka.diagnosis import one_query_a_page
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
-from miner_diag.probes.data import Judged, layer_of
+from miner_diag.probes.data import Judged, Side, layer_of
 from miner_diag.probes.judge import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.kinds import KINDS, Kind
 from miner_diag.probes.salience import salience
@@ -68,7 +68,8 @@ class Study:
     verdicts: tuple[KindVerdict, ...]
     """[L] which kind is better."""
     page_final: tuple[Comparison | None, ...]
-    """[L] pages at this layer against the final one; None where CKA does not exist."""
+    """[L] pages (of two towers, items of the probed one) at this layer against the final one; None where CKA does not
+    exist."""
     query_page: tuple[Comparison | None, ...]
     """[L] queries against their pages; None also for two towers."""
     predicted: tuple[Kind, ...]
@@ -89,6 +90,13 @@ class Study:
     """Selection by random labels; None if not asked for."""
     chance: float
     """NDCG@5 of a random order."""
+    probed: Side | None = None
+    """Of two towers, the one whose layers these are."""
+
+    @property
+    def ratio_name(self) -> str:
+        """What tables call the ratio to the final layer."""
+        return f"alignment_ratio_{self.probed or 'page'}_final"
 
     @property
     def ratios(self) -> list[float | None]:
@@ -123,7 +131,7 @@ def study(
     backbone : dict, optional
         The backbone's key, kept with the probes.
     shared_layers : bool
-        Whether queries and pages pass the same layers.
+        Whether queries and pages pass the same layers; if not, both splits must be of one tower, the other fixed.
     device : str
         Where to train.
     progress : bool
@@ -148,10 +156,11 @@ def study(
     )  # fmt: skip
     page_final, query_page = comparisons(validation, page_hashes, shared_layers, options.confidence)
     ratios = [ratio_of(view) for view in page_final]
-    predictors = {
-        "alignment_ratio_page_final": ratios,
+    probed: Side | None = None if validation.fixed is None else "query" if validation.fixed == "page" else "page"
+    predictors: dict[str, list[float | None]] = {
+        f"alignment_ratio_{probed or 'page'}_final": ratios,
         "alignment_ratio_query_page": [ratio_of(view) for view in query_page],
-        "cka_page_final": [None if view is None else view.cka.value for view in page_final],
+        f"cka_{probed or 'page'}_final": [None if view is None else view.cka.value for view in page_final],
         "raw_ndcg_at_5": [float(value) for value in raw_per_query.mean(axis=1)],
     }
     final = validation.n_layers - 1
@@ -172,12 +181,15 @@ def study(
     controls: list[Control] = []
     random_selection = None
     if options.controls:
-        controls = shuffled_pairs(train, validation, options.training(), rng, clusters=documents, **settings)
+        controls = shuffled_pairs(
+            train, validation, options.training(), rng, clusters=documents, confidence=options.confidence, **settings
+        )
         random_selection = random_label_selection(runs[0], options, rng)
     return Study(
         fits, tuple(raw), raw_per_query, (tuple(base), tuple(projected)), tuple(verdicts), page_final, query_page,
         tuple(predicted_kinds(ratios, options.ratio_threshold)), tuple(selected), fused, how_sure,
         salience(first.stack, train), tuple(correlations), tuple(controls), random_selection, chance(validation),
+        probed,
     )  # fmt: skip
 
 
@@ -202,17 +214,21 @@ def chosen_scores(fit: Fitted, verdicts: Sequence[KindVerdict], judged: Judged) 
 def comparisons(
     judged: Judged, page_hashes: Sequence[str] | None, shared_layers: bool, confidence: float
 ) -> tuple[tuple[Comparison | None, ...], tuple[Comparison | None, ...]]:
-    """Return each layer's pages against the final layer, and its queries against their pages, one query a page."""
+    """Return each layer's pages against the final layer, and its queries against their pages, one query a page.
+
+    Of two towers, the first is of the probed tower's items, and the second does not exist.
+    """
     queries, pages = judged.pairs
     gold: list[dict[int, int]] = [{} for _ in range(judged.relevance.n_queries)]
     for query, page in zip(queries, pages, strict=True):
         gold[query][int(page)] = 1
     hashes = [str(group) for group in judged.page_groups] if page_hashes is None else page_hashes
     pair_query, pair_page = one_query_a_page(gold, judged.relevance.query_ids, hashes)
-    final = layer_of(judged.pages, judged.n_layers - 1)
+    items = judged.probed[-1]
+    final = layer_of(items, judged.n_layers - 1)
     page_final, query_page = [], []
     for layer in range(judged.n_layers):
-        mine = layer_of(judged.pages, layer)
+        mine = layer_of(items, layer)
         page_final.append(_compare(mine, final, confidence))
         asked = layer_of(judged.queries, layer)[pair_query] if shared_layers else None
         query_page.append(None if asked is None else _compare(asked, mine[pair_page], confidence))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from miner_diag.probes.data import Judged, layer_of
+from miner_diag.probes.data import Judged, Side, layer_of
+from miner_diag.probes.kinds import unit
 from miner_diag.probes.stack import Probe, ProbeStack
 
 _BLOCK = 4096  # pairs held at once
@@ -14,7 +16,7 @@ def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]
     """Return the salience of every neuron, [L, D] float32 for base probes and [L, D] for normalized projections.
 
     Base: ``s_j = g_j^2``, the weight of neuron j in the cosine of two gated vectors; ``|g_query,j g_page,j|`` where
-    sides have gates of their own.
+    sides have gates of their own, ``|g_j|`` where one side is fixed.
 
     Normalized projection: ``s_j = max(0, mean over true pairs of z_qj z_pj - mean z_qj * mean z_pj)``, means over the
     true pairs: what output coordinate j adds to the cosine of a true pair beyond what it adds to any pair. Summed over
@@ -28,7 +30,7 @@ def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]
     judged : Judged
         Whose true pairs are averaged over: the training split.
     """
-    base = np.abs(stack.gates[:, 0] * stack.gates[:, -1])
+    base = np.abs(stack.gates[:, 0] * (stack.gates[:, -1] if judged.fixed is None else 1))
     projected = np.stack(
         [projection_salience(stack.probe(layer, "normalized_projection"), judged) for layer in range(judged.n_layers)]
     )
@@ -39,11 +41,15 @@ def projection_salience(probe: Probe, judged: Judged) -> np.ndarray:
     """Return the salience [D] of one projection's output coordinates; the formula is in `salience`."""
     query_rows, page_rows = judged.pairs
     queries, pages = layer_of(judged.queries, probe.layer), layer_of(judged.pages, probe.layer)
+
+    def mapped(vectors: np.ndarray, side: Side) -> np.ndarray:
+        return unit(torch.from_numpy(vectors)).numpy() if side == judged.fixed else probe.apply(vectors, side)
+
     both, query_sum, page_sum = np.zeros((3, judged.width))
     for first in range(0, len(query_rows), _BLOCK):
         part = slice(first, first + _BLOCK)
-        z_query = probe.apply(queries[query_rows[part]], "query").astype(np.float64)
-        z_page = probe.apply(pages[page_rows[part]], "page").astype(np.float64)
+        z_query = mapped(queries[query_rows[part]], "query").astype(np.float64)
+        z_page = mapped(pages[page_rows[part]], "page").astype(np.float64)
         both += (z_query * z_page).sum(axis=0)
         query_sum += z_query.sum(axis=0)
         page_sum += z_page.sum(axis=0)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
 from miner_diag.files import canonical_json, write_atomic
+from miner_diag.probes.data import Side
 from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
 
 FORMAT = 1
 """Raised when the layout of the file changes."""
-
-Side = Literal["query", "page"]
 
 
 class ProbeError(ValueError):

@@ -42,7 +42,7 @@ def starting_weights(
         q, r = np.linalg.qr(rng.normal(size=(n_layers, n_sides, width, width)))
         signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1))  # makes the law of q that of a uniform rotation
         return torch.from_numpy((q * signs[..., None, :]).astype(np.float32))
-    sides: list[list[Vectors]] = [[train.queries, train.pages]] if n_sides == 1 else [[train.queries], [train.pages]]
+    sides: list[list[Vectors]] = [train.probed] if n_sides == 1 else [[train.queries], [train.pages]]
     return torch.stack([_least_squares(vectors, ridge) for vectors in sides], dim=1)
 
 

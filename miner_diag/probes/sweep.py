@@ -16,18 +16,24 @@ from miner_diag.probes.train import Fitted, TrainOptions, fit_probes
 Judges = Literal["base", "normalized_projection", "both"]
 
 PLAN: tuple[tuple[str, Judges, tuple[Any, ...]], ...] = (
-    ("temperature", "both", (0.05, 0.02, 0.1)),
+    ("temperature", "both", (0.1, 0.05, 0.2, 0.4)),
+    ("ridge", "normalized_projection", (0.01, 0.001, 0.003, 0.03, 0.1)),
     ("start", "normalized_projection", ("least_squares", "identity", "orthogonal")),
-    ("learning_rate", "normalized_projection", (3e-4, 1e-3)),
-    ("gate_learning_rate", "base", (1e-2, 3e-2, 1e-1)),
+    ("learning_rate", "normalized_projection", (3e-4, 1e-4, 1e-3)),
+    ("gate_learning_rate", "base", (3e-2, 1e-2, 1e-1)),
     ("batch_size", "both", (256, 512)),
-    ("ridge", "normalized_projection", (0.1, 1.0)),
-    ("to_final", "both", (0.0, 0.3)),
-    ("gate_l1", "base", (0.0, 0.1)),
+    ("to_final", "both", (0.3, 0.0, 1.0)),
+    ("gate_l1", "base", (0.1, 0.0, 0.3)),
     ("rank", "normalized_projection", (None, 128)),
     ("sides", "both", ("shared", "per-side")),
 )
-"""Option, which kind it concerns, and values; options are settled in this order."""
+"""Option, which kind it concerns, and values, the default first; options are settled in this order."""
+
+NOISE = 0.001
+"""Another value takes a default's place if it is better by more than this in mean nDCG@5."""
+
+MORE_SEEDS = 2
+"""The settled options are fitted again with so many other seeds; their spread must stay below `NOISE`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Trial:
     seconds: float
     """How long."""
     settled: bool
-    """True for the value that was kept; it is the default if it is the first value's equal or better."""
+    """True for the value that was kept."""
 
 
 def sweep(
@@ -63,29 +69,34 @@ def sweep(
 ) -> Iterator[list[Trial]]:
     """Settle the options of `PLAN` one after the other; yield the trials of each.
 
-    Of values whose scores are equal, the one that stands first in the plan is kept. A value that needs another option
-    (a rank beyond the width, shared probes of two towers) is left out of the plan by `values_for`.
+    The value that stands first in the plan is kept unless another one is better by more than `NOISE`. A value that
+    needs another option (a rank beyond the width, shared probes of two towers) is left out by `values_for`. The last
+    trials are those of `MORE_SEEDS`, which settle nothing.
     """
     settled = options or TrainOptions()
     known: dict[TrainOptions, tuple[Fitted, float]] = {}
+
+    def trial(option: str, judged_by: Judges, value: Any) -> Trial:
+        asked = replace(settled, **{option: value})
+        if asked not in known:
+            start = time.perf_counter()
+            fitted = fit(train, validation, asked, shared_layers=shared_layers, device=device)
+            known[asked] = fitted, time.perf_counter() - start
+        fitted, seconds = known[asked]
+        means = fitted.ndcg.mean(axis=2)
+        score = {"base": means[0].mean(), "normalized_projection": means[1].mean(), "both": means.mean()}[judged_by]
+        return Trial(option, value, judged_by, float(score), means, len(fitted.loss), round(seconds, 1), False)
+
     for option, judged_by, values in PLAN:
-        trials = []
-        for value in values_for(option, values, train.width, shared_layers):
-            asked = replace(settled, **{option: value})
-            if asked not in known:
-                start = time.perf_counter()
-                fitted = fit(train, validation, asked, shared_layers=shared_layers, device=device)
-                known[asked] = fitted, time.perf_counter() - start
-            fitted, seconds = known[asked]
-            means = fitted.ndcg.mean(axis=2)
-            score = {"base": means[0].mean(), "normalized_projection": means[1].mean(), "both": means.mean()}[judged_by]
-            trials.append(
-                Trial(option, value, judged_by, float(score), means, len(fitted.loss), round(seconds, 1), False)
-            )
-        best = int(np.argmax([trial.score for trial in trials]))
+        trials = [trial(option, judged_by, value) for value in values_for(option, values, train.width, shared_layers)]
+        best = int(np.argmax([one.score for one in trials]))
+        if trials[best].score <= trials[0].score + NOISE:
+            best = 0
         trials[best] = replace(trials[best], settled=True)
         settled = replace(settled, **{option: trials[best].value})
         yield trials
+    seeds = [trial("seed", "both", settled.seed + more) for more in range(1 + MORE_SEEDS)]
+    yield [replace(seeds[0], settled=True), *seeds[1:]]
 
 
 def values_for(option: str, values: tuple[Any, ...], width: int, shared_layers: bool) -> list[Any]:
@@ -101,7 +112,7 @@ def sweep_frame(trials: Sequence[Trial]) -> pd.DataFrame:
     """Return one row per fit of the sweep."""
     rows = []
     for trial in trials:
-        row = {"option": trial.option, "value": str(trial.value), "judged_by": trial.judged_by}
+        row: dict[str, Any] = {"option": trial.option, "value": str(trial.value), "judged_by": trial.judged_by}
         row |= {"score": round(trial.score, 5), "settled": trial.settled}
         row |= {"base_mean": trial.ndcg[0].mean(), "projection_mean": trial.ndcg[1].mean()}
         row |= {"base_final": trial.ndcg[0, -1], "projection_final": trial.ndcg[1, -1]}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from miner_diag.probes.controls import Control
 from miner_diag.probes.judge import THRESHOLDS, RuleScore, best_threshold, left_out_hits, score_rule
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.result import Study, ratio_of
@@ -18,7 +19,8 @@ COLUMNS = (
     "difference_low", "difference_high", "p_holm", "alignment_ratio_page_final", "alignment_ratio_query_page",
     "predicted_kind", "chosen_kind", "selected", "selection_frequency", "kept_neurons_90",
 )  # fmt: skip
-"""Columns of ``probes.csv``; a cell is empty where the number does not exist."""
+"""Columns of ``probes.csv``; a cell is empty where the number does not exist. Of two towers, the query tower's
+table has alignment_ratio_query_final instead."""
 
 
 def probe_table(study: Study) -> pd.DataFrame:
@@ -39,7 +41,7 @@ def probe_table(study: Study) -> pd.DataFrame:
                 "selected": layer in study.selected, "selection_frequency": float(study.stability.frequency[layer]),
                 "kept_neurons_90": neurons_for(values) if values.any() else None,
             })  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns={"alignment_ratio_page_final": study.ratio_name})
 
 
 def concentration_frame(study: Study) -> pd.DataFrame:
@@ -74,7 +76,9 @@ def control_table(study: Study) -> pd.DataFrame:
     """Return the controls: shuffled pairs, and probes on the embedding layer alone beside those of the final layer."""
     rows = [
         {"control": c.name, "kind": c.kind, "layer": c.layer, "ndcg_at_5": c.ndcg.value, "low": c.ndcg.low,
-         "high": c.ndcg.high}
+         "high": c.ndcg.high} | ({} if c.over_start is None else {
+             "over_start": c.over_start.value, "over_start_low": c.over_start.low, "over_start_high": c.over_start.high,
+         })
         for c in study.controls
     ]  # fmt: skip
     for name, layer in (("embedding_layer_alone", 0), ("final_layer_alone", len(study.verdicts) - 1)):
@@ -154,6 +158,11 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
     for control in study.controls:
         name = f"{control.name}_{control.kind}_ndcg_at_5"
         yield {"measure": name, "layer": control.layer, **_ends(control.ndcg), "method": bootstrap}
+        if control.over_start is not None:
+            yield {
+                "measure": f"{control.name}_{control.kind}_over_start", "layer": control.layer,
+                **_ends(control.over_start), "method": f"paired {bootstrap}",
+            }  # fmt: skip
     yield {"measure": "fused_ndcg_at_5", **_ends(study.fused), "method": bootstrap}
     yield {"measure": "chance_ndcg_at_5", "value": study.chance}
 
@@ -200,18 +209,40 @@ def sentences(study: Study, threshold: float) -> list[str]:
         "layer is left out of that choice."
     )
     found = {c.predictor: c for c in study.correlations}
-    wanted = found.get("alignment_ratio_page_final")
+    wanted = found.get(study.ratio_name)
     if wanted is not None:
         fits = "agrees with" if wanted.rho.high < 0 and wanted.p_value < 0.05 else "does not establish"
         text = ", ".join(f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
                          for c in study.correlations)  # fmt: skip
         told.append(f"Spearman with the benefit of projection: {text}. This {fits} the paper's claim that layers of "
                     "low ratio gain most.")  # fmt: skip
+    told += _control_sentences(study)
     if asked.n and asked.hits <= max(sum(v.preferred == kind for v in study.verdicts) for kind in KINDS):
         told.append(
             "The alignment ratio names kinds no better than naming one kind for all layers: a poor predictor here."
         )
     return told
+
+
+def _control_sentences(study: Study) -> list[str]:
+    of: dict[str, list[Control]] = {}
+    for control in study.controls:
+        of.setdefault(control.name, []).append(control)
+    if not of:
+        return []
+    added = [(c, c.over_start) for c in of["shuffled_training"] if c.over_start is not None]
+    gained = [c for c, over in added if over.low > 0]
+    most, over = max(added, key=lambda pair: pair[1].value)
+    broken, true, shuffled = (
+        " to ".join(f"{end(c.ndcg.value for c in of[name]):.3f}" for end in (min, max))
+        for name in ("shuffled_pairs", "unaligned_true", "unaligned_shuffled")
+    )
+    return [
+        f"Controls (chance {study.chance:.3f}): fitted to and judged on shuffled pairs, {broken}. From a start that "
+        f"knows nothing, projections reach {true} with true pairs and {shuffled} with shuffled ones. Fitted to "
+        f"shuffled and judged on true pairs, {len(gained)} of {len(added)} probes end above their start, by at most "
+        f"{over} ({most.kind} of layer {most.layer}): that much needs no pairs."
+    ]
 
 
 def _of(score: RuleScore) -> str:

@@ -28,7 +28,7 @@ class TrainOptions:
     """Divides cosines in the loss."""
     start: Start = "least_squares"
     """Where projections start: identity, orthogonal (random), or least_squares to the final layer."""
-    ridge: float = 0.1
+    ridge: float = 0.01
     """Of least_squares, relative to the mean second moment of the layer."""
     rank: int | None = None
     """Of the projections; full if not given."""
@@ -37,7 +37,7 @@ class TrainOptions:
     to_final: float = 0.3
     """Weight of 1 - cosine between an item's probe output and its final embedding."""
     sides: Literal["auto", "shared", "per-side"] = "auto"
-    """One probe for queries and pages, or one for each; auto shares it where the backbone's layers are shared."""
+    """One probe for queries and pages (auto, shared), or one for each. Of two towers only one side has a probe."""
     learning_rate: float = 3e-4
     """Of projections (AdamW)."""
     gate_learning_rate: float = 3e-2
@@ -122,7 +122,8 @@ def fit_probes(
     backbone : dict, optional
         The backbone's key, kept with the probes.
     shared_layers : bool
-        Whether queries and pages pass the same layers; if not (two towers), probes must be per side.
+        Whether queries and pages pass the same layers; if not (two towers), `train` and `validation` must be of one
+        tower's layers, the other side fixed.
     device : str
         Where to train.
     progress : bool
@@ -135,7 +136,7 @@ def fit_probes(
         not finite (layer, kind and step are named).
     """
     options = options or TrainOptions()
-    n_sides = _n_sides(options.sides, shared_layers)
+    n_sides = _n_sides(options.sides, shared_layers, train.fixed)
     if (train.n_layers, train.width) != (validation.n_layers, validation.width):
         raise ProbeError(
             f"train and validation must have the same layers and width; got {list(train.pages.shape[1:])} and "
@@ -178,7 +179,8 @@ def fit_probes(
                 break
     loss = np.array(losses).reshape(-1, 2, train.n_layers)
     stack = ProbeStack(best.gates, best.weights, dict(backbone or {}))
-    last = ProbeStack(*(tensor.cpu().numpy() for tensor in parameters.tensors()), stack.backbone)
+    gates, weights = (tensor.cpu().numpy() for tensor in parameters.tensors())
+    last = ProbeStack(gates, weights, stack.backbone)
     return Fitted(stack, last, best.ndcg, np.array(curve), loss, best.epoch, n_steps, n_negatives, n_masked)
 
 
@@ -195,7 +197,9 @@ def judge(gates: Tensor, weights: Tensor, judged: Judged) -> np.ndarray:
 def probe_scores(gate: Tensor, weight: Tensor, judged: Judged, layer: int) -> np.ndarray:
     """Return scores [2, Q, P] of one layer's probes: gate [S, D], weight [S, D, D]."""
     queries, pages = (_tensor(layer_of(v, layer), gate.device) for v in (judged.queries, judged.pages))
-    return (both_probes(gate[0], weight[0], queries) @ both_probes(gate[-1], weight[-1], pages).mT).cpu().numpy()
+    z_queries = both_probes(gate[0], weight[0], queries, fixed=judged.fixed == "query")
+    z_pages = both_probes(gate[-1], weight[-1], pages, fixed=judged.fixed == "page")
+    return (z_queries @ z_pages.mT).cpu().numpy()
 
 
 class _Parameters:
@@ -260,8 +264,8 @@ def _loss(
     queries = _tensor(rows_of(train.queries, rows[0]).swapaxes(0, 1), device)
     pages = _tensor(rows_of(train.pages, rows[1]).swapaxes(0, 1), device)
     gates, weights = parameters.gates, parameters.weights()
-    z_queries = both_probes(gates[:, 0], weights[:, 0], queries)  # [2, L, B, D]
-    z_pages = both_probes(gates[:, -1], weights[:, -1], pages)
+    z_queries = both_probes(gates[:, 0], weights[:, 0], queries, fixed=train.fixed == "query")  # [2, L, B, D]
+    z_pages = both_probes(gates[:, -1], weights[:, -1], pages, fixed=train.fixed == "page")
     scores = z_queries @ z_pages.mT / options.temperature  # [2, L, B, B]
     own = torch.arange(len(rows[0]), device=device)
     mask = torch.from_numpy(known).to(device).clone()
@@ -289,13 +293,13 @@ def _refuse_non_finite(loss: Tensor, step: int) -> None:
         )
 
 
-def _n_sides(sides: str, shared_layers: bool) -> int:
-    if sides == "shared" and not shared_layers:
+def _n_sides(sides: str, shared_layers: bool, fixed: str | None) -> int:
+    if fixed is None and not shared_layers:
         raise ProbeError(
-            "sides must be per-side for a backbone of two towers: layer l of a query and of a page are different "
-            "things; got shared"
+            "layer l of a query and of a page are different things in a backbone of two towers; probe one side against "
+            "the final embedding of the other (fixed='query' or 'page')"
         )
-    return 2 if sides == "per-side" or not shared_layers else 1
+    return 2 if sides == "per-side" and fixed is None else 1
 
 
 def _tensor(vectors: np.ndarray, device: Any) -> Tensor:

@@ -1,15 +1,19 @@
-"""Exact search and nDCG@k, on arrays and on run files."""
+"""Exact search, late interaction and nDCG@k, on arrays and on run files."""
 
 from miner_diag.retrieval.formats import read_qrels, read_run
+from miner_diag.retrieval.maxsim import maxsim_scores
 from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_at_k, ndcg_of_run, ndcg_with_ties
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.retrieval.search import Hits, score_all, top_k
+from miner_diag.retrieval.tokens import TokenVectors
 
 __all__ = [
     "Hits",
     "Ndcg",
     "Relevance",
+    "TokenVectors",
     "chance_ndcg",
+    "maxsim_scores",
     "ndcg_at_k",
     "ndcg_of_run",
     "ndcg_with_ties",

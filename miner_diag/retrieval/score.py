@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +89,12 @@ def score_run_file(options: ScoreOptions) -> Scored:
         not_in_qrels=tuple(query_id for query_id in run if query_id not in qrels),
     )
     if options.out is not None:
-        write_atomic(options.out / "ndcg_per_query.csv", _per_query(scored))
-        write_records(options.out / "records.jsonl", _records(scored, options))
+        write_atomic(options.out / "ndcg_per_query.csv", per_query_csv(ndcg, scored.without_results))
+        row = partial(
+            Record, model=options.run.name, model_revision=sha256_file(options.run), dataset=options.qrels.name,
+            split="all",
+        )  # fmt: skip
+        write_records(options.out / "records.jsonl", ndcg_records(ndcg, interval, row, options.seed))
         write_run(
             options.out, "miner_diag.retrieval", options, clock,
             qrels_sha256=sha256_file(options.qrels), without_results=scored.without_results,
@@ -97,20 +103,31 @@ def score_run_file(options: ScoreOptions) -> Scored:
     return scored
 
 
-def _records(scored: Scored, options: ScoreOptions) -> list[Record]:
-    """Return the means with what bounds them, then a row per query."""
-    ndcg, interval, name = scored.ndcg, scored.interval, f"ndcg_at_{options.k}"
-    row = partial(
-        Record, model=options.run.name, model_revision=sha256_file(options.run), dataset=options.qrels.name, split="all"
-    )
-    low, high, confidence, method = None, None, None, None
+def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Record], seed: int) -> list[Record]:
+    """Return the means with what bounds them, then a row per query.
+
+    Parameters
+    ----------
+    ndcg : Ndcg
+        Of every query.
+    interval : Interval or None
+        Of the mean.
+    row : callable
+        Makes a record of the fields that change from row to row.
+    seed : int
+        Of the bootstrap.
+    """
+    name = f"ndcg_at_{ndcg.k}"
+    ends: dict[str, Any] = {}
     if interval is not None:
-        low, high, confidence, method = interval.low, interval.high, interval.confidence, "bootstrap over queries"
+        over = "queries" if interval.n_clusters is None else "documents"
+        ends = {
+            "low": interval.low, "high": interval.high, "confidence": interval.confidence,
+            "method": f"bootstrap over {over}", "n_clusters": interval.n_clusters,
+        }  # fmt: skip
     worst, best = ndcg.bounds
     n = len(ndcg.values)
-    mean = row(
-        measure=name, value=ndcg.mean, low=low, high=high, confidence=confidence, method=method, n=n, seed=options.seed
-    )
+    mean = row(measure=name, value=ndcg.mean, n=n, seed=seed, **ends)
     bounds = [(f"{name}_worst", worst), (f"{name}_best", best), ("tie_rate", ndcg.tie_rate)]
     means = [mean, *(row(measure=measure, value=value, n=n) for measure, value in bounds)]
     return means + [
@@ -119,14 +136,13 @@ def _records(scored: Scored, options: ScoreOptions) -> list[Record]:
     ]
 
 
-def _per_query(scored: Scored) -> str:
-    """CSV text, one row per query."""
+def per_query_csv(ndcg: Ndcg, without_results: Collection[str] = ()) -> str:
+    """Return CSV text, one row per query."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    ndcg = scored.ndcg
     name = f"ndcg_at_{ndcg.k}"
     rows.writerow(["query_id", name, f"{name}_worst", f"{name}_best", "order_matters", "has_results"])
-    missing = set(scored.without_results)
+    missing = set(without_results)
     for query_id, value, worst, best, order in zip(
         ndcg.query_ids, ndcg.values, ndcg.worst, ndcg.best, ndcg.order_matters, strict=True
     ):

@@ -150,21 +150,22 @@ def _checked(
             block = vectors[rows]
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
-                raise ValueError(f"{_name(side, rows.start + int(np.argmin(finite)), ids)} holds NaN or Inf")
+                raise ValueError(f"{item_name(side, rows.start + int(np.argmin(finite)), ids)} holds NaN or Inf")
             if similarity == "cosine" and not (nonzero := block.any(axis=1)).all():
                 raise ValueError(
-                    f"{_name(side, rows.start + int(np.argmin(nonzero)), ids)} is the zero vector, which has no "
+                    f"{item_name(side, rows.start + int(np.argmin(nonzero)), ids)} is the zero vector, which has no "
                     "cosine; leave the item out or find out why it was embedded so"
                 )
     return queries, pages
 
 
-def _name(side: str, row: int, ids: Sequence[str] | None) -> str:
+def item_name(side: str, row: int, ids: Sequence[str] | None) -> str:
+    """How a message calls an item: by its id where there is one."""
     return f"{side} {row}" if ids is None else f"{side} {ids[row]!r} (row {row})"
 
 
-def _rows(block: np.ndarray, similarity: Similarity) -> np.ndarray:
-    """[B, D] float64, of unit norm for cosine."""
+def prepared_rows(block: np.ndarray, similarity: Similarity) -> np.ndarray:
+    """Rows [B, D] in float64, of unit norm for cosine; a zero row must have been refused before."""
     block = block.astype(np.float64)
     if similarity == "cosine":
         block /= np.abs(block).max(axis=1, keepdims=True)  # so that no square over- or underflows
@@ -174,7 +175,7 @@ def _rows(block: np.ndarray, similarity: Similarity) -> np.ndarray:
 
 def _page_blocks(pages: np.ndarray, similarity: Similarity) -> Iterator[tuple[int, np.ndarray]]:
     for rows in _row_blocks(len(pages), pages.shape[1]):
-        yield rows.start, _rows(pages[rows], similarity)
+        yield rows.start, prepared_rows(pages[rows], similarity)
 
 
 def _row_blocks(n: int, width: int) -> list[slice]:
@@ -184,7 +185,7 @@ def _row_blocks(n: int, width: int) -> list[slice]:
 
 def _products(queries: np.ndarray, block: np.ndarray, similarity: Similarity) -> np.ndarray:
     """[B, P] float32 scores of raw queries [B, D] and prepared pages [P, D]."""
-    products = _rows(queries, similarity) @ block.T
+    products = prepared_rows(queries, similarity) @ block.T
     with np.errstate(over="ignore"):
         scores = products.astype(np.float32)
     if not np.isfinite(scores).all():

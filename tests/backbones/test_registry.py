@@ -25,7 +25,7 @@ def test_unknown_models_list_what_there_is():
         UnknownBackboneError, match=r"unknown model 'page-txt'; there is: page-text \(all-MiniLM.*folder$"
     ):
         load_backbone("page-txt")
-    with pytest.raises(UnknownBackboneError, match="looks like a hub id: hubs are not asked; .*--local-dir FOLDER"):
+    with pytest.raises(UnknownBackboneError, match="Qwen/Qwen3-Embedding-0.6B is not a local folder, .*--local-dir"):
         load_backbone("Qwen/Qwen3-Embedding-0.6B")
     with pytest.raises(UnknownBackboneError, match=r"unknown model '\./nowhere'"):
         load_backbone("./nowhere")

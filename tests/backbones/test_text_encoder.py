@@ -142,7 +142,7 @@ def test_a_layer_that_does_not_pass_is_an_error(bert, queries, monkeypatch):
     def cut(blocks, pool):
         return pooled_layers(torch.nn.ModuleList([*blocks, torch.nn.Identity()]), pool)
 
-    monkeypatch.setattr("miner_diag.backbones.text_encoder.pooled_layers", cut)
+    monkeypatch.setattr("miner_diag.backbones.hooks.pooled_layers", cut)
     monkeypatch.setattr(bert.model.encoder, "layer", bert.model.encoder.layer[:2])
     with pytest.raises(CheckpointError, match=r"layer\(s\) \[3\] of tiny-bert did not pass"):
         bert.embed(bert.prepare(queries[:1], "query"))

@@ -3,8 +3,8 @@
 Time of training all probes (every layer, both kinds, with the validation after each epoch) from the store, against the
 same training with the backbone run again in every step: the mean time of the forwards of 20 steps (tokenising left out,
 in its favour) times the number of steps that the training took. The 20 steps are of 64 pairs each, and forwards cost in
-proportion to pairs, so their time is multiplied by batch size / 64. ``FOLDER`` holds the stores train/ and validation/
-as ``python -m miner_diag.probes`` leaves them; without them they are made first: the backbone's one pass.
+proportion to pairs, so their time is multiplied by batch size / 64. ``FOLDER`` holds the stores of all splits, queries/
+and pages/, as ``python -m miner_diag.probes`` leaves them; without them they are made first: the backbone's one pass.
 
 Targets: training on debian-docs-large in at most 180 s on two cores. Memory is tested in tests/probes/test_memory.py.
 """

@@ -321,16 +321,6 @@ def test_intervals_over_documents_are_wider_where_items_of_a_document_are_alike(
         assert many.high - many.low > 1.2 * (one.high - one.low), name
 
 
-def test_two_towers_have_no_comparison_of_queries_with_pages(planted):
-    towers = again(planted, shared_layers=False)
-    assert all(layer.query_page is None for layer in towers.layers)
-    noise = towers.layers[planted.layer["noise"]]
-    assert noise.null_p > 0.05, "of CKA with the final layer, on both sides"
-    assert not towers.layers[planted.layer["noise"]].retrieval_aligned
-    assert not towers.layers[planted.layer["rotated_apart"]].retrieval_aligned
-    assert len(sentences(towers)) == 2
-
-
 def test_the_page_matrix_is_symmetric_and_its_last_column_is_cka_to_the_final_layer(planted):
     matrix = planted.diagnosis.page_matrix
     assert planted.diagnosis.usable == tuple(range(1, 7))  # the constant one is left out

@@ -49,6 +49,28 @@ class PretendBackbone:
         return np.stack([self.spoil(item.item_id, layer) for item, layer in zip(batch, layers, strict=True)])
 
 
+class PretendLate(PretendBackbone):
+    """A token vector is a fixed function of its word."""
+
+    width = D
+
+    def embed(self, batch):
+        raise AssertionError("late interaction pools nothing")
+
+    def embed_tokens(self, batch):
+        if len(batch) > self.room:
+            raise MemoryError
+        self.batches.append([item.item_id for item in batch])
+        powers = np.arange(1, D + 1)
+        found = [np.sin(powers * item.inputs["words"][:, None]).astype(np.float32) for item in batch]
+        return [self.spoil(item.item_id, tokens) for item, tokens in zip(batch, found, strict=True)]
+
+
+@pytest.fixture
+def late():
+    return PretendLate()
+
+
 @pytest.fixture
 def backbone():
     return PretendBackbone()

@@ -3,14 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from miner_diag.embeddings.store import (
-    DamagedStoreError,
-    ForeignStoreError,
-    StoreError,
-    StoreWriter,
-    UnfinishedStoreError,
-    open_store,
-)
+from miner_diag.embeddings.shards import DamagedStoreError, ForeignStoreError, StoreError, UnfinishedStoreError
+from miner_diag.embeddings.store import StoreWriter, open_store
+from miner_diag.files import sha256_bytes
 
 KEY = {"backbone": "pretend", "pooling": "mean"}
 IDS = ["a", "b", "c", "d", "e"]
@@ -176,3 +171,15 @@ def test_vectors_of_another_shape_or_dtype_are_refused(tmp_path, vectors):
         writer.write(0, [0, 1], vectors[:2].astype(np.float64))
     with pytest.raises(ValueError, match=r"got float32 \(1, 3, 2\)"):
         writer.write(0, [0, 1], vectors[:1])
+
+
+def test_the_bytes_of_format_1_do_not_change(tmp_path):
+    """Stores that people have must still be resumed and opened: the same key and vectors give these very files."""
+    fill(tmp_path / "store", np.arange(30, dtype=np.float32).reshape(5, 3, 2))
+    found = {name: sha256_bytes(data)[:16] for name, data in content(tmp_path / "store").items()}
+    assert found == {
+        "key.json": "a16bbabfac6366d2",
+        "shard-00000.safetensors": "ce8cc8cc62e0130c",
+        "shard-00001.safetensors": "6d14d43ad7df83a6",
+        "shards.json": "f5fe712e5f86c851",
+    }

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from miner_diag.backbones import load_backbone
+from miner_diag.backbones.text_encoder import TextEncoder
 from miner_diag.corpus import Corpus
 from miner_diag.probes import ProbeStack
 from miner_diag.probes.__main__ import main
@@ -82,8 +85,9 @@ def first(checkpoint, documents, tmp_path_factory, one_thread):
             Corpus, "split", lambda corpus, name: (name == "all" or parts.append(name), split(corpus, name))[1]
         )
         main(arguments(checkpoint, documents, out))
+        open_figures = plt.get_fignums()
     return SimpleNamespace(
-        parts=parts, out=out, told=told.getvalue(), checkpoint=checkpoint,
+        parts=parts, out=out, open_figures=open_figures, told=told.getvalue(), checkpoint=checkpoint,
         run=json.loads((out / "run.json").read_text()),
         table=pd.read_csv(out / "probes.csv"), selection=json.loads((out / "selection.json").read_text()),
     )  # fmt: skip
@@ -150,29 +154,79 @@ def test_the_terminal_says_whether_the_ratio_knew(first):
 def test_controls_and_rule_are_tables(first):
     controls, rule = pd.read_csv(first.out / "controls.csv"), pd.read_csv(first.out / "rule.csv")
     assert set(controls["control"]) == {
-        "shuffled_pairs", "shuffled_training", "embedding_layer_alone", "final_layer_alone",
+        "shuffled_pairs", "start", "shuffled_training", "unaligned_true", "unaligned_shuffled",
+        "embedding_layer_alone", "final_layer_alone",
     }  # fmt: skip
+    rows = controls.set_index(["control", "kind", "layer"])
+    before, after = rows.loc["start"]["ndcg_at_5"], rows.loc["shuffled_training"]
+    np.testing.assert_allclose(after["over_start"], after["ndcg_at_5"] - before, atol=1e-12)
+    assert ((after["over_start_low"] <= after["over_start"]) & (after["over_start"] <= after["over_start_high"])).all()
+    raw = first.table[first.table["kind"] == "base"]["raw_ndcg_at_5"]
+    np.testing.assert_allclose(before["base"], raw, atol=1e-12)  # a gate of 1 is the raw layer
+    assert set(controls["kind"][controls["control"] == "unaligned_shuffled"]) == {"normalized_projection"}
     assert rule["threshold"].min() == 0.1 and rule["threshold"].max() == 1.5
     assert (rule["hits"] <= rule["decided_layers"]).all()
 
 
-def test_a_second_run_reuses_the_stores_and_gives_the_same_numbers(first, documents, tmp_path, monkeypatch):
+def test_no_figure_is_left_open(first):
+    assert first.open_figures == []
+
+
+@pytest.fixture(scope="module")
+def again(first, documents, tmp_path_factory):
+    """A second run from the first one's stores, read row by row, in a process that draws with another backend."""
     extraction = sys.modules["miner_diag.embeddings.extract"]  # the package has a function of that name
-    monkeypatch.setattr(extraction, "embed_halving", None)  # a forward would fail
+    out, before = tmp_path_factory.mktemp("runs") / "again", mpl.get_backend()
     stores = ["--embeddings", str(first.out / "embeddings")]
-    with contextlib.redirect_stdout(io.StringIO()):
-        main(arguments(first.checkpoint, documents, tmp_path / "again", *stores, "--memory-gb", "1e-9"))
-    for name in ("probes.csv", "probes.safetensors", "selection.json", "records.jsonl"):
-        assert (tmp_path / "again" / name).read_bytes() == (first.out / name).read_bytes(), name
+    plt.switch_backend("svg")
+    try:
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+            patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+            patch.setattr(extraction, "embed_halving", None)  # a forward would fail
+            main(arguments(first.checkpoint, documents, out, *stores, "--memory-gb", "1e-9"))
+        return SimpleNamespace(out=out, backend=mpl.get_backend())
+    finally:
+        plt.switch_backend(before)
+
+
+def test_a_second_run_reuses_the_stores_and_gives_the_same_numbers(first, again):
+    for name in ("probes.csv", "probes.safetensors", "selection.json", "records.jsonl", "controls.csv"):
+        assert (again.out / name).read_bytes() == (first.out / name).read_bytes(), name
+
+
+def test_the_plotting_backend_of_the_caller_stays(again):
+    """A notebook that fits probes goes on to draw its own figures."""
+    assert again.backend == "svg"
 
 
 def test_sweep_settles_one_option_after_the_other(first, documents, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("miner_diag.probes.sweep.PLAN", (("temperature", "both", (0.05, 0.1)),))
+    monkeypatch.setattr("miner_diag.probes.sweep.NOISE", 0.0)
     stores = ["--embeddings", str(first.out / "embeddings")]
     main(arguments(first.checkpoint, documents, tmp_path / "sweep", *stores, "--sweep"))
     table = pd.read_csv(tmp_path / "sweep" / "sweep.csv")
-    assert table["value"].tolist() == [0.05, 0.1] and table["settled"].sum() == 1
-    assert table["score"][table["settled"]].item() == table["score"].max()
+    tried, seeds = (table[table["option"] == option] for option in ("temperature", "seed"))
+    assert tried["value"].tolist() == [0.05, 0.1] and tried["settled"].sum() == 1
+    assert tried["score"][tried["settled"]].item() == tried["score"].max() == seeds["score"].iloc[0]
+    assert seeds["value"].tolist() == [0, 1, 2]
+
+
+def test_each_of_two_towers_is_probed_by_itself(first, documents, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(TextEncoder, "shared_layers", False)
+    stores = ["--embeddings", str(first.out / "embeddings"), "--no-controls"]
+    main(arguments(first.checkpoint, documents, tmp_path / "towers", *stores))
+    told = capsys.readouterr().out
+    for side in ("query", "page"):
+        out = tmp_path / "towers" / side
+        assert {path.name for path in out.iterdir()} == FILES
+        assert f"layers of the {side} tower, each probed against the final embedding of the other one" in told
+        table = pd.read_csv(out / "probes.csv")
+        assert table[f"alignment_ratio_{side}_final"].iloc[-1] == pytest.approx(1, abs=1e-9)
+        assert table["alignment_ratio_query_page"].isna().all()
+        assert json.loads((out / "run.json").read_text())["probed_tower"] == side
+        # the final layer alone is what the retriever is, whichever side is probed
+        raw = table["raw_ndcg_at_5"].iloc[-1]
+        assert raw == pytest.approx(first.table["raw_ndcg_at_5"].iloc[-1], abs=1e-9)
 
 
 @pytest.mark.parametrize(

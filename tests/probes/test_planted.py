@@ -1,6 +1,7 @@
 """Where the answer is known: the stage finds the layers, the kinds and the neurons, and nothing where nothing is."""
 
 import numpy as np
+import pytest
 
 from miner_diag.probes import neurons_for
 
@@ -43,11 +44,25 @@ def test_shuffled_pairs_fall_to_chance(planted):
 
 
 def test_training_on_shuffled_pairs_helps_nowhere(planted):
-    """Judged on true pairs: what is left is what the backbone's own geometry had, or less."""
-    for control in planted.found.controls:
-        if control.name == "shuffled_training":
-            raw = planted.found.raw[control.layer]
-            assert control.ndcg.low <= raw.high, control
+    """Judged on true pairs: what is left is what the start had, or less."""
+    start = {(c.kind, c.layer): c.ndcg.value for c in planted.found.controls if c.name == "start"}
+    after = [control for control in planted.found.controls if control.name == "shuffled_training"]
+    assert len(after) == len(start) == 18
+    spread = np.sqrt(2 * planted.found.chance / len(planted.validation.queries))  # of a difference by luck, at most
+    for control in after:
+        assert control.over_start.value < 4 * spread, control
+        assert control.over_start.value == pytest.approx(control.ndcg.value - start[control.kind, control.layer])
+    assert start["base", 7] == pytest.approx(planted.found.raw[7].value)
+
+
+def test_from_a_start_that_knows_nothing_only_true_pairs_lead_away_from_chance(planted):
+    true, shuffled = (
+        {c.layer: c.ndcg.value for c in planted.found.controls if c.name == f"unaligned_{name}"}
+        for name in ("true", "shuffled")
+    )
+    spread = np.sqrt(planted.found.chance / len(planted.validation.queries))
+    assert all(abs(value - planted.found.chance) < 4 * spread for value in shuffled.values())
+    assert min(true[layer] for layer in (2, 5, 7)) > 0.2
 
 
 def test_random_labels_gain_next_to_nothing(planted):

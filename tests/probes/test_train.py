@@ -145,14 +145,9 @@ def test_options_out_of_range_are_named(options, message):
 def test_bad_inputs_are_named(small):
     with pytest.raises(ProbeError, match="rank must be at most the width, 6; got 7"):
         fit_probes(small, small, replace(QUICK, rank=7))
-    with pytest.raises(ProbeError, match="sides must be per-side for a backbone of two towers"):
-        fit_probes(small, small, replace(QUICK, sides="shared"), shared_layers=False)
+    with pytest.raises(ProbeError, match="different things in a backbone of two towers; probe one side against"):
+        fit_probes(small, small, QUICK, shared_layers=False)
     with pytest.raises(ProbeError, match=r"same layers and width; got \[3, 6\] and \[1, 6\]"):
         fit_probes(small, only(small, 0), QUICK)
     with pytest.raises(ValueError, match="queries and pages must have the same layers and width"):
         replace(small, queries=small.queries[:, :2])
-
-
-def test_two_towers_get_a_probe_for_each_side(small):
-    fitted = fit_probes(small, small, replace(QUICK, epochs=1), shared_layers=False)
-    assert fitted.stack.gates.shape == (3, 2, 6)

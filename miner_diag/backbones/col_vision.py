@@ -1,0 +1,234 @@
+"""ColPali, ColQwen2 and ColModernVBERT: late interaction over a page's picture, through transformers' own classes.
+
+Prompts, query augmentation and picture tokens are those of each class's processor, called for one item at a time; all
+tokens take part, as in its ``score_retrieval``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+
+from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, ids_of
+from miner_diag.backbones.choices import choose_dtype
+from miner_diag.backbones.late import unit_tokens
+from miner_diag.backbones.loading import choose_device, load_model, load_processor
+from miner_diag.backbones.revision import folder_revision
+
+if TYPE_CHECKING:
+    from miner_diag.backbones.reader import Render
+    from miner_diag.corpus.core import Page, Query
+
+PROCESSORS = {
+    "ColPaliForRetrieval": "ColPaliProcessor",
+    "ColQwen2ForRetrieval": "ColQwen2Processor",
+    "ColModernVBertForRetrieval": "ColModernVBertProcessor",
+}
+"""The classes that are known, by the name in a checkpoint's ``architectures``, and their processors."""
+
+LONGEST_SIDE = 1024
+"""Pixels a page is drawn at, at least; the image processor resizes from there."""
+
+_TOKENS = ("input_ids", "token_type_ids")
+_DROPPED = ("attention_mask", "labels", "mm_token_type_ids")  # made anew, for training, not taken by these classes
+
+
+def late_architecture(folder: Path) -> str | None:
+    """Return which of `PROCESSORS` a checkpoint's config.json names; None if it names none of them."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no configuration: {error}") from error
+    return next((name for name in named if name in PROCESSORS), None)
+
+
+class ColVision:
+    """A checkpoint of one of the ``Col…ForRetrieval`` classes over the pictures of pages.
+
+    Batches are padded on the right. One forward per page: picture tokens are computed once.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint, with its processor.
+    name : str, optional
+        As it is called in tables; the folder's name if not given.
+    render : callable, optional
+        Draws a page (``corpus.render``); needed as soon as there are pages.
+    max_tokens : int, optional
+        Longest input; the model's positions if not given. A query's text is cut to fit, its augmentation stays.
+    dtype : {"auto", "float32", "bfloat16"}
+        Of the forward; "auto" is bfloat16 on a GPU, float32 on a CPU.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N".
+    query_prompt, page_prompt : str, optional
+        Overrule the processor's ``query_prefix`` and ``visual_prompt_prefix``.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be loaded whole; the message says what is missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        render: Render | None = None,
+        max_tokens: int | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        query_prompt: str | None = None,
+        page_prompt: str | None = None,
+    ) -> None:
+        folder = Path(folder)
+        self.architecture = late_architecture(folder)
+        if self.architecture is None:
+            raise CheckpointError(
+                f"{folder / 'config.json'} must name one of {', '.join(PROCESSORS)} as its architecture, and does not"
+            )
+        self.name = folder.resolve().name if name is None else name
+        self.render = render
+        self.device = choose_device(device)
+        if dtype == "auto":
+            dtype = "bfloat16" if self.device.type == "cuda" else "float32"
+        self.dtype = choose_dtype(dtype, self.device)
+        self.processor = load_processor(folder, getattr(transformers, PROCESSORS[self.architecture]))
+        self.model = load_model(
+            folder, dtype=self.dtype, device=self.device, model_class=getattr(transformers, self.architecture)
+        )
+        if query_prompt is not None:
+            self.processor.query_prefix = query_prompt
+        if page_prompt is not None:
+            self.processor.visual_prompt_prefix = page_prompt
+        text = self.model.config.get_text_config()
+        text.use_cache = False
+        positions = int(text.max_position_embeddings)
+        self.max_tokens = positions if max_tokens is None else min(max_tokens, positions)
+        self.revision = folder_revision(folder)
+        self.width = int(self.model.config.embedding_dim)
+        size = dict(self.processor.image_processor.size)
+        longest = size.get("longest_edge") or 0
+        # Qwen2's longest_edge counts pixels of the whole picture, the others' the pixels of a side.
+        self.longest_side = LONGEST_SIDE if "shortest_edge" in size else max(LONGEST_SIDE, longest)
+        self.last_layer = (
+            f"Token vectors are the embeddings of {self.architecture}: its last layer, projected to {self.width} "
+            "dimensions, L2-normalised; all tokens have one, prompt and augmentation included."
+        )
+
+    def key(self, side: Side | None = None) -> dict[str, str]:
+        """Return everything of the backbone that changes a number of `side` (of either side if None)."""
+        from importlib import metadata
+
+        processor = self.processor
+        key = {
+            "backbone": self.name,
+            "backbone_revision": self.revision,
+            "architecture": str(self.architecture),
+            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
+            "tokenizer": type(processor.tokenizer).__name__,
+            "max_tokens": str(self.max_tokens),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "transformers": metadata.version("transformers"),
+            "torch": torch.__version__,
+        }
+        if side != "page":
+            key |= {"query_prompt": processor.query_prefix, "query_augmentation": processor.query_augmentation_token}
+        if side != "query":
+            key |= {
+                "page_prompt": processor.visual_prompt_prefix,
+                "image_processor": type(processor.image_processor).__name__,
+                "longest_side": str(self.longest_side),
+                "pillow": metadata.version("pillow"),
+            }
+        return key
+
+    def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
+        """Return the items with their prompts, pages as pixels: some megabytes each, so prepare a few at once.
+
+        Raises
+        ------
+        BackboneError
+            If `side` is unknown, the items are not that side's, nothing draws the pages, or a page's picture alone
+            has more tokens than the model takes.
+        """
+        one = self._query if side == "query" else self._page
+        return [one(item_id, item) for item_id, item in zip(ids_of(items, side), items, strict=True)]
+
+    def embed_tokens(self, batch: Sequence[Encoded]) -> list[np.ndarray]:
+        """Run one forward; return [T_i, D] float32 of each item."""
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        inputs = self.collate(batch)
+        with torch.inference_mode():
+            embeddings = self.model(**inputs).embeddings
+        return unit_tokens(embeddings, inputs["attention_mask"])
+
+    def collate(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """Pad a batch: tokens on the right; pictures of fewer patches or tiles with zeros, which the models drop."""
+        length = max(item.n_tokens for item in batch)
+        mask = np.zeros((len(batch), length), dtype=np.int64)
+        for row, item in enumerate(batch):
+            mask[row, : item.n_tokens] = 1
+        inputs = {"attention_mask": torch.from_numpy(mask)}
+        for name, first in batch[0].inputs.items():
+            size = length if name in _TOKENS else max(len(item.inputs[name]) for item in batch)
+            fill = (self.processor.tokenizer.pad_token_id or 0) if name == "input_ids" else 0
+            padded = np.full((len(batch), size, *first.shape[1:]), fill, dtype=first.dtype)
+            for row, item in enumerate(batch):
+                padded[row, : len(item.inputs[name])] = item.inputs[name]
+            inputs[name] = torch.from_numpy(padded)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def _query(self, item_id: str, query: Any) -> Encoded:
+        text = query.text
+        inputs = self._process_query(text)
+        over, truncated = len(inputs["input_ids"]) - self.max_tokens, False
+        while over > 0:
+            spans = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            starts = [start for start, _ in spans["offset_mapping"]]
+            if over > len(starts):
+                raise BackboneError(
+                    f"max_tokens is {self.max_tokens}, which the prompt and the augmentation of a query fill; raise it"
+                )
+            text, truncated = text[: starts[-over]], True
+            inputs = self._process_query(text)
+            over = len(inputs["input_ids"]) - self.max_tokens
+        n_tokens = len(inputs["input_ids"])
+        return Encoded(item_id, "query", inputs, n_tokens, truncated=truncated, empty=not query.text.strip())
+
+    def _process_query(self, text: str) -> dict[str, np.ndarray]:
+        return _single(self.processor.process_queries(text=[text]))
+
+    def _page(self, item_id: str, _page: Any) -> Encoded:
+        if self.render is None:
+            raise BackboneError(
+                f"{self.name} looks at pictures, but nothing draws page {item_id}; give render=corpus.render"
+            )
+        picture = self.render(item_id, self.longest_side).convert("RGB")
+        inputs = _single(self.processor.process_images(images=[picture]))
+        n_tokens = len(inputs["input_ids"])
+        if n_tokens > self.max_tokens:
+            raise BackboneError(
+                f"page {item_id!r} has {n_tokens} tokens, {self.name} takes {self.max_tokens}; lower the size in its "
+                "preprocessor_config.json"
+            )
+        return Encoded(item_id, "page", inputs, n_tokens)
+
+
+def _single(processed: Any) -> dict[str, np.ndarray]:
+    """Return the inputs of a batch of one without the batch's dimension."""
+    return {name: value[0].numpy() for name, value in processed.items() if name not in _DROPPED}

@@ -1,0 +1,101 @@
+"""Known checkpoints: a manifest each, shipped with the package, that says where it is and what it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from miner_diag.backbones.base import BackboneError
+from miner_diag.corpus.manifest import manifest_folder
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+BYTES = 2
+"""Of a weight in bfloat16."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What is known of one checkpoint without having it."""
+
+    hub_id: str
+    """owner/name."""
+    revision: str | None
+    """Full commit hash that is fetched; null where none is known for sure."""
+    family: str
+    """What loads it, see :mod:`miner_diag.backbones.families`."""
+    pooling: str
+    """last, mean or cls; for two towers, of queries / of pages."""
+    query_prompt: str
+    """Official instruction or prefix of a query."""
+    page_prompt: str
+    """Official instruction or words beside a page."""
+    max_pixels: int
+    """Of a page."""
+    n_layers: tuple[int, ...]
+    """Transformer blocks; of queries and of pages for two towers."""
+    width: tuple[int, ...]
+    """Of the hidden states; of queries and of pages for two towers."""
+    parameters: int
+    """Weights, adapter and base together."""
+    licence: str
+    """SPDX identifier, or the licence's name."""
+    source: str
+    """Where these facts are from."""
+    base_model: str | None = None
+    """Hub id of the model an adapter belongs to."""
+    base_revision: str | None = None
+    """Its commit hash."""
+    notes: str = ""
+    """What a user should know: why a revision is missing, what was not checked."""
+
+    @property
+    def bf16_gb(self) -> float:
+        """Memory of the weights in bfloat16, in GB (10^9 bytes); a forward needs some more."""
+        return self.parameters * BYTES / 1e9
+
+
+def read_known(path: Path) -> KnownModel:
+    """Read one manifest.
+
+    Raises
+    ------
+    BackboneError
+        If a field is missing, unknown or of the wrong kind; names the file and the field.
+    """
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    expected = {field.name for field in fields(KnownModel)}
+    required = expected - {"base_model", "base_revision", "notes"}
+    if unknown := sorted(set(content) - expected):
+        raise BackboneError(f"{path} has unknown fields: {', '.join(unknown)}")
+    if missing := sorted(required - set(content)):
+        raise BackboneError(f"{path} lacks the fields {', '.join(missing)}")
+    for name in ("revision", "base_revision"):
+        value = content.get(name)
+        if value is not None and not _COMMIT.fullmatch(str(value)):
+            raise BackboneError(f"{path}: {name} must be a full commit hash or null; got {value!r}")
+    for name in ("n_layers", "width"):
+        value = content[name]
+        content[name] = tuple(value) if isinstance(value, list) else (value,)
+    return KnownModel(**content)
+
+
+@lru_cache(maxsize=1)
+def known_models() -> tuple[KnownModel, ...]:
+    """Return every known checkpoint, by family and size."""
+    found = [read_known(path) for path in sorted((manifest_folder() / "models").glob("*.yaml"))]
+    return tuple(sorted(found, key=lambda model: (model.family, model.parameters)))
+
+
+def known_model(name: str) -> KnownModel | None:
+    """Return the known checkpoint of that hub id, or of that folder name; None if there is none."""
+    short = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    for model in known_models():
+        if model.hub_id.lower() == name.lower() or ("/" not in name and model.hub_id.lower().endswith(f"/{short}")):
+            return model
+    return None

@@ -1,0 +1,202 @@
+"""Dual encoders: queries pass one tower, page pictures another; only the last layers share a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from miner_diag.backbones.asked import Asked
+from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, item_id
+from miner_diag.backbones.batches import join_pixels, pad_batch
+from miner_diag.backbones.choices import choose_dtype
+from miner_diag.backbones.hooks import find_blocks, pooled_forward
+from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
+from miner_diag.backbones.pooling import Pooler
+from miner_diag.backbones.revision import folder_revision
+
+if TYPE_CHECKING:
+    from miner_diag.corpus.core import Page, Query
+
+MOST_STRETCHED = 4
+"""A page's longer side is drawn at most this many times the shorter one that the tower sees."""
+
+
+class TwoTowers:
+    """A dual encoder. Each side has its own layers, depth and width; ``layer_shape(side)`` tells.
+
+    Layer l of one tower and layer l of the other are different things and must not be paired. The last layer of
+    either side is the embedding behind the tower's own head, the only one that both sides share. Inner layers are
+    pooled as the head reads them: at the token it reads, or over all patches where it attends to all. Where the
+    embedding is narrower or wider than the hidden states, the narrower rows are filled with zeros, which moves no
+    cosine, no CKA and no rank.
+    """
+
+    family: ClassVar[str]
+    image_processor_class: ClassVar[str]
+    poolings: ClassVar[dict[str, Pooling]]
+    """How inner layers of each side are pooled."""
+    heads: ClassVar[dict[str, str]]
+    """What stands between the last block and the embedding of each side."""
+    shared_layers = False
+
+    def __init__(self, asked: Asked) -> None:
+        if asked.pooling is not None:
+            raise BackboneError(f"{asked.name} has two towers with heads of their own; --pooling does not apply to it")
+        self.asked, self.name, self.pictures = asked, asked.name, asked.pictures
+        self.device = choose_device(asked.device)
+        self.dtype = choose_dtype(asked.dtype, self.device)
+        self.query_prompt, self.page_prompt = asked.query_prompt or "", ""
+        if asked.page_prompt:
+            raise BackboneError(f"{asked.name} sees pages as pictures alone; --page-prompt does not apply to it")
+        self.tokenizer = load_tokenizer(asked.folder, trust_remote_code=asked.trust_remote_code)
+        self.image_processor = load_image_processor(self.image_processor_class, asked.folder)
+        self.model = load_model(
+            asked.folder, dtype=self.dtype, device=self.device, trust_remote_code=asked.trust_remote_code
+        )
+        self.revision = folder_revision(asked.folder)
+        self.towers: dict[str, Any] = {"query": self.model.text_model, "page": self.model.vision_model}
+        self._depths = {side: int(tower.config.num_hidden_layers) for side, tower in self.towers.items()}
+        self._blocks = {side: find_blocks(tower, self._depths[side]) for side, tower in self.towers.items()}
+        self.embedding_width = self.width_of_embedding()
+        self._widths = {side: max(int(t.config.hidden_size), self.embedding_width) for side, t in self.towers.items()}
+        self.n_layers, self.width, self.pooling = self._depths["page"], self._widths["page"], self.poolings["page"]
+        most = int(self.towers["query"].config.max_position_embeddings)
+        self._limit = min(asked.max_tokens or most, most)
+        self.last_layer = "; ".join(
+            f"layer {self._depths[side]} of {what} is the embedding of width {self.embedding_width} behind "
+            f"{self.heads[side]}"
+            for side, what in (("query", "queries"), ("page", "pages"))
+        )
+        self.last_layer = f"{self.name} has two towers and retrieves with their last layers: {self.last_layer}."
+
+    def width_of_embedding(self) -> int:
+        """Return the width of the shared space."""
+        raise NotImplementedError
+
+    def head(self, output: Any, side: Side) -> torch.Tensor:
+        """Return the embedding [B, E] of a tower's output."""
+        return output.pooler_output
+
+    def layer_shape(self, side: Side) -> tuple[int, int]:
+        """Return (L, D) of a side's tower."""
+        check_side(side)
+        return self._depths[side] + 1, self._widths[side]
+
+    def max_tokens(self, side: Side) -> int:
+        """Return the limit of queries in tokens."""
+        check_side(side)
+        return self._limit
+
+    def key(self, side: Side | None = None) -> dict[str, str]:
+        """Return everything of the backbone that changes a number of `side` (of either side if None)."""
+        key = {
+            "backbone": self.name,
+            "backbone_revision": self.revision,
+            "family": self.family,
+            "architecture": type(self.model).__name__,
+            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "transformers": metadata.version("transformers"),
+            "torch": torch.__version__,
+        }
+        for one in SIDES if side is None else (side,):
+            check_side(one)
+            key[f"{one}_pooling"] = f"{self.poolings[one]}, last layer behind {self.heads[one]}"
+        if side != "page":
+            key |= {
+                "query_prompt": self.query_prompt, "query_max_tokens": str(self._limit),
+                "tokenizer": type(self.tokenizer).__name__,
+            }  # fmt: skip
+        if side != "query":
+            key |= {
+                "image_processor": self.image_processor_class, "page_pixels": self.describe_pixels(),
+                "pillow": metadata.version("pillow"),
+            }  # fmt: skip
+        return key
+
+    def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
+        """Return the items ready for :meth:`embed`; pictures are drawn there."""
+        check_side(side)
+        ids = [item_id(item, side) for item in items]
+        if side == "query":
+            texts = [item.text for item in items]  # type: ignore[union-attr]
+            return [self._query(name, text) for name, text in zip(ids, texts, strict=True)]
+        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.asked.progress)
+        return [self._page(name) for name in bar]
+
+    def collate(
+        self, batch: Sequence[Encoded], padding_side: str = "right"
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Pad a batch or draw its pictures; return a tower's inputs and the pooling mask [B, T]."""
+        inputs, pool_mask = pad_batch(batch, {"input_ids": self._padding()}, padding_side, self.device)
+        pixels = join_pixels(batch, self.device)
+        if not pixels:
+            return inputs, pool_mask
+        return pixels, pixels.get("pixel_attention_mask", pool_mask)
+
+    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Run one forward of the side's tower and pool every layer inside it; return [B, L, D], float32."""
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        return self.embed_collated(*self.collate(batch))
+
+    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
+        side: Side = "page" if "pixel_values" in inputs else "query"
+        return pooled_forward(
+            lambda: self.head(self.towers[side](**inputs), side), self._blocks[side],
+            Pooler(pool_mask, self.poolings[side]), self.name, width=self._widths[side],
+        )  # fmt: skip
+
+    def describe_pixels(self) -> str:
+        """Return how pages enter the tower."""
+        raise NotImplementedError
+
+    def page_tokens(self) -> int:
+        """Return how many tokens the vision tower sees of a page."""
+        raise NotImplementedError
+
+    def drawn_size(self, proportion: float) -> tuple[int, int]:
+        """Return the (width, height) a page is drawn at, before the image processor fits it."""
+        raise NotImplementedError
+
+    def preprocess(self, picture: Image.Image) -> dict[str, np.ndarray]:
+        """Return the pixel inputs of one page."""
+        made = self.image_processor(images=[picture], return_tensors="np")
+        return {"pixel_values": np.asarray(made["pixel_values"], dtype=np.float32)}
+
+    def tokenise(self, text: str) -> tuple[np.ndarray, bool]:
+        """Return a query's token ids and whether its end was cut off."""
+        encoding = self.tokenizer(text, truncation=True, max_length=self._limit).encodings[0]
+        return np.asarray(encoding.ids, dtype=np.int32), bool(encoding.overflowing)
+
+    def _padding(self) -> int:
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def _query(self, name: str, text: str) -> Encoded:
+        ids, truncated = self.tokenise(self.query_prompt + text)
+        return Encoded(name, "query", {"input_ids": ids}, len(ids), truncated=truncated, empty=not text.strip())
+
+    def _page(self, page_id: str) -> Encoded:
+        size = self.drawn_size(self.pictures.proportion(page_id))
+        return Encoded(
+            page_id, "page", {}, self.page_tokens(), pixels=lambda: self.preprocess(self.pictures.draw(page_id, size))
+        )
+
+    def no_budget(self) -> None:
+        """Refuse a pixel budget, where pages are seen at one size."""
+        if self.asked.max_pixels is not None:
+            raise BackboneError(f"{self.name} sees pages at a fixed size; --max-pixels does not apply to it")
+
+
+def drawn_to_cover(proportion: float, side: int) -> tuple[int, int]:
+    """Return the (width, height) whose shorter side is `side`, the longer one at most `MOST_STRETCHED` times it."""
+    longer = min(max(proportion, 1 / proportion), MOST_STRETCHED)
+    return (round(side * longer), side) if proportion >= 1 else (side, round(side * longer))

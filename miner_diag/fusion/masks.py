@@ -1,0 +1,117 @@
+"""Neuron masks: which output coordinates of a layer's probe go into the fused vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from miner_diag.probes.salience import neurons_for
+
+Rule = Literal["adaptive", "cumulative", "fixed", "random", "none"]
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Which neurons of an inner layer are kept; the final layer always keeps all of its own."""
+
+    mask: Rule = "adaptive"
+    """adaptive: the share kept grows with the layer's validation score. cumulative: as many as hold that share of the
+    salience. fixed: the same share everywhere. random: the adaptive shares, but any neurons. none: all are kept."""
+    min_share: float = 0.5
+    """Share kept at the layer with the lowest score."""
+    max_share: float = 1.0
+    """Share kept at the layer with the highest score."""
+    share: float = 0.5
+    """Share that fixed keeps."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("min_share", "max_share", "share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1; got {getattr(self, name)}")
+        if self.min_share > self.max_share:
+            raise ValueError(f"min_share must be at most max_share, {self.max_share}; got {self.min_share}")
+
+
+def adaptive_shares(scores: np.ndarray, min_share: float, max_share: float) -> np.ndarray:
+    """Return ``rho_l = rho_min + (rho_max - rho_min) * minmax(v_l)``, a share for each layer.
+
+    Parameters
+    ----------
+    scores : ndarray [L]
+        v_l, validation scores of the layers' probes. If all are equal nothing tells them apart: all get `max_share`.
+    min_share, max_share : float
+        rho_min and rho_max.
+
+    Examples
+    --------
+    >>> adaptive_shares(np.array([0.1, 0.2, 0.3]), 0.2, 1.0)
+    array([0.2, 0.6, 1. ])
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite: one validation score for each layer")
+    spread = scores.max() - scores.min()
+    place = (scores - scores.min()) / spread if spread > 0 else np.ones_like(scores)
+    return min_share + (max_share - min_share) * place
+
+
+def neuron_mask(salience: np.ndarray, share: float) -> np.ndarray:
+    """Return bool [D], True for the ``round(share * D)`` most salient neurons, one at least; of equals the first.
+
+    Examples
+    --------
+    >>> neuron_mask(np.array([0.1, 0.7, 0.2, 0.0]), 0.5)
+    array([False,  True,  True, False])
+    """
+    return _first(np.argsort(-np.asarray(salience), kind="stable"), round(share * len(salience)))
+
+
+def neuron_masks(
+    salience: np.ndarray, scores: np.ndarray, options: MaskOptions, rng: np.random.Generator
+) -> np.ndarray:  # fmt: skip
+    """Return the masks bool [L, D] of all layers; the last is True everywhere.
+
+    Parameters
+    ----------
+    salience : ndarray [L, D]
+        At least 0, of the kind of probe that each layer uses.
+    scores : ndarray [L]
+        Validation scores of those probes.
+    options : MaskOptions
+        The rule.
+    rng : Generator
+        For the random rule.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or salience is negative or not finite.
+    """
+    salience = np.asarray(salience, dtype=np.float64)
+    if salience.ndim != 2 or salience.shape[:1] != np.shape(scores):
+        raise ValueError(f"salience [L, D] and scores [L] must fit; got {salience.shape} and {np.shape(scores)}")
+    if not np.isfinite(salience).all() or (salience < 0).any():
+        raise ValueError("salience must be finite and at least 0")
+    shares = adaptive_shares(scores, options.min_share, options.max_share)
+    width = salience.shape[1]
+    masks = np.ones(salience.shape, dtype=bool)
+    for layer in range(len(salience) - 1):
+        if options.mask == "adaptive":
+            masks[layer] = neuron_mask(salience[layer], shares[layer])
+        elif options.mask == "fixed":
+            masks[layer] = neuron_mask(salience[layer], options.share)
+        elif options.mask == "random":
+            masks[layer] = _first(rng.permutation(width), round(shares[layer] * width))
+        elif options.mask == "cumulative" and salience[layer].any():
+            order = np.argsort(-salience[layer], kind="stable")
+            masks[layer] = _first(order, neurons_for(salience[layer], shares[layer]))
+    return masks
+
+
+def _first(order: np.ndarray, n: int) -> np.ndarray:
+    mask = np.zeros(len(order), dtype=bool)
+    mask[order[: max(1, n)]] = True
+    return mask

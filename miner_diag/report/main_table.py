@@ -1,0 +1,177 @@
+"""The main table: a backbone, its head, its fusion and late interaction on the same queries, with bytes per page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from miner_diag.corpus import Corpus
+from miner_diag.corpus.units import over_documents
+from miner_diag.stats import bootstrap_mean, holm, paired_bootstrap, paired_permutation
+
+FLOAT = 4
+"""Bytes of a float32."""
+KINDS = {
+    "backbone": ("#000000", "o"), "head": ("#0072B2", "v"), "fusion": ("#D55E00", "s"), "late": ("#009E73", "D"),
+}  # fmt: skip
+"""Kind of system -> colour (Okabe and Ito) and marker."""
+
+
+class ReportError(ValueError):
+    """Runs that cannot stand on one table."""
+
+
+@dataclass(frozen=True, eq=False)
+class _System:
+    name: str
+    kind: str
+    bytes_per_page: float
+    ndcg: dict[str, float]  # query_id -> nDCG@5
+
+
+def main_table(
+    corpus: Corpus, fusion: Path, late: Sequence[Path] = (), *, intervals_over: str = "auto", seed: int = 0
+) -> pd.DataFrame:
+    """Return a row per system: nDCG@5 on the same test queries, difference to the backbone, bytes per page.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The test split that all runs were judged on.
+    fusion : path
+        Folder of a run of ``miner_diag.fusion``.
+    late : sequence of path
+        Folders of runs of ``miner_diag.late``.
+    intervals_over : {"auto", "documents", "items"}
+        What intervals and tests are over.
+    seed : int
+        Of bootstrap and permutations.
+
+    Raises
+    ------
+    ReportError
+        If a file is missing, or a run was judged on other queries or other pages.
+    """
+    systems = [*_of_fusion(fusion, corpus), *(_of_late(folder, corpus) for folder in late)]
+    by_document, _ = over_documents(corpus, intervals_over)
+    clusters = [query.doc_id for query in corpus.queries] if by_document else None
+    values = {s.name: np.array([s.ndcg[query.query_id] for query in corpus.queries]) for s in systems}
+    backbone = values[systems[0].name]
+    rng = np.random.default_rng(seed)
+    p = holm([paired_permutation(values[s.name], backbone, rng, clusters=clusters) for s in systems[1:]])
+    rows: list[dict[str, Any]] = []
+    for number, system in enumerate(systems):
+        found = bootstrap_mean(values[system.name], rng, clusters=clusters)
+        row: dict[str, Any] = {
+            "queries": corpus.form, "system": system.name, "kind": system.kind, "ndcg_at_5": found.value,
+            "low": found.low, "high": found.high,
+        }  # fmt: skip
+        if number:
+            less = paired_bootstrap(values[system.name], backbone, rng, clusters=clusters)
+            row |= {
+                "difference_to_backbone": less.value, "difference_low": less.low, "difference_high": less.high,
+                "relative": less.value / backbone.mean(), "p_holm": float(p[number - 1]),
+            }  # fmt: skip
+        rows.append(
+            row | {"bytes_per_page": system.bytes_per_page, "n_queries": found.n, "n_documents": found.n_clusters}
+        )
+    columns = ["queries", "system", "kind", "ndcg_at_5", "low", "high", "difference_to_backbone", "difference_low",
+               "difference_high", "relative", "p_holm", "bytes_per_page", "n_queries", "n_documents"]  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _of_fusion(folder: Path, corpus: Corpus) -> list[_System]:
+    """Return backbone, the head a gain must go beyond, and fusion, means over seeds."""
+    run = _run(folder, corpus, "miner_diag.fusion")
+    wanted = {"backbone": "backbone", run["head"]: "head", "fusion": "fusion"}
+    found: dict[str, dict[str, float]] = {name: {} for name in wanted}
+    for line in _text(folder / "per_query.jsonl").splitlines():
+        record = json.loads(line)
+        name = record["measure"].removesuffix("_ndcg_at_5")
+        if record["split"] == "test" and name in found:
+            found[name][record["query_id"]] = record["value"]
+    model = record["model"]
+    size = FLOAT * json.loads(_text(folder / "fusion.json"))["width"]
+    names = {"backbone": model, run["head"]: f"{model}, {run['head'].replace('_', ' ')}", "fusion": f"{model}, fused"}
+    return [_System(names[name], kind, size, _checked(found[name], corpus, folder)) for name, kind in wanted.items()]
+
+
+def _of_late(folder: Path, corpus: Corpus) -> _System:
+    run = _run(folder, corpus, "miner_diag.late")
+    table = pd.read_csv(folder / "ndcg_per_query.csv")
+    ndcg = dict(zip(table["query_id"], table["ndcg_at_5"], strict=True))
+    name = json.loads(_text(folder / "records.jsonl").splitlines()[0])["model"]
+    return _System(name, "late", run["pages"]["bytes_mean"], _checked(ndcg, corpus, folder))
+
+
+def _run(folder: Path, corpus: Corpus, command: str) -> dict[str, Any]:
+    run = json.loads(_text(folder / "run.json"))
+    if run["command"] != command:
+        raise ReportError(f"{folder} is a run of {run['command']}; expected one of {command}")
+    if run["corpus_revision"] != corpus.revision:
+        raise ReportError(
+            f"{folder} was judged on other pages or queries than {corpus.name} ({corpus.part}, {corpus.form}, fold "
+            f"{corpus.fold}); run {command} again with the same --data, --queries, --fold and --split test"
+        )
+    return run
+
+
+def _checked(ndcg: dict[str, float], corpus: Corpus, folder: Path) -> dict[str, float]:
+    missing = [query.query_id for query in corpus.queries if query.query_id not in ndcg]
+    if missing or len(ndcg) != len(corpus.queries):
+        raise ReportError(
+            f"{folder} has scores of {len(ndcg)} queries, {corpus.name} has {len(corpus.queries)}; "
+            f"missing: {', '.join(missing[:3]) or 'none'}. Run its command again"
+        )
+    return ndcg
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        raise ReportError(f"{path} is not there; the run in {path.parent} is not whole. Start its command again")
+    return path.read_text(encoding="utf-8")
+
+
+def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Draw nDCG@5 against bytes per page (logarithmic), a panel per form of queries.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Main tables, one below the other.
+    title : str
+        Data set.
+    """
+    forms = list(dict.fromkeys(table["queries"]))
+    figure = Figure(figsize=(1.2 + 3.6 * len(forms), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(1, len(forms), sharey=True))
+    for ax, form in zip(axes, forms, strict=True):
+        rows = table[table["queries"] == form]
+        same = rows.groupby("bytes_per_page").cumcount()  # systems of one size stand side by side
+        for row, place in zip(rows.itertuples(), same, strict=True):
+            colour, marker = KINDS[row.kind]
+            ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
+            ax.errorbar(
+                row.bytes_per_page * 1.35**place, row.ndcg_at_5, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
+                capsize=2.5, markersize=6, label=row.system,
+            )  # fmt: skip
+        ax.set_xscale("log")
+        ax.set(xlabel="bytes per page", title=f"{form} queries")
+        ax.title.set_fontsize(10)
+        ax.margins(x=0.15)
+        ax.grid(axis="y", color="0.9", linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("nDCG@5, test queries")
+    axes[-1].legend(fontsize=8, frameon=False, loc="lower right")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure

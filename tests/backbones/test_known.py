@@ -1,0 +1,72 @@
+import importlib
+import re
+
+import pytest
+
+from miner_diag.backbones import BackboneError
+from miner_diag.backbones.families import family_named
+from miner_diag.backbones.known import known_model, known_models, read_known
+from miner_diag.backbones.machine import Machine
+
+
+def official_of(model):
+    module, _, name = family_named(model.family).place.partition(":")
+    return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)
+
+
+@pytest.mark.parametrize("model", known_models(), ids=lambda model: model.hub_id)
+def test_a_manifest_says_what_the_code_does(model):
+    family = official_of(model)
+    if hasattr(family, "official"):
+        official = family.official
+        assert (model.pooling, model.query_prompt, model.page_prompt, model.max_pixels) == (
+            official.pooling, official.query_prompt, official.page_prompt, official.max_pixels,
+        )  # fmt: skip
+        assert len(model.n_layers) == len(model.width) == 1
+    else:
+        assert model.pooling == f"{family.poolings['query']} / {family.poolings['page']}"
+        assert len(model.n_layers) == len(model.width) == 2
+    assert model.revision is None or re.fullmatch("[0-9a-f]{40}", model.revision)
+    assert model.revision is not None or "none is pinned" in model.notes
+    assert (model.base_model is None) == (model.base_revision is None)
+
+
+def test_every_family_has_a_known_checkpoint_and_the_papers_are_there():
+    names = {model.hub_id for model in known_models()}
+    assert {"Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Embedding-8B", "jinaai/jina-embeddings-v4"} <= names
+    from miner_diag.backbones.families import FAMILIES
+
+    assert {model.family for model in known_models()} == {family.name for family in FAMILIES}
+
+
+def test_a_checkpoint_is_known_by_its_hub_id_and_by_its_folder():
+    assert known_model("Qwen/Qwen3-VL-Embedding-2B") is known_model("Qwen3-VL-Embedding-2B")
+    assert known_model("Somebody/Qwen3-VL-Embedding-2B") is None
+    assert known_model("nothing") is None
+
+
+def test_memory_decides_what_a_machine_can_run():
+    two, eight = known_model("Qwen3-VL-Embedding-2B"), known_model("Qwen3-VL-Embedding-8B")
+    assert two.bf16_gb == pytest.approx(4.255064064)
+    assert Machine(16, 0).verdict(two).startswith("fits the memory")
+    assert Machine(8, 0).verdict(two) == "too large: needs some 5 GB on a GPU"
+    assert Machine(16, 24).verdict(eight) == "fits the GPU"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("revision: main", "revision must be a full commit hash or null; got 'main'"),
+        ("colour: red", "has unknown fields: colour"),
+        ("hub_id: a/b", "lacks the fields family, "),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_named(tmp_path, line, message):
+    path = tmp_path / "model.yaml"
+    fields = "".join(f"{name}: x\n" for name in (
+        "hub_id", "family", "pooling", "query_prompt", "page_prompt", "max_pixels", "n_layers", "width", "parameters",
+        "licence", "source",
+    ))  # fmt: skip
+    path.write_text(f"{line}\nrevision: null\n" if "hub_id" in line else f"{fields}revision: null\n{line}\n")
+    with pytest.raises(BackboneError, match=re.escape(message)):
+        read_known(path)

@@ -1,0 +1,312 @@
+"""The module: it starts as the backbone, does what its formula says, and comes back from disk as it was."""
+
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from miner_diag.fusion import Fusion, FusionError, MaskOptions, Shape, build_fusion, embed_split, projection_map
+from miner_diag.probes import Probe
+from miner_diag.retrieval import score_all
+
+KEY = {"model": "m", "revision": "abc", "pooling": "mean"}
+
+
+@pytest.fixture
+def states(rng):
+    return (3.0 * rng.normal(size=(9, 5, 16))).astype(np.float32)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def built(make_probed, layers=(0, 1, 3, 4), *, sides=1, mask="adaptive", seed=0, **shape):
+    shape = {"inner_weight": 0.3} | shape
+    return build_fusion(
+        make_probed(sides=sides), layers, Shape(**shape), MaskOptions(mask=mask), np.random.default_rng(seed)
+    )  # fmt: skip
+
+
+# --- identity
+
+
+def test_the_identity_is_the_backbone(states):
+    fusion = Fusion.identity(5, 16)
+    for side in ("query", "page"):
+        np.testing.assert_allclose(fusion.apply_to(states, side), unit(states[:, -1]), atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in fusion.parameters())
+
+
+@pytest.mark.parametrize("final", ["as_is", "gate", "projection"])
+@pytest.mark.parametrize("mask", ["adaptive", "cumulative", "fixed", "random", "none"])
+@pytest.mark.parametrize("layers", [(4,), (0, 1, 3, 4), (0, 1, 2, 3, 4)])
+def test_before_training_a_fusion_is_the_backbone(make_probed, small, layers, mask, final):
+    fusion = built(make_probed, layers, mask=mask, final=final, inner_weight=0.0)
+    backbone = Fusion.identity(5, 16)
+    embedded, raw = embed_split(fusion, small), embed_split(backbone, small)
+    for mine, its, states in zip(embedded, raw, (small.queries, small.pages), strict=True):
+        np.testing.assert_allclose(mine, unit(states[:, -1]), atol=1e-6)
+        np.testing.assert_allclose(its, unit(states[:, -1]), atol=1e-6)
+    ranked, plain = (np.argsort(-(queries @ pages.T), axis=1) for queries, pages in (embedded, raw))
+    np.testing.assert_array_equal(ranked, plain)
+    np.testing.assert_array_equal(plain, np.argsort(-score_all(small.queries[:, -1], small.pages[:, -1]), axis=1))
+
+
+def test_with_weights_above_0_it_is_not(make_probed, states):
+    assert np.abs(built(make_probed).apply_to(states) - unit(states[:, -1])).max() > 0.01
+
+
+# --- the formula
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_formula_in_float64(make_probed, states, rng, sides):
+    """e = normalize(sum_l a_l normalize(m_l * M_l h_l) + b)."""
+    fusion = built(make_probed, sides=sides)
+    with torch.no_grad():
+        fusion.bias.copy_(torch.from_numpy(0.1 * rng.normal(size=16)))
+    for number, side in enumerate(("query", "page")):
+        total = fusion.bias.detach().double().numpy()[None]
+        for place, layer in enumerate(fusion.layers):
+            matrix = fusion.maps[place].detach().double().numpy()[number % sides]
+            z = states[:, layer] * matrix if matrix.ndim == 1 else states[:, layer] @ matrix.T
+            kept = z * (fusion.masks[place].numpy() > 0)
+            total = total + fusion.layer_weights[place].item() * unit(kept)
+        np.testing.assert_allclose(fusion.apply_to(states, side), unit(total), atol=2e-6)
+
+
+def test_the_length_of_a_state_does_not_matter(make_probed, states):
+    fusion = built(make_probed)
+    scale = np.array([0.01, 1, 30, 5, 2], dtype=np.float32)[None, :, None]
+    np.testing.assert_allclose(fusion.apply_to(scale * states), fusion.apply_to(states), atol=1e-6)
+
+
+def test_items_do_not_see_each_other(make_probed, states):
+    fusion = built(make_probed)
+    whole = fusion.apply_to(states)
+    np.testing.assert_allclose(fusion.apply_to(states[[4]]), whole[[4]], atol=1e-6)
+
+
+def test_masked_neurons_get_nothing_from_their_layer(make_probed, states):
+    fusion = built(make_probed, (0, 4), mask="fixed")
+    with torch.no_grad():
+        fusion.layer_weights[1] = 0.0  # the inner layer alone
+    dropped = fusion.masks[0].numpy() == 0
+    assert dropped.sum() == 8
+    assert (fusion.apply_to(states)[:, dropped] == 0).all()
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_projection_map_is_the_probe(rng, states, sides):
+    probe = Probe(1, "normalized_projection", rng.normal(size=(sides, 16, 16)).astype(np.float32))
+    shifted = states[:, 1] + 5.0  # a mean that LayerNorm takes out
+    for number, side in enumerate(("query", "page")):
+        mapped = unit(shifted.astype(np.float64) @ projection_map(probe)[number % sides].T.astype(np.float64))
+        np.testing.assert_allclose(mapped, probe.apply(shifted, side), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["base", "normalized_projection"])
+def test_one_layer_of_a_fusion_is_its_probe(make_probed, states, kind):
+    probed = make_probed(kinds=(kind,) * 5)
+    fusion = build_fusion(
+        probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0)
+    )  # fmt: skip
+    with torch.no_grad():
+        fusion.layer_weights[1] = 0.0
+    np.testing.assert_allclose(fusion.apply_to(states), probed.stack.probe(1, kind).apply(states[:, 1]), atol=1e-5)
+
+
+def test_query_map_moves_the_weights_of_queries_by_hand(make_probed, states, rng):
+    plain = built(make_probed)
+    maps = [matrix.detach().numpy() for matrix in plain.maps]
+    parts = plain.masks.numpy(), plain.layer_weights.detach().numpy(), plain.bias.detach().numpy()
+    turn = 0.5 * rng.normal(size=(4, 16))
+    asking = Fusion(plain.layers, plain.kinds, maps, *parts, n_layers=5, query_map=turn)
+    np.testing.assert_array_equal(asking.apply_to(states, "page"), plain.apply_to(states, "page"))
+    for row in range(3):
+        weights = parts[1] + turn @ unit(states[row, -1])
+        moved = Fusion(plain.layers, plain.kinds, maps, parts[0], weights, parts[2], n_layers=5)
+        np.testing.assert_allclose(
+            asking.apply_to(states[[row]], "query"), moved.apply_to(states[[row]], "query"), atol=1e-5
+        )  # fmt: skip
+
+
+def test_parameters_are_grouped_by_how_fast_they_learn(make_probed):
+    fusion = built(make_probed, (0, 1, 4))  # base, projection, projection of the final layer
+    groups = fusion.groups()
+    assert [tuple(p.shape) for p in groups["maps"]] == [(1, 16, 16)] * 2
+    assert sorted(tuple(p.shape) for p in groups["weights"]) == [(1, 16), (3,), (16,)]
+    frozen = built(make_probed, (0, 1, 4), train_probes=False, bias=False, final="as_is")
+    assert [tuple(p.shape) for p in frozen.groups()["weights"]] == [(3,)] and not frozen.groups()["maps"]
+
+
+# --- files
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_comes_back_from_disk_as_it_was(make_probed, states, tmp_path, sides):
+    fusion = built(make_probed, sides=sides)
+    fusion.save(tmp_path / "a", KEY, corpus="planted")
+    again = Fusion.load(tmp_path / "a", KEY)
+    for side in ("query", "page"):
+        assert again.apply_to(states, side).tobytes() == fusion.apply_to(states, side).tobytes()
+    again.save(tmp_path / "b", KEY, corpus="planted")
+    for name in ("fusion.safetensors", "fusion.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"fusion.safetensors", "fusion.json"}
+
+
+def test_the_query_map_comes_back_too(make_probed, states, tmp_path, rng):
+    fusion = built(make_probed)
+    fusion.query_map = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(4, 16)).astype(np.float32)))
+    fusion.save(tmp_path, KEY)
+    again = Fusion.load(tmp_path)
+    assert again.apply_to(states, "query").tobytes() == fusion.apply_to(states, "query").tobytes()
+
+
+def test_the_facts_are_those_of_the_fusion(make_probed, tmp_path):
+    fusion = built(make_probed)
+    fusion.save(tmp_path, KEY, corpus="planted", fold=3)
+    told = json.loads((tmp_path / "fusion.json").read_text())
+    assert told["backbone"] == KEY and (told["corpus"], told["fold"]) == ("planted", 3)
+    assert (told["layers"], told["n_layers"], told["width"]) == ([0, 1, 3, 4], 5, 16)
+    assert told["kinds"] == list(fusion.kinds)
+    assert told["kept_shares"] == pytest.approx(fusion.masks.numpy().mean(axis=1).tolist())
+    assert told["layer_weights"] == pytest.approx([0.3, 0.3, 0.3, 1.0])
+    assert math.isclose(told["kept_shares"][-1], 1.0)
+
+
+def test_another_backbone_is_refused_and_the_fields_named(make_probed, tmp_path):
+    built(make_probed).save(tmp_path, KEY)
+    other = {"model": "m", "revision": "xyz", "dtype": "bfloat16", "pooling": "mean"}
+    with pytest.raises(FusionError) as refused:
+        Fusion.load(tmp_path, other)
+    told = str(refused.value)
+    assert "another backbone. Fields that differ: dtype: None there, 'bfloat16' asked for; " in told
+    assert "revision: 'abc' there, 'xyz' asked for" in told and "pooling" not in told and "model:" not in told
+    Fusion.load(tmp_path)  # not checked where nothing is asked
+
+
+def test_another_width_or_depth_is_refused(make_probed, states):
+    fusion = built(make_probed)
+    with pytest.raises(FusionError, match=r"layer_embeddings must be \[N, 5, 16\]; got \[9, 5, 12\]"):
+        fusion.apply_to(states[:, :, :12])
+    with pytest.raises(FusionError, match=r"layer_embeddings must be \[N, 5, 16\]; got \[9, 4, 16\]"):
+        fusion.apply_to(states[:, :4])
+
+
+@pytest.mark.parametrize("name", ["fusion.safetensors", "fusion.json"])
+def test_a_missing_file_says_what_to_do(make_probed, tmp_path, name):
+    built(make_probed).save(tmp_path, KEY)
+    (tmp_path / name).unlink()
+    with pytest.raises(FusionError, match=rf"{name} is not there; fit a fusion with python -m miner_diag.fusion"):
+        Fusion.load(tmp_path)
+
+
+def test_damaged_and_swapped_files_are_refused(make_probed, tmp_path):
+    built(make_probed).save(tmp_path / "a", KEY)
+    built(make_probed, inner_weight=0.5).save(tmp_path / "b", KEY)
+    content = (tmp_path / "a" / "fusion.safetensors").read_bytes()
+    shutil.copy(tmp_path / "b" / "fusion.safetensors", tmp_path / "a" / "fusion.safetensors")
+    with pytest.raises(FusionError, match="is not the file that fusion.json was written with; fit again"):
+        Fusion.load(tmp_path / "a")
+    (tmp_path / "a" / "fusion.safetensors").write_bytes(content[:-4])
+    with pytest.raises(FusionError, match="is not the file that fusion.json was written with"):
+        Fusion.load(tmp_path / "a")
+    for text in ("{", "[]", '"text"', "{}"):
+        (tmp_path / "b" / "fusion.json").write_text(text)
+        with pytest.raises(FusionError, match=r"fusion.json is damaged.*; fit again"):
+            Fusion.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["backbone", "layers", "n_layers", "format", "sha256", "kinds"],
+)
+def test_a_fact_that_is_missing_is_an_error_of_the_file(make_probed, tmp_path, key):
+    built(make_probed).save(tmp_path, KEY)
+    told = json.loads((tmp_path / "fusion.json").read_text())
+    del told[key]
+    (tmp_path / "fusion.json").write_text(json.dumps(told))
+    with pytest.raises(FusionError, match="fit again"):
+        Fusion.load(tmp_path)
+
+
+def test_another_format_is_refused(make_probed, tmp_path):
+    built(make_probed).save(tmp_path, KEY)
+    told = json.loads((tmp_path / "fusion.json").read_text())
+    (tmp_path / "fusion.json").write_text(json.dumps(told | {"format": 99}))
+    with pytest.raises(FusionError, match="has fusion format 99, this version reads 1; fit again"):
+        Fusion.load(tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_not_saved(make_probed, tmp_path):
+    fusion = built(make_probed)
+    with pytest.raises(ValueError, match="JSON"):
+        fusion.save(tmp_path, KEY, score=float("nan"))
+    assert not (tmp_path / "fusion.json").exists()
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((), "layers must hold at least the final layer; got none. Select layers with miner_diag.probes"),
+        ((0, 1, 2, 3, 4, 4), "layers must be at most 5, as many as the backbone has; got 6"),
+        ((0, 1), r"up to the final layer 4; got \[0, 1\]"),
+        ((3, 1, 4), r"must rise, each once, up to the final layer 4; got \[3, 1, 4\]"),
+        ((1, 1, 4), "must rise, each once"),
+        ((-1, 4), "must rise, each once"),
+        ((1, 5), "up to the final layer 4"),
+    ],
+)
+def test_layers_that_cannot_be_fused_are_named(make_probed, layers, message):
+    with pytest.raises(FusionError, match=message):
+        build_fusion(make_probed(), layers, Shape(), MaskOptions(), np.random.default_rng(0))
+
+
+ONES = np.ones((1, 4))
+PARTS = {
+    "kinds": ["base", "base"], "maps": [ONES, ONES], "masks": np.ones((2, 4), bool), "layer_weights": np.ones(2),
+    "bias": np.zeros(4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kinds": ["base"]}, "must be as many; got 2 layers"),
+        ({"masks": np.ones((3, 4), bool)}, "must be as many"),
+        ({"layer_weights": np.ones(1)}, "must be as many"),
+        ({"maps": [ONES, np.ones((1, 5))]}, r"a map of kind 'base' must be \[S, 4\] .*; got \[1, 5\]"),
+        ({"kinds": ["normalized_projection", "base"]}, r"got \[1, 4\]"),
+        ({"kinds": ["linear", "base"]}, "kind 'linear'"),
+        ({"bias": np.zeros(5)}, "bias"),
+        ({"query_map": np.zeros((3, 4))}, "query_map"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(changed, message):
+    with pytest.raises(FusionError, match=message):
+        Fusion([0, 3], **(PARTS | changed), n_layers=4)
+
+
+def test_a_shape_that_is_none_is_named():
+    with pytest.raises(ValueError, match="final must be as_is, gate or projection; got 'linear'"):
+        Shape(final="linear")
+
+
+def test_a_higher_score_keeps_more_neurons(make_probed):
+    probed = make_probed(selected=(0, 1, 2, 3, 4))
+    fusion = build_fusion(probed, probed.selected, Shape(), MaskOptions(), np.random.default_rng(0))
+    chosen = [probed.scores[0 if kind == "base" else 1, layer] for layer, kind in enumerate(probed.kinds)]
+    kept = fusion.masks.sum(dim=1).tolist()
+    order = np.argsort(chosen[:-1])
+    assert all(kept[low] <= kept[high] for low, high in pairwise(order))
+    assert kept[-1] == 16

@@ -1,0 +1,97 @@
+"""Where the answer is known: the fusion finds what only an inner layer says, and nothing where there is nothing."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from miner_diag.fusion import AblationOptions, MaskOptions, Probed, Shape, TrainingOptions, rows, run_rows
+from miner_diag.fusion.probed import probed_of
+from miner_diag.probes import KINDS, StudyOptions, fit_probes, salience, study
+from miner_diag.stats import paired_bootstrap
+
+SYSTEMS = (
+    "backbone", "best_single_layer", "final_layer_linear", "final_layer_head", "final_layer_mlp", "shuffled_layers",
+    "fusion",
+)  # fmt: skip
+PROBES = StudyOptions(
+    start="identity", learning_rate=3e-3, temperature=0.1, batch_size=100, epochs=6, n_seeds=1, resamples=5,
+    controls=False, to_final=0.0, gate_l1=0.0, rule="top_k", top_k=2,
+)  # fmt: skip
+TRAINING = TrainingOptions(
+    epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
+)  # fmt: skip
+
+
+def fit(data, probed):
+    listed = [row for row in rows(probed, data.train, data.validation, Shape(), MaskOptions()) if row.name in SYSTEMS]
+    entries = run_rows(listed, data.train, data.validation, TRAINING, AblationOptions(n_seeds=1, rate_scales=(1.0,)))
+    values = {entry.name: entry.ndcg(data.test).mean(axis=0) for entry in entries}
+    return SimpleNamespace(probed=probed, entries={e.name: e for e in entries}, values=values)
+
+
+@pytest.fixture(scope="module")
+def planted(plant):
+    data = plant()
+    with pytest.MonkeyPatch.context() as patch:  # costs most here and decides nothing
+        patch.setattr("miner_diag.probes.result.correlate", lambda *args, **how: None)
+        found = study(data.train, data.validation, PROBES)
+    return SimpleNamespace(study=found, **vars(fit(data, probed_of(found))))
+
+
+@pytest.fixture(scope="module")
+def nothing(plant):
+    data = plant(inner=False)
+    first = fit_probes(data.train, data.validation, PROBES.training())
+    scores = first.ndcg.mean(axis=2)
+    kinds = tuple(KINDS[kind] for kind in scores.argmax(axis=0))
+    told = np.stack(salience(first.stack, data.train))
+    return fit(data, Probed(first.stack, scores, told, kinds, (1, 4), (None,) * 5))
+
+
+def beyond(found, name, other):
+    return paired_bootstrap(found.values[name], found.values[other], np.random.default_rng(0))
+
+
+def test_the_inner_layer_that_says_more_is_selected(planted):
+    assert planted.probed.selected == (1, 4)
+
+
+def test_what_the_stage_hands_over_is_the_studys(planted):
+    probed, first = planted.probed, planted.study.fits[0]
+    np.testing.assert_array_equal(probed.scores, first.ndcg.mean(axis=2))
+    assert probed.salience.shape == (2, 5, 16) and probed.stack is first.stack
+    assert (probed.n_layers, probed.width, len(probed.ratios)) == (5, 16, 5)
+
+
+@pytest.mark.parametrize("head", ["backbone", "final_layer_linear", "final_layer_head", "final_layer_mlp"])
+def test_the_fusion_is_clearly_beyond_the_heads(planted, head):
+    assert beyond(planted, "fusion", head).low > 0.1
+    assert beyond(planted, "fusion", "best_single_layer").low > 0.1
+
+
+def test_layers_of_other_items_are_not(planted):
+    gain = beyond(planted, "shuffled_layers", "backbone")
+    believed = beyond(planted, "fusion", "backbone")
+    assert gain.low <= 0.02 and gain.value < 0.1 * believed.value
+    assert beyond(planted, "shuffled_layers", "final_layer_linear").low <= 0
+
+
+def test_the_inner_layer_has_a_weight(planted):
+    for run in planted.entries["fusion"].runs:
+        assert run.best_epoch > 0 and abs(run.system.layer_weights[0].item()) > 0.1
+
+
+def test_where_inner_layers_are_noise_nothing_is_gained(nothing):
+    for head in ("backbone", "final_layer_linear"):
+        assert beyond(nothing, "fusion", head).low <= 0.01, head
+    gains = [beyond(nothing, "fusion", head).value for head in ("final_layer_linear", "final_layer_mlp")]
+    assert max(gains) < 0.03
+
+
+def test_no_system_that_starts_as_the_backbone_is_worse_on_validation(nothing, planted):
+    for found in (nothing, planted):
+        least = found.entries["backbone"].validation.mean()
+        for name in set(SYSTEMS) - {"backbone", "best_single_layer"}:
+            for run in found.entries[name].runs:
+                assert run.score >= least - 1e-12, name
