@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from miner_diag.files import sha256_bytes, write_atomic
 from miner_diag.probes.kinds import KINDS, Kind, unit
-from miner_diag.probes.stack import Probe, Side
+from miner_diag.probes.stack import Probe, Side, differences
 
 FORMAT = 1
 """Raised when the layout of the files changes."""
@@ -184,10 +184,8 @@ class Fusion(nn.Module):
         if digest != sha256_bytes(content):
             raise FusionError(f"{folder / TENSORS} is not the file that {FACTS} was written with; fit again")
         if backbone is not None:
-            names = sorted(set(found) | set(backbone))
-            different = [name for name in names if found.get(name) != backbone.get(name)]
-            if different:
-                listed = "; ".join(f"{n}: {found.get(n)!r} there, {backbone.get(n)!r} asked for" for n in different)
+            listed = differences(found, backbone)
+            if listed:
                 raise FusionError(f"{folder} holds a fusion of another backbone. Fields that differ: {listed}")
         try:
             arrays = load_safetensors(content)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from miner_diag.cka.plots import new_figure
 
 COLOURS = {"fusion": "#D55E00", "head": "#0072B2", "other": "#555555", "base": "#0072B2", "projection": "#D55E00"}
 """Okabe and Ito's palette, as in the figures of the other stages."""
@@ -26,7 +27,7 @@ def weights_figure(weights: pd.DataFrame, *, title: str = "") -> Figure:
     title : str
         Backbone, data set and split.
     """
-    figure = _figure((5.6, 3.6))
+    figure = new_figure(5.6, 3.6)
     ax = figure.subplots()
     layers = sorted(weights["layer"].unique())
     for place, layer in enumerate(layers):
@@ -63,7 +64,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     reach = 4 * max(0.01, float(rows.loc[rows["system"] == "fusion", "difference_to_backbone"].abs().max()))
     near = rows[rows["difference_to_backbone"].abs() <= reach]
     left = min(0.0, near["difference_low"].min()) - 0.1 * reach
-    figure = _figure((7.2, 1.4 + 0.24 * len(rows)))
+    figure = new_figure(7.2, 1.4 + 0.24 * len(rows))
     ax = figure.subplots()
     for place, row in enumerate(rows.itertuples()):
         which = "fusion" if row.system == "fusion" else "head" if row.system.startswith("final_layer") else "other"
@@ -97,7 +98,7 @@ def sensitivity_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         Backbone, data set and split.
     """
     thresholds = sorted(table["threshold"].unique())
-    figure = _figure((2.0 + 2.2 * len(thresholds), 3.2))
+    figure = new_figure(2.0 + 2.2 * len(thresholds), 3.2)
     axes = np.atleast_1d(figure.subplots(1, len(thresholds), sharey=True))
     low, high = table["validation_ndcg_at_5"].min(), table["validation_ndcg_at_5"].max()
     for place, (ax, threshold) in enumerate(zip(axes, thresholds, strict=True)):
@@ -127,7 +128,7 @@ def training_figure(curves: pd.DataFrame, systems: Sequence[str], *, title: str 
     title : str
         Backbone, data set and split.
     """
-    figure = _figure((5.6, 3.6))
+    figure = new_figure(5.6, 3.6)
     ax = figure.subplots()
     for system, colour, style in zip(systems, ("#D55E00", "#0072B2", "#009E73"), ("-", "--", ":"), strict=False):
         for number, (_, rows) in enumerate(curves[curves["system"] == system].groupby("seed")):
@@ -150,7 +151,7 @@ def folds_figure(folds: pd.DataFrame, *, title: str = "") -> Figure:
     title : str
         Backbone and data set.
     """
-    figure = _figure((5.6, 3.4))
+    figure = new_figure(5.6, 3.4)
     ax = figure.subplots()
     for system, shift, marker in (("fusion", 0.09, "s"), ("head", -0.09, "o")):
         rows = folds[folds["role"] == system].sort_values("fold")
@@ -167,13 +168,6 @@ def folds_figure(folds: pd.DataFrame, *, title: str = "") -> Figure:
     ax.legend(fontsize=8, frameon=False)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     return _finish(figure, title)
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    """Return a figure of its own: pyplot's state, and with it a notebook's backend, is left alone."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _finish(figure: Figure, title: str, *, spines: bool = True) -> Figure:

@@ -118,11 +118,14 @@ def _run_row(
     state: Path | None = how.pop("state")
     training = replace(training, **row.training)
 
-    def fit(scale: float, seed: int) -> Trained:
-        settled = replace(
-            training, seed=seed, learning_rate=scale * training.learning_rate,
+    def scaled(scale: float) -> TrainingOptions:
+        return replace(
+            training, learning_rate=scale * training.learning_rate,
             weight_learning_rate=scale * training.weight_learning_rate,
         )  # fmt: skip
+
+    def fit(scale: float, seed: int) -> Trained:
+        settled = replace(scaled(scale), seed=seed)
         path = None if state is None or not row.trained else state / f"{row.name}-{scale:g}-{seed}.safetensors"
         system = row.build(np.random.default_rng([seed, 1]))
         return train(system, train_split, validation, settled, state=path, name=row.name, **how)
@@ -134,11 +137,7 @@ def _run_row(
     trials = {scale: fit(scale, first) for scale in options.rate_scales}
     scale = max(trials, key=lambda scale: trials[scale].score)
     runs = [trials[scale], *(fit(scale, first + seed) for seed in range(1, options.n_seeds))]
-    settled = replace(
-        training, learning_rate=scale * training.learning_rate,
-        weight_learning_rate=scale * training.weight_learning_rate,
-    )  # fmt: skip
-    return Entry(row.name, row.what, settled, tuple(runs), size)
+    return Entry(row.name, row.what, scaled(scale), tuple(runs), size)
 
 
 def run_query_specific(

@@ -110,12 +110,17 @@ class ProbeStack:
         if noted.get("format") != FORMAT:
             raise ProbeError(f"{path} has probe format {noted.get('format')}, this version reads {FORMAT}; fit again")
         if backbone is not None:
-            names = sorted(set(found) | set(backbone))
-            different = [name for name in names if found.get(name) != backbone.get(name)]
-            if different:
-                told = "; ".join(f"{n}: {found.get(n)!r} there, {backbone.get(n)!r} asked for" for n in different)
+            told = differences(found, backbone)
+            if told:
                 raise ProbeError(f"{path} holds probes of another backbone. Fields that differ: {told}. Fit them again")
         return cls(gates, weights, found)
+
+
+def differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """Return the fields in which two backbones' keys differ, with both values; "" where they agree."""
+    names = sorted(set(there) | set(wanted))
+    different = [name for name in names if there.get(name) != wanted.get(name)]
+    return "; ".join(f"{n}: {there.get(n)!r} there, {wanted.get(n)!r} asked for" for n in different)
 
 
 def _side(side: Side, n_sides: int) -> int:

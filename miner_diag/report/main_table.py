@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from miner_diag.cka.plots import new_figure
 from miner_diag.corpus import Corpus
 from miner_diag.corpus.units import over_documents
 from miner_diag.stats import bootstrap_mean, holm, paired_bootstrap, paired_permutation
@@ -151,8 +151,7 @@ def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         Data set.
     """
     forms = list(dict.fromkeys(table["queries"]))
-    figure = Figure(figsize=(1.2 + 3.6 * len(forms), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.2 + 3.6 * len(forms), 3.6)
     axes = np.atleast_1d(figure.subplots(1, len(forms), sharey=True))
     for ax, form in zip(axes, forms, strict=True):
         rows = table[table["queries"] == form]
