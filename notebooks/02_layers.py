@@ -27,8 +27,8 @@
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Image
 
 from miner_diag.cka.__main__ import CKAOptions, curve_frame, run
 from miner_diag.cka.plots import cka_heat_map, layer_curves
@@ -66,6 +66,7 @@ figure = layer_curves(
 )
 figure.savefig(FIGURES / "02_layers.png", dpi=200)
 layers.to_csv(FIGURES / "02_layers.csv", index=False, lineterminator="\n")
+Image(FIGURES / "02_layers.png", width=700)
 
 # %% [markdown]
 # ## Every layer against every other
@@ -75,7 +76,7 @@ matrix = pd.read_csv(OUT / "cka_matrix_page.csv", index_col="layer")
 ax = cka_heat_map(matrix, title=f"page-text, pages of {DATA}, validation")
 ax.figure.savefig(FIGURES / "02_cka_matrix.png", dpi=200)
 matrix.to_csv(FIGURES / "02_cka_matrix.csv", lineterminator="\n")
-plt.show()
+Image(FIGURES / "02_cka_matrix.png", width=500)
 
 # %% [markdown]
 # ## Three readings of "normalized CKA"
