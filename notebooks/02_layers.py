@@ -19,9 +19,10 @@
 # **Question.** Which hidden layers of a frozen retriever share the final embedding's geometry (CKA), which also share its
 # coordinates (alignment ratio), and which retrieve by themselves (nDCG@5)?
 #
-# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbone `page-text`.
+# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the embedded backbones: `page-text`, which reads the
+# text of the PDF, and `page-vision`, which reads the page's pixels.
 #
-# **Cost.** On two cores without a GPU: about 1 minute and 1 GB on `sample`; 2 minutes on `debian-docs-small`.
+# **Cost.** On two cores without a GPU: about 3 minutes and 1 GB on `sample` as on `debian-docs-small`.
 
 # %%
 import os
@@ -31,7 +32,7 @@ import pandas as pd
 from IPython.display import Image
 
 from miner_diag.cka.__main__ import CKAOptions, curve_frame, run
-from miner_diag.cka.plots import cka_heat_map, layer_curves
+from miner_diag.cka.plots import DEPTH, cka_heat_map, depth_curves, layer_curves
 from miner_diag.records import read_records
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
@@ -88,6 +89,23 @@ Image(FIGURES / "02_cka_matrix.png", width=500)
 # %%
 readings = ["cka_page_final", "cka_page_final_unit_rows", "cka_query_page", "cka_query_page_relative"]
 curves[curves["measure"].isin(readings)].pivot(index="layer", columns="measure", values="value").round(3)
+
+# %% [markdown]
+# ## Backbones side by side
+#
+# Over relative depth, as the paper shows its three. Both send words through the same encoder, so the curves differ by what
+# reading from pixels loses.
+
+# %%
+VISION = Path(f"runs/02_layers/{DATA}-page-vision")
+run(CKAOptions(model="page-vision", data=DATA, out=VISION))
+frames = {"page-text": curves, "page-vision": curve_frame(read_records(VISION / "records.jsonl"))}
+figure = depth_curves(frames, title=f"{DATA}, validation, hidden queries")
+figure.savefig(FIGURES / "02_depth.png", dpi=200)
+depth = pd.concat(frame.assign(model=name) for name, frame in frames.items())
+depth = depth[depth["measure"].isin(DEPTH)][["model", "measure", "layer", "value", "low", "high"]]
+depth.to_csv(FIGURES / "02_depth.csv", index=False, lineterminator="\n")
+Image(FIGURES / "02_depth.png", width=600)
 
 # %% [markdown]
 # **Answer.** The two sentences that the command printed above: which layers retrieve as they are, which probe the alignment

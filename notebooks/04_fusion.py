@@ -124,7 +124,9 @@ for form in FORMS:
     if (OUT[form] / "folds.csv").exists():
         folds = pd.read_csv(OUT[form] / "folds.csv")
         folds.to_csv(FIGURES / f"04_folds_{form}.csv", index=False, lineterminator="\n")
-        folds_figure(folds, title=TITLE[form]).savefig(FIGURES / f"04_folds_{form}.png", dpi=200)
+        pooled = pd.read_csv(OUT[form] / "pooled.csv")
+        pooled.to_csv(FIGURES / f"04_pooled_{form}.csv", index=False, lineterminator="\n")
+        folds_figure(folds, pooled, title=TITLE[form]).savefig(FIGURES / f"04_folds_{form}.png", dpi=200)
         display(Image(FIGURES / f"04_folds_{form}.png", width=600))
 
 # %% [markdown]

@@ -16,14 +16,16 @@
 # %% [markdown]
 # # 05 · What does a page cost, and what does it bring?
 #
-# **Question.** On the same test queries: the backbone, a head on its final layer, its fusion, and late interaction over the
-# same text. How much of the way to late interaction does one fused vector go, and at how many bytes per page?
+# **Question.** On the same test queries: each embedded backbone, a head on its final layer, its fusion, and late interaction
+# over the same words. How much of the way to late interaction does one fused vector go, and at how many bytes per page?
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`), the runs of `04_fusion` (run here if they are not
-# there), and `page-text-late`, which is run on the test split.
+# there), the fusion of `page-vision`, which reads the page's pixels, and `page-text-late` and `page-vision-late` on the test
+# split. `MINER_DIAG_MODELS` (default `page-text page-vision`) says which backbones; `page-vision` needs some 0.4 s of one
+# core per page.
 #
-# **Cost.** On two cores without a GPU, after `04_fusion`: about 1 minute and 1 GB on `sample`; 30 minutes and 4 GB of memory
-# on `debian-docs-large`, which also keeps 1.5 GB of token vectors for both forms of queries.
+# **Cost.** On two cores without a GPU, after `04_fusion`: about 10 minutes and 2 GB of memory on `sample`, most of it for reading
+# pages from pixels; on `debian-docs-large` 15 minutes with `page-text` alone, which also keeps 1.5 GB of token vectors.
 
 # %%
 import os
@@ -35,6 +37,7 @@ from IPython.display import Image, display
 from miner_diag.corpus import load_corpus
 from miner_diag.fusion.__main__ import FusionOptions
 from miner_diag.fusion.__main__ import run as run_fusion
+from miner_diag.fusion.result import AblationOptions
 from miner_diag.late.__main__ import LateOptions
 from miner_diag.late.__main__ import run as run_late
 from miner_diag.report import cost_figure, main_table
@@ -42,32 +45,45 @@ from miner_diag.report import cost_figure, main_table
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
+MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
 FORMS = ("hidden", "verbatim") if DATA != "sample" else ("hidden",)
+RUNS = Path("runs/05_main_table")
 
 # %% [markdown]
 # ## Runs
 #
-# The same as `python -m miner_diag.fusion …` and `python -m miner_diag.late --split test …` on the shell.
+# The same as `python -m miner_diag.fusion …` and `python -m miner_diag.late --split test …` on the shell. Of backbones other
+# than `page-text` only what the table shows is trained: heads and fusion.
 
 # %%
 tables = []
 for form in FORMS:
-    fusion, late = Path(f"runs/04_fusion/{DATA}-{form}"), Path(f"runs/05_main_table/{DATA}-{form}-late")
-    if not (fusion / "run.json").exists():
-        run_fusion(FusionOptions(data=DATA, queries=form, out=fusion))
-    if not (late / "run.json").exists():
-        run_late(LateOptions(data=DATA, queries=form, split="test", stored_dtype="float16", out=late))
-    tables.append(main_table(load_corpus(DATA, queries=form).split("test"), fusion, [late]))
+    fusions, late = [], []
+    for model in MODELS:
+        whole = model == "page-text"  # the run of 04_fusion
+        fusions.append(Path(f"runs/04_fusion/{DATA}-{form}") if whole else RUNS / f"{DATA}-{form}-{model}")
+        if not (fusions[-1] / "run.json").exists():
+            rows = AblationOptions(systems=() if whole else ("fusion",))
+            run_fusion(FusionOptions(
+                model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole
+            ))  # fmt: skip
+        late.append(RUNS / f"{DATA}-{form}-{model}-late")
+        if not (late[-1] / "run.json").exists():
+            run_late(LateOptions(
+                model=f"{model}-late", data=DATA, queries=form, split="test", stored_dtype="float16", out=late[-1]
+            ))  # fmt: skip
+    tables.append(main_table(load_corpus(DATA, queries=form).split("test"), fusions, late))
 table = pd.concat(tables, ignore_index=True)
 
 # %% [markdown]
 # ## One table
 #
-# Intervals and tests are over documents where there are at least six; trained systems are means over seeds.
+# Differences are to the row's own backbone; intervals and tests are over documents where there are at least six; p by Holm
+# over the rows; trained systems are means over seeds.
 
 # %%
 table.to_csv(FIGURES / "05_main_table.csv", index=False, lineterminator="\n")
-table.drop(columns=["kind", "n_queries", "n_documents"]).round(4)
+table.drop(columns=["model", "kind", "n_queries", "n_documents"]).round(4)
 
 # %% [markdown]
 # ## nDCG@5 against bytes per page
@@ -79,4 +95,4 @@ display(Image(FIGURES / "05_main_table.png", width=900))
 
 # %% [markdown]
 # **Answer.** The table's column of differences: what the fused vector adds at the same size, and what late interaction adds at
-# some two hundred times the size (float16 tokens against one float32 vector).
+# some hundred times the size (float16 tokens against one float32 vector).

@@ -34,13 +34,20 @@ def run(options: BackbonesOptions) -> None:
     for name, what in EMBEDDED.items():
         print(f"  {name}: {what}")
     print(f"\nKnown checkpoints (--model HUB_ID, or a local folder of it), on this machine: {_devices(machine)}")
-    print(pd.DataFrame([_row(model, machine) for model in known_models()]).to_string(index=False))
+    _print_table([model for model in known_models() if not model.late], machine)
+    print("\nLate interaction, a vector for every token (python -m miner_diag.late --model FOLDER):")
+    _print_table([model for model in known_models() if model.late], machine)
     print("\nAny other checkpoint of these families (--model FOLDER; --model-family where its files do not say which):")
     for family in FAMILIES:
         print(f"  {family.name:<12} {family.what}")
     print("  text         any transformers or sentence-transformers text encoder; it reads the page's text")
     loose = [model.hub_id for model in known_models() if model.revision is None]
-    print(f"\nNot pinned to a revision, so give --revision: {', '.join(loose)}")
+    if loose:
+        print(f"\nNot pinned to a revision, as none is known for sure: {', '.join(loose)}")
+
+
+def _print_table(models: Sequence[KnownModel], machine: Machine) -> None:
+    print(pd.DataFrame([_row(model, machine) for model in models]).to_string(index=False))
 
 
 def _row(model: KnownModel, machine: Machine) -> dict[str, str]:

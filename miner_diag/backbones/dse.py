@@ -15,12 +15,14 @@ from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
 from miner_diag.backbones.vision_language import Official
 
-BLANK_SIDE = 28
-"""Pixels of the blank picture that the authors put before every query: one visual token."""
+BLANK_SIDE = 56
+"""Pixels of the blank picture before every query: the card asks for 1 x 1, which qwen_vl_utils raises to 56 x 56."""
+BLANK_TOKENS = 4
+"""Visual tokens of it."""
 
 
 class DSEQwen2(QwenVLRetriever):
-    """DSE on Qwen2-VL. A query goes behind a blank black picture of one visual token, as on its card."""
+    """DSE on Qwen2-VL. A query goes behind a blank black picture of four visual tokens, as on its card."""
 
     family: ClassVar[str] = "dse"
     official: ClassVar[Official] = Official(
@@ -30,9 +32,11 @@ class DSEQwen2(QwenVLRetriever):
 
     def template(self, side: Side) -> Template:
         """Return the chat message; both sides hold a picture."""
-        words = self.query_prompt if side == "query" else self.page_prompt
+        words, picture = self.page_prompt, PICTURE
+        if side == "query":
+            words, picture = self.query_prompt, PICTURE.replace(self.placeholder, self.placeholder * BLANK_TOKENS)
         return Template(
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n" + PICTURE + words,
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n" + picture + words,
             "<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
         )
 

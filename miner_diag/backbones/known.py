@@ -17,6 +17,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 BYTES = 2
 """Of a weight in bfloat16."""
+LATE = "none (late interaction)"
+"""What stands as the pooling of a model with a vector for every token."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class KnownModel:
     revision: str | None
     """Full commit hash that is fetched; null where none is known for sure."""
     family: str
-    """What loads it, see :mod:`miner_diag.backbones.families`."""
+    """What loads it, see :mod:`miner_diag.backbones.families`; of a late model, its model type."""
     pooling: str
-    """last, mean or cls; for two towers, of queries / of pages."""
+    """last, mean or cls; for two towers, of queries / of pages; `LATE` where there is none."""
     query_prompt: str
     """Official instruction or prefix of a query."""
     page_prompt: str
@@ -53,6 +55,11 @@ class KnownModel:
     """Its commit hash."""
     notes: str = ""
     """What a user should know: why a revision is missing, what was not checked."""
+
+    @property
+    def late(self) -> bool:
+        """Whether it has a vector for every token, so that ``python -m miner_diag.late`` runs it."""
+        return self.pooling == LATE
 
     @property
     def bf16_gb(self) -> float:

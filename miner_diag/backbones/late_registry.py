@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from miner_diag.backbones.base import UnknownBackboneError
 from miner_diag.backbones.late import Kept, LastLayerTokens, LateBackbone
 from miner_diag.backbones.reader import PageReader, ReaderKind, Render
 
-EMBEDDED_LATE = {"page-text-late": "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384"}
+EMBEDDED_LATE = {
+    "page-text-late": "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384",
+    "page-vision-late": "the same over what a small reader of our own makes out in the page's picture; no text layer",
+}
 """Late-interaction retrievers that come with the package: name -> what it is."""
 
 
@@ -31,8 +35,8 @@ def load_late_backbone(
     Parameters
     ----------
     model : str
-        "page-text-late", or a local folder of a ColPali, ColQwen2 or ColModernVBERT checkpoint (told by its config's
-        ``architectures``) or of a text encoder, whose last layer's token states are taken.
+        "page-text-late", "page-vision-late", or a local folder of a ColPali, ColQwen2 or ColModernVBERT checkpoint
+        (told by its config's ``architectures``) or of a text encoder, whose last layer's token states are taken.
     keep : {"all", "text"}
         Which tokens of a text encoder take part; the default was settled on the validation split of debian-docs-small,
         where it was not worse on hidden or verbatim queries. A Col… checkpoint takes all, as it was trained to.
@@ -49,6 +53,7 @@ def load_late_backbone(
     """
     from miner_diag.backbones.col_vision import ColVision, late_architecture
     from miner_diag.backbones.page_text import load_page_text
+    from miner_diag.backbones.page_vision.backbone import load_page_vision
     from miner_diag.backbones.pipeline import read_pipeline
     from miner_diag.backbones.text_encoder import TextEncoder
 
@@ -61,15 +66,19 @@ def load_late_backbone(
             folder, render=render, device=device, dtype=dtype, max_tokens=max_tokens, query_prompt=query_prompt,
             page_prompt=page_prompt,
         )  # fmt: skip
-    options = {
-        "reader": PageReader(reader, render, progress=progress), "device": device, "dtype": dtype,
-        "max_tokens": max_tokens, "query_prompt": query_prompt, "page_prompt": page_prompt,
-        "trust_remote_code": trust_remote_code,
+    options: dict[str, Any] = {
+        "device": device, "dtype": dtype, "max_tokens": max_tokens, "query_prompt": query_prompt,
+        "page_prompt": page_prompt, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
+    if model == "page-vision-late":
+        return LastLayerTokens(
+            load_page_vision(reader=reader, render=render, progress=progress, **options), keep=keep
+        )  # fmt: skip
+    options["reader"] = PageReader(reader, render, progress=progress)
     if embedded:
         return LastLayerTokens(load_page_text(**options), keep=keep)
     stated = read_pipeline(folder).pooling  # nothing is pooled here, but a checkpoint without any is refused elsewhere
-    return LastLayerTokens(TextEncoder(folder, pooling=stated or "mean", **options), keep=keep)  # type: ignore[arg-type]
+    return LastLayerTokens(TextEncoder(folder, pooling=stated or "mean", **options), keep=keep)
 
 
 def _unknown(model: str) -> str:

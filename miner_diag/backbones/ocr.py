@@ -43,8 +43,12 @@ class PictureReader:
 
     def __init__(self, max_words: int | None = None) -> None:
         self.max_words = max_words
-        self._memory = cache_folder() / "ocr" / sha256_bytes(describe_engine().encode())[:16]
+        self._memory = cache_folder() / "ocr" / sha256_bytes(self.describe().encode())[:16]
         self._engine: Any = None
+
+    def describe(self) -> str:
+        """Return engine, version and settings: what decides the words of a picture."""
+        return describe_engine()
 
     def read(self, picture: Image.Image) -> str:
         """Return the picture's text, one line of text a line; "" if it shows none."""

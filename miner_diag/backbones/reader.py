@@ -15,6 +15,7 @@ from miner_diag.backbones.base import BackboneError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from miner_diag.backbones.ocr import PictureReader
     from miner_diag.corpus.core import Page
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class PageReader:
         read: words that a corpus has whited out stay unread.
     progress : bool
         Show a bar with rate and time left while pictures are read.
+    eyes : callable, optional
+        max_words -> what reads pictures: :class:`~miner_diag.backbones.ocr.PictureReader` (RapidOCR) if not given.
 
     Raises
     ------
@@ -50,7 +53,14 @@ class PageReader:
         If `kind` is unknown, or it is "ocr" and RapidOCR is not installed.
     """
 
-    def __init__(self, kind: ReaderKind = "auto", render: Render | None = None, *, progress: bool = True) -> None:
+    def __init__(
+        self,
+        kind: ReaderKind = "auto",
+        render: Render | None = None,
+        *,
+        progress: bool = True,
+        eyes: Callable[[int | None], PictureReader] | None = None,
+    ) -> None:
         if kind not in get_args(ReaderKind):
             raise BackboneError(f"reader must be one of {', '.join(get_args(ReaderKind))}; got {kind!r}")
         self.kind = kind
@@ -60,7 +70,9 @@ class PageReader:
         """Words of a picture that are read at most; an encoder of N tokens sees no more than N words."""
         self.counts: Counter[str] = Counter()
         """Pages read so far, as "text-layer", "ocr" and, of these, "empty"."""
-        self._can_ocr = kind != "text-layer" and _installed("rapidocr") and _installed("onnxruntime")
+        self._eyes = eyes
+        rapidocr = _installed("rapidocr") and _installed("onnxruntime")
+        self._can_ocr = kind != "text-layer" and (eyes is not None or rapidocr)
         if kind == "ocr" and not self._can_ocr:
             raise BackboneError(f"reader is ocr, but RapidOCR is not installed; {EXTRA}")
 
@@ -70,7 +82,8 @@ class PageReader:
             return "text-layer"
         from miner_diag.backbones.ocr import describe_engine
 
-        return f"{self.kind}: {describe_engine()}"
+        engine = describe_engine() if self._eyes is None else self._eyes(self.max_words).describe()
+        return f"{self.kind}: {engine}"
 
     def read(self, pages: Sequence[Page]) -> list[str]:
         """Return the pages' texts, in their order.
@@ -105,11 +118,16 @@ class PageReader:
                 f"page {pages[numbers[0]].page_id} must be read from its picture (reader {self.kind}), but nothing "
                 "draws it; give load_backbone(..., render=corpus.render)"
             )
-        from miner_diag.backbones.ocr import PictureReader
-
-        reader = PictureReader(self.max_words)
+        reader = self._picture_reader()
         bar = tqdm(numbers, desc="reading pictures", unit="page", delay=2, disable=not self.progress)
         return [(number, reader.read(self.render(pages[number].page_id, reader.longest_side))) for number in bar]
+
+    def _picture_reader(self) -> PictureReader:
+        if self._eyes is not None:
+            return self._eyes(self.max_words)
+        from miner_diag.backbones.ocr import PictureReader
+
+        return PictureReader(self.max_words)
 
 
 def _installed(name: str) -> bool:

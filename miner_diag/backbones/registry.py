@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from miner_diag.backbones.base import Backbone, CheckpointError, Pooling, UnknownBackboneError
+from miner_diag.backbones.late_registry import EMBEDDED_LATE
 from miner_diag.backbones.pipeline import is_adapter, read_json
 from miner_diag.backbones.reader import PageReader, ReaderKind, Render
 
-EMBEDDED = {"page-text": "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling"}
+EMBEDDED = {
+    "page-text": "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
+    "page-vision": "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+}
 """Backbones that come with the package: name -> what it is."""
 
 
@@ -35,7 +40,8 @@ def load_backbone(
     Parameters
     ----------
     model : str
-        "page-text", a local folder, or a hub id (owner/name), which is fetched once where a hub answers.
+        "page-text", "page-vision", a local folder, or a hub id (owner/name), which is fetched once where a hub
+        answers.
     model_family : str, optional
         For a checkpoint whose files do not say which retriever it is, see :mod:`miner_diag.backbones.families`;
         "text" makes it a text encoder.
@@ -46,7 +52,7 @@ def load_backbone(
     pooling : {"last", "mean", "cls"}, optional
         For a checkpoint whose files state none.
     reader : {"auto", "text-layer", "ocr"}
-        Where a page's text comes from, for retrievers that read.
+        Where a page's text comes from, for retrievers of text.
     render : callable, optional
         Draws a page; give ``corpus.render``. Retrievers that look at pages need it.
     device : str
@@ -67,27 +73,38 @@ def load_backbone(
     Raises
     ------
     UnknownBackboneError
-        If `model` names nothing that is here or can be fetched; the message lists what there is.
+        If `model` names nothing that is here or can be fetched, or a late-interaction model; the message says what
+        there is, or what runs it.
     CheckpointError
         If the folder cannot be loaded whole.
     """
-    from miner_diag.backbones.page_text import NAME, load_page_text
+    from miner_diag.backbones import page_text
+    from miner_diag.backbones.page_vision import backbone as page_vision
     from miner_diag.backbones.text_encoder import TextEncoder
 
-    read = {
-        "pooling": pooling, "reader": PageReader(reader, render, progress=progress), "device": device, "dtype": dtype,
-        "max_tokens": max_tokens, "query_prompt": query_prompt, "page_prompt": page_prompt,
-        "trust_remote_code": trust_remote_code,
+    read: dict[str, Any] = {
+        "pooling": pooling, "device": device, "dtype": dtype, "max_tokens": max_tokens, "query_prompt": query_prompt,
+        "page_prompt": page_prompt, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    if model == NAME:
-        return load_page_text(**read)
+    if model == page_vision.NAME:
+        return page_vision.load_page_vision(reader=reader, render=render, progress=progress, **read)
+    read["reader"] = PageReader(reader, render, progress=progress)
+    if model == page_text.NAME:
+        return page_text.load_page_text(**read)
     from miner_diag.backbones.asked import Asked
     from miner_diag.backbones.families import family_named, find_family
     from miner_diag.backbones.known import known_model
     from miner_diag.backbones.pictures import PagePictures
 
+    local = Path(model).expanduser()
+    known = known_model(local.resolve().name if local.is_dir() else model)
+    if model in EMBEDDED_LATE or (known is not None and known.late):
+        runs = model if model in EMBEDDED_LATE or local.is_dir() else "FOLDER, where FOLDER is a download of it"
+        raise UnknownBackboneError(
+            f"{model!r} is a late-interaction model: many vectors a page; expected one vector a page. Run it with "
+            f"python -m miner_diag.late --model {runs}"
+        )
     folder, name = _folder(model, revision, trust_remote_code)
-    known = known_model(name if Path(model).expanduser().is_dir() else model)
     base = _base(folder, base_model, known.base_revision if known else None)
     if model_family == "text":
         family = None
@@ -98,7 +115,7 @@ def load_backbone(
     else:
         family = find_family(folder, name=name, base_model=base)
     if family is None:
-        return TextEncoder(folder, name=name, **read)  # type: ignore[arg-type]
+        return TextEncoder(folder, name=name, **read)
     return family.load(
         Asked(
             folder, name, PagePictures(render), pooling=pooling, device=device, dtype=dtype, max_tokens=max_tokens,

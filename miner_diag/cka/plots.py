@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,53 @@ def layer_curves(
         [circle, square], ["base probe is enough", "normalized projection needed"], loc="outside lower center", ncols=2,
         fontsize=8, frameon=False,
     )  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+DEPTH = {
+    "cka_page_final": "CKA, page to final",
+    "alignment_ratio_page_final": "alignment ratio,\npage to final",
+    "ndcg_at_5": "nDCG@5\nof the raw layer",
+}
+"""Measure -> label, from top to bottom of `depth_curves`."""
+BACKBONES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "D", "-."), ("#000000", "^", ":"))
+"""Colour, marker and line of each backbone in turn."""
+
+
+def depth_curves(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> Figure:
+    """Draw backbones side by side over relative depth: layer / (L - 1), from 0 to 1.
+
+    Parameters
+    ----------
+    frames : dict of DataFrame
+        Backbone -> frame as `layer_curves` takes it; at most four.
+    title : str
+        Data set and split.
+
+    Raises
+    ------
+    ValueError
+        If there is no backbone, or more than four.
+    """
+    if not 1 <= len(frames) <= len(BACKBONES):
+        raise ValueError(f"frames must hold 1 to {len(BACKBONES)} backbones; got {len(frames)}")
+    figure = new_figure(5.6, 6.4)
+    axes = figure.subplots(len(DEPTH), 1, sharex=True)
+    for ax, (measure, label) in zip(axes, DEPTH.items(), strict=True):
+        for (name, frame), (colour, marker, style) in zip(frames.items(), BACKBONES, strict=False):
+            rows = frame[frame["measure"] == measure].sort_values("layer")
+            depth = rows["layer"].to_numpy() / frame["layer"].max()
+            ax.plot(depth, rows["value"], style, marker=marker, color=colour, markersize=4.5, linewidth=1.5, label=name)
+            ax.fill_between(depth, rows["low"], rows["high"], color=colour, alpha=0.12, linewidth=0)
+        ax.set_ylabel(label)
+        values = pd.concat(frame.loc[frame["measure"] == measure, "value"] for frame in frames.values())
+        ax.set_ylim(min(0.0, 1.2 * values.min()), 1.3 * values.max())  # a wide interval must not flatten all
+        ax.grid(axis="y", color="0.9", linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("relative depth (0: embedding output, 1: what the retriever uses)")
+    axes[0].legend(fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

@@ -103,7 +103,30 @@ def character_boxes(page: pdfium.PdfPage, indices: np.ndarray, width: int, heigh
         Left, top, right, bottom in pixels, covering both the glyph's ink and its line height; characters that pdfium
         made up (spaces, line ends) have no box and are left out.
     """
-    boxes = []
+    return np.array([box for box in _boxes(page, indices, width, height) if box is not None], dtype=np.int64).reshape(
+        -1, 4
+    )
+
+
+def located_characters(page: pdfium.PdfPage, width: int, height: int) -> tuple[str, np.ndarray]:
+    """Return the text layer and where each of its characters stands in a rendering of `width` x `height` pixels.
+
+    Returns
+    -------
+    str
+        As :func:`read_characters` returns it, C characters.
+    ndarray [C, 4]
+        Left, top, right, bottom in pixels as in :func:`character_boxes`; -1 for characters that have no place.
+    """
+    characters = read_characters(page)
+    boxes = [box or (-1, -1, -1, -1) for box in _boxes(page, np.arange(len(characters)), width, height)]
+    return characters, np.array(boxes, dtype=np.int64).reshape(-1, 4)
+
+
+def _boxes(
+    page: pdfium.PdfPage, indices: np.ndarray, width: int, height: int
+) -> Iterator[tuple[int, int, int, int] | None]:
+    """Yield the box of each character; None for one that pdfium made up."""
     with closing(page.get_textpage()) as text_page:
         for index in indices:
             corners = []
@@ -113,11 +136,11 @@ def character_boxes(page: pdfium.PdfPage, indices: np.ndarray, width: int, heigh
                 except pdfium.PdfiumError:  # a generated character: it has no place on the page
                     continue
                 corners += [(left, bottom), (left, top), (right, bottom), (right, top)]
-            if corners:
-                device = [_to_device(page, width, height, x, y) for x, y in corners]
-                x, y = zip(*device, strict=True)
-                boxes.append((min(x), min(y), max(x), max(y)))
-    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
+            if not corners:
+                yield None
+                continue
+            x, y = zip(*(_to_device(page, width, height, *corner) for corner in corners), strict=True)
+            yield min(x), min(y), max(x), max(y)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ class RetrieverOptions:
     """Which retriever over which queries and pages; the fields every command that runs one shares."""
 
     model: str = "page-text"
-    """page-text, a local folder of a checkpoint, or a hub id (miner-diag backbones lists known ones)."""
+    """page-text, page-vision (reads the page's picture), a local folder of a checkpoint, or a hub id (miner-diag
+    backbones lists known ones)."""
     model_family: str | None = None
     """For a checkpoint whose files do not say which retriever it is: one of those that miner-diag backbones lists, or
     text."""

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from miner_diag.command import run_command
 from miner_diag.corpus.summary import skipped_lines
+from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.fusion.job import Fold, FusionOptions, forget_states, run_fold, state_folder
 from miner_diag.fusion.plots import ablation_figure, folds_figure, sensitivity_figure, training_figure, weights_figure
+from miner_diag.fusion.pooled import HEAD, judge_pooled
 from miner_diag.fusion.result import HEADS, sensitivity
 from miner_diag.fusion.table import (
     ablation_table,
     curve_table,
     per_query,
+    pooled_table,
     seeds_table,
     sentences,
     weights_table,
@@ -71,7 +75,7 @@ def run(options: FusionOptions) -> None:
         others.append(other)
         told += [f"document split {fold}: {sentences(other.judged['test'], other.head)[0]}", *other.caution]
     if options.folds:
-        write_folds([found, *others], embedded, options)
+        told += write_folds([found, *others], embedded, options)
         clock.stage("other document splits")
     told += [*found.caution, *embedded.notes()]
     facts = embedded.facts() | {
@@ -136,8 +140,8 @@ def write_tables(
     return table
 
 
-def write_folds(found: Sequence[Fold], embedded: Embedded, options: FusionOptions) -> pd.DataFrame:
-    """Write ``folds.csv`` and its figure: backbone, heads and fusion on each split by document."""
+def write_folds(found: Sequence[Fold], embedded: Embedded, options: FusionOptions) -> list[str]:
+    """Write ``folds.csv``, each split by document, ``pooled.csv``, all together, and a figure; return what they say."""
     frames = []
     for fold in found:
         table = ablation_table({"test": fold.judged["test"]}, fold.entries)
@@ -152,11 +156,21 @@ def write_folds(found: Sequence[Fold], embedded: Embedded, options: FusionOption
         frames.append(table.drop(columns=["split", "what"]))
     whole = pd.concat(frames, ignore_index=True)
     write_atomic(options.out / "folds.csv", whole.to_csv(index=False, lineterminator="\n"))
+    rng = np.random.default_rng(options.training.seed)
+    # documents are the units only if they are in every split: one with few documents would be judged otherwise alone
+    by_document = all(over_documents(fold.splits["test"].corpus, options.intervals_over)[0] for fold in found)
+    judged = judge_pooled(
+        [fold.pooled_part() for fold in found], rng, by_document=by_document, confidence=options.probe.confidence
+    )
+    together = pooled_table(judged)
+    write_atomic(options.out / "pooled.csv", together.to_csv(index=False, lineterminator="\n"))
     corpus = embedded.corpus
     title = f"{embedded.backbone.name} on {corpus.name}, {corpus.form} queries"
     with atomic_path(options.out / "folds.png") as path:
-        folds_figure(whole, title=title).savefig(path, dpi=200)
-    return whole
+        folds_figure(whole, together, title=title).savefig(path, dpi=200)
+    n_documents = len({name for fold in found for name in fold.splits["test"].judged.documents})
+    counts = f"{judged[0].ndcg.n} queries of {n_documents} documents"
+    return sentences(judged, HEAD, f"the test documents of {len(found)} document splits together ({counts})")
 
 
 def main(args: Sequence[str] | None = None) -> None:

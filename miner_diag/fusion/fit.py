@@ -50,7 +50,7 @@ def fit_fusion(
     Returns
     -------
     Trained
-        `system` is the fusion at its best epoch; where training did not help it is the backbone.
+        `system` is the fusion at its best epoch; where training did not help it is what it started from.
 
     Raises
     ------
@@ -58,8 +58,9 @@ def fit_fusion(
         If the layers cannot be fused, or training fails; see `build_fusion` and `train`.
     """
     training = training or TrainingOptions()
+    shape = shape or Shape()
     fusion = build_fusion(
-        probed, probed.selected if layers is None else layers, shape or Shape(), mask or MaskOptions(),
-        np.random.default_rng([training.seed, 1]),
+        probed, probed.selected if layers is None else layers, shape, mask or MaskOptions(),
+        np.random.default_rng([training.seed, 1]), final_map=shape.final_map(train_split),
     )  # fmt: skip
     return train(fusion, train_split, validation, training, device=device, state=state, progress=progress)

@@ -18,6 +18,7 @@ from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.fusion.judge import Judgement, judge_systems, read_test
 from miner_diag.fusion.masks import MaskOptions
 from miner_diag.fusion.model import FusionError, check_layers
+from miner_diag.fusion.pooled import HEAD, SplitValues
 from miner_diag.fusion.probed import fit_probed, probed_of, read_probed
 from miner_diag.fusion.result import (
     HEADS,
@@ -105,6 +106,12 @@ class Fold:
     def entry(self, name: str) -> Entry:
         """Return a system's entry."""
         return next(entry for entry in self.entries if entry.name == name)
+
+    def pooled_part(self) -> SplitValues:
+        """Return what backbone, head and fusion reached on the test documents."""
+        judged, found = self.splits["test"].judged, self.values["test"]
+        values = {"backbone": found["backbone"], HEAD: found[self.head], "fusion": found["fusion"]}
+        return SplitValues(judged.relevance.query_ids, judged.documents, values)
 
 
 def probe_splits(

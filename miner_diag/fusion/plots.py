@@ -134,27 +134,36 @@ def training_figure(curves: pd.DataFrame, systems: Sequence[str], *, title: str 
         for number, (_, rows) in enumerate(curves[curves["system"] == system].groupby("seed")):
             label = system.replace("_", " ") if number == 0 else None
             ax.plot(rows["epoch"], rows["validation_ndcg_at_5"], style, color=colour, linewidth=1.2, label=label)
-    ax.set(xlabel="epoch (0: before training, the backbone)", ylabel="nDCG@5, validation queries")
+    ax.set(xlabel="epoch (0: before training)", ylabel="nDCG@5, validation queries")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, frameon=False, title="a line per seed", title_fontsize=8)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     return _finish(figure, title)
 
 
-def folds_figure(folds: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw each document split's gain over the backbone, relative, of the fusion and of the head.
+def folds_figure(folds: pd.DataFrame, pooled: pd.DataFrame, *, title: str = "") -> Figure:
+    """Draw each document split's gain over the backbone, relative, of the fusion and of the head; then of all together.
 
     Parameters
     ----------
     folds : DataFrame
         ``folds.csv``.
+    pooled : DataFrame
+        ``pooled.csv``.
     title : str
         Backbone and data set.
     """
     figure = new_figure(5.6, 3.4)
     ax = figure.subplots()
+    together = pooled.assign(
+        role=pooled["system"], backbone_ndcg_at_5=pooled.loc[pooled["system"] == "backbone", "ndcg_at_5"].item()
+    )
+    names = [str(fold) for fold in sorted(folds["fold"].unique())]
     for system, shift, marker in (("fusion", 0.09, "s"), ("head", -0.09, "o")):
-        rows = folds[folds["role"] == system].sort_values("fold")
+        rows = pd.concat(
+            [folds[folds["role"] == system].sort_values("fold"), together[together["role"] == system]],
+            ignore_index=True,
+        )  # fmt: skip
         base = rows["backbone_ndcg_at_5"]
         value = rows["difference_to_backbone"] / base
         ends = [value - rows["difference_low"] / base, rows["difference_high"] / base - value]
@@ -162,7 +171,8 @@ def folds_figure(folds: pd.DataFrame, *, title: str = "") -> Figure:
         ax.errorbar(np.arange(len(rows)) + shift, value, yerr=np.maximum(ends, 0), fmt=marker, color=COLOURS[system],
                     capsize=2.5, markersize=5, label=label)  # fmt: skip
     ax.axhline(0, color="0.4", linewidth=0.9)
-    ax.set_xticks(range(folds["fold"].nunique()), [str(fold) for fold in sorted(folds["fold"].unique())])
+    ax.axvline(len(names) - 0.5, color="0.8", linewidth=0.8)
+    ax.set_xticks(range(len(names) + 1), [*names, "all"])
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set(xlabel="document split", ylabel="nDCG@5 over the backbone's,\ntest queries")
     ax.legend(fontsize=8, frameon=False)

@@ -208,6 +208,7 @@ def sensitivity(
     best = sorted(range(final), key=lambda layer: -probed.scores[:, layer].max())
     table: list[dict[str, Any]] = []
     done: dict[tuple[Any, ...], float] = {}
+    start = shape.final_map(train_split)
     for threshold in options.thresholds:
         kinds = tuple(predicted_kinds(probed.ratios, threshold))
         for n in (n for n in options.n_layers if 2 <= n <= probed.n_layers):
@@ -217,7 +218,8 @@ def sensitivity(
                 key = (layers, tuple(kinds[layer] for layer in layers[:-1]), share)
                 if key not in done:
                     mask = MaskOptions(mask="fixed", share=share)
-                    system = build_fusion(probed, layers, shape, mask, np.random.default_rng(0), kinds)
+                    rng = np.random.default_rng(0)
+                    system = build_fusion(probed, layers, shape, mask, rng, kinds, final_map=start)
                     name = f"sensitivity-{threshold:g}-{n}-{share:g}"
                     path = None if state is None else state / f"{name}.safetensors"
                     done[key] = train(

@@ -17,9 +17,9 @@ _BLOCK = 1024  # items read at once
 
 
 class ResidualHead(nn.Module):
-    """``normalize(M u + V gelu(U u) + b)`` on the final layer's unit vector u: it starts as the backbone.
+    """``normalize(M u + V gelu(U u) + b)`` on the final layer's unit vector u.
 
-    M starts at the identity and V at zero, so the hidden neurons add nothing before training.
+    V starts at zero: the hidden neurons add nothing before training, and with M at the identity it is the backbone.
 
     Parameters
     ----------
@@ -29,13 +29,17 @@ class ResidualHead(nn.Module):
         Hidden neurons: they give the head as many parameters as the fusion it is held against.
     rng : Generator
         For U.
+    start : ndarray [D, D], optional
+        Where M starts; the identity if not given.
     """
 
-    def __init__(self, n_layers: int, width: int, n_hidden: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, n_layers: int, width: int, n_hidden: int, rng: np.random.Generator, start: np.ndarray | None = None
+    ) -> None:
         super().__init__()
         self.layers = (n_layers - 1,)
         inner = rng.normal(size=(n_hidden, width)).astype(np.float32)
-        self.straight = nn.Parameter(torch.eye(width))
+        self.straight = nn.Parameter(torch.eye(width) if start is None else torch.from_numpy(start.copy()))
         self.inner = nn.Parameter(torch.from_numpy(inner))
         self.outer = nn.Parameter(torch.zeros(width, n_hidden))
         self.bias = nn.Parameter(torch.zeros(width))

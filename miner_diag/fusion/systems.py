@@ -14,6 +14,7 @@ from torch import nn
 from miner_diag.fusion.masks import MaskOptions, neuron_masks
 from miner_diag.fusion.model import Fusion, FusionError, check_layers, projection_map
 from miner_diag.fusion.rivals import ConcatPca, LayerMix, MeanOfLast, ResidualHead
+from miner_diag.fusion.whitening import whitening_map
 from miner_diag.probes.data import Judged
 from miner_diag.probes.kinds import KINDS, Kind
 from miner_diag.probes.stack import ProbeStack
@@ -52,19 +53,32 @@ class Shape:
     """What a fusion is built of."""
 
     final: str = "projection"
-    """Of the final layer's part, which starts as the final layer itself: as_is, gate (a weight per neuron), or
-    projection (a matrix)."""
+    """Of the final layer's part: as_is, gate (a weight per neuron), or projection (a matrix)."""
+    start: str = "whitened"
+    """Where the final layer's matrix, and that of every head, starts: identity (the final layer itself, so that the
+    fusion starts as the backbone) or whitened (by the covariance of training pages, no labels)."""
+    shrinkage: float = 0.5
+    """Of that covariance: above 0 (nearly full whitening) to 1 (the identity)."""
     train_probes: bool = True
     """Train the probes of the inner layers further."""
     bias: bool = True
     """Learn the global bias."""
-    inner_weight: float = 0.0
-    """Where the weights of inner layers start; at 0 the fusion starts as the backbone."""
+    inner_weight: float = 0.3
+    """Where the weights of the inner layers start, shared out evenly, the final layer's being 1; with 0 and
+    --shape.start identity the fusion starts as the backbone itself."""
 
     def __post_init__(self) -> None:
         """Check the choice."""
         if self.final not in ("as_is", "gate", "projection"):
             raise ValueError(f"final must be as_is, gate or projection; got {self.final!r}")
+        if self.start not in ("identity", "whitened"):
+            raise ValueError(f"start must be identity or whitened; got {self.start!r}")
+        if not 0 < self.shrinkage <= 1:
+            raise ValueError(f"shrinkage must be above 0 and at most 1; got {self.shrinkage}")
+
+    def final_map(self, train: Judged) -> np.ndarray | None:
+        """Return what the final layer's matrix starts from, [D, D]; None for the identity."""
+        return whitening_map(train.pages, self.shrinkage) if self.start == "whitened" else None
 
 
 def build_fusion(
@@ -74,8 +88,10 @@ def build_fusion(
     mask: MaskOptions,
     rng: np.random.Generator,
     kinds: tuple[Kind, ...] | None = None,
+    *,
+    final_map: np.ndarray | None = None,
 ) -> Fusion:
-    """Return a fusion before training; with `shape.inner_weight` 0 it is the backbone.
+    """Return a fusion before training; with `shape.inner_weight` 0 and no `final_map` it is the backbone.
 
     Parameters
     ----------
@@ -89,6 +105,9 @@ def build_fusion(
         For random masks.
     kinds : tuple of str [L], optional
         Instead of the chosen ones.
+    final_map : ndarray [D, D], optional
+        Where the matrix of the final layer starts (`Shape.final_map`); the identity if not given. Projections of inner
+        layers, which were fitted to speak as the final layer does, pass through it.
 
     Raises
     ------
@@ -101,15 +120,16 @@ def build_fusion(
     number = [KINDS.index(kind) for kind in kinds]
     every = np.arange(probed.n_layers)
     masks = neuron_masks(probed.salience[number, every], probed.scores[number, every], mask, rng)[list(layers)]
-    maps = [_map(probed.stack, layer, kinds[layer]) for layer in layers[:-1]]
+    maps = [_map(probed.stack, layer, kinds[layer], final_map) for layer in layers[:-1]]
     sides = len(probed.stack.gates[0])
     if shape.final == "projection":
-        maps.append(np.repeat(np.eye(width, dtype=np.float32)[None], sides, axis=0))
+        start = np.eye(width, dtype=np.float32) if final_map is None else final_map
+        maps.append(np.repeat(start[None], sides, axis=0))
     else:
         maps.append(np.ones((sides, width), dtype=np.float32))
     own: list[Kind] = [kinds[layer] for layer in layers[:-1]]
     own.append("normalized_projection" if shape.final == "projection" else "base")
-    weights = np.full(len(layers), shape.inner_weight, dtype=np.float32)
+    weights = np.full(len(layers), shape.inner_weight / max(1, len(layers) - 1), dtype=np.float32)
     weights[-1] = 1.0
     fusion = Fusion(layers, own, maps, masks, weights, np.zeros(width, dtype=np.float32), n_layers=final + 1)
     for place, matrix in enumerate(fusion.maps):
@@ -119,12 +139,14 @@ def build_fusion(
     return fusion
 
 
-def _map(stack: ProbeStack, layer: int, kind: Kind) -> np.ndarray:
+def _map(stack: ProbeStack, layer: int, kind: Kind, final_map: np.ndarray | None) -> np.ndarray:
     probe = stack.probe(layer, kind)
     if kind == "base":
         return probe.weight
-    # rows of length one on average, as those of the identity the final layer starts from: one learning rate for all
     matrix = projection_map(probe)
+    if final_map is not None:
+        matrix = final_map @ matrix
+    # rows of length one on average, as those the final layer starts from: one learning rate for all
     return matrix / np.sqrt(np.square(matrix).sum(axis=(-1, -2), keepdims=True) / matrix.shape[-1])
 
 
@@ -197,13 +219,26 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
     n_maps = sides * sum(1 for layer in layers if layer != final and probed.kinds[layer] != "base")
     n_maps += (sides - 1) * (shape.final == "projection")
 
-    def of(mask: MaskOptions = mask, layers: tuple[int, ...] = layers, kinds: Any = None, **changed: Any) -> Any:
-        return lambda rng: build_fusion(probed, layers, replace(shape, **changed), mask, rng, kinds)
+    start = shape.final_map(train)
+
+    def of(
+        mask: MaskOptions = mask, layers: tuple[int, ...] = layers, kinds: Any = None, start: Any = start,
+        **changed: Any,
+    ) -> Any:  # fmt: skip
+        return lambda rng: build_fusion(probed, layers, replace(shape, **changed), mask, rng, kinds, final_map=start)
 
     def same_size_head(rng: np.random.Generator) -> Fusion:
-        head = build_fusion(probed, layers, shape, mask, rng)
+        head = build_fusion(probed, layers, shape, mask, rng, final_map=start)
         head.layers = (final,) * len(layers)
+        if start is not None:  # the probes' maps are those of other layers; every part starts as the final one does
+            for place, matrix in enumerate(head.maps):
+                if head.kinds[place] == "normalized_projection":
+                    matrix.data.copy_(torch.from_numpy(start).expand_as(matrix))
         return head
+
+    def whitened(rng: np.random.Generator) -> Fusion:
+        even = of(whole, (final,), start=whitening_map(train.pages, shape.shrinkage), final="projection")
+        return even(rng).requires_grad_(False)
 
     every: dict[Kind, tuple[Kind, ...]] = {kind: (kind,) * probed.n_layers for kind in KINDS}
     best_kind, best_layer = np.unravel_index(int(np.argmax(probed.scores)), probed.scores.shape)
@@ -211,6 +246,8 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
         Row("backbone", "the final layer as it is", lambda rng: Fusion.identity(final + 1, width), False),
         Row("best_single_layer", f"the fitted probe with the best validation score: {KINDS[best_kind]}, layer "
             f"{best_layer}", lambda rng: SingleProbe(probed, int(best_layer), KINDS[best_kind]), False),
+        Row("whitened", "the final layer, evened out by the covariance of the training pages",
+            whitened, False),
         Row("mean_last_2", "mean of the last two layers", lambda rng: MeanOfLast(final + 1, 2), False),
         Row("mean_last_3", "mean of the last three layers", lambda rng: MeanOfLast(final + 1, 3), False),
         Row("concat_pca", "all layers side by side, principal axes of the training items",
@@ -222,7 +259,7 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
         Row("final_layer_head", "the fusion's own form and size, every layer replaced by the final one",
             same_size_head),
         Row("final_layer_mlp", "a residual layer of neurons on the final layer, as many parameters as the fusion",
-            lambda rng: ResidualHead(final + 1, width, max(1, n_maps * width // 2), rng)),
+            lambda rng: ResidualHead(final + 1, width, max(1, n_maps * width // 2), rng, start)),
         Row("random_mask", "as many neurons, drawn at random", lambda rng: with_random_masks(of()(rng), rng)),
         Row("shuffled_layers", "inner layers of other items",
             lambda rng: ShuffledLayers(of()(rng), int(rng.integers(2**31)))),
@@ -234,6 +271,7 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
         Row("no_mask", "all neurons", of(whole)),
         Row("frozen_probes", "probes as the first stage left them, final layer as it is: weights and bias alone",
             of(train_probes=False, final="as_is")),
+        Row("identity_start", "started as the backbone itself", of(start=None, inner_weight=0.0)),
         Row("all_layers", "all layers instead of the selected ones", of(layers=tuple(range(final + 1)))),
         Row("fusion_mrl", "trained with the first 1/2, 1/4 and 1/8 of the vector, too", of(), training={"mrl": True}),
         Row("fusion", f"layers {', '.join(map(str, layers))}, {mask.mask} mask", of()),

@@ -119,14 +119,29 @@ def per_query(
                 yield Record(**common, split=split, measure=f"{name}_ndcg_at_5", value=float(value), query_id=query_id)
 
 
-def sentences(judged: Sequence[Judgement], head: str) -> list[str]:
-    """Return what the ablation says on test, in words."""
+def pooled_table(judged: Sequence[Judgement]) -> pd.DataFrame:
+    """Return ``pooled.csv``: backbone, head and fusion on the test documents of all document splits together."""
+    base = next(j for j in judged if j.name == "backbone").ndcg.value
+    rows = []
+    for j in judged:
+        rows.append({
+            "system": j.name, "ndcg_at_5": j.ndcg.value, "low": j.ndcg.low, "high": j.ndcg.high,
+            **_difference("difference_to_backbone", "", j.to_backbone), "p_holm": j.p_backbone, "verdict": j.verdict,
+            "relative": None if j.to_backbone is None else j.to_backbone.value / base,
+            **_difference("difference_to_head", "head_", j.to_head), "head_p_holm": j.p_head,
+            "head_verdict": j.verdict_to_head, "n_queries": j.ndcg.n, "n_documents": j.ndcg.n_clusters,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def sentences(judged: Sequence[Judgement], head: str, where: str = "test") -> list[str]:
+    """Return what the ablation says on test documents (`where` names them), in words."""
     found = {j.name: j for j in judged}
     backbone, fusion = found["backbone"], found["fusion"]
     assert fusion.to_backbone is not None and fusion.to_head is not None
     base = backbone.ndcg.value
     told = [
-        f"test: backbone {backbone.ndcg}, fusion {fusion.ndcg}: {fusion.to_backbone.value:+.4f} "
+        f"{where}: backbone {backbone.ndcg}, fusion {fusion.ndcg}: {fusion.to_backbone.value:+.4f} "
         f"[{fusion.to_backbone.low:+.4f}, {fusion.to_backbone.high:+.4f}], {fusion.to_backbone.value / base:+.1%} "
         f"relative, p Holm {fusion.p_backbone:.3f}: {fusion.verdict}."
     ]
@@ -139,7 +154,7 @@ def sentences(judged: Sequence[Judgement], head: str) -> list[str]:
     reached = reached and fusion.to_backbone.value >= TARGET * base
     told.append(
         f"Target (at least {TARGET:+.1%}, better than the backbone and than the head): "
-        f"{'reached' if reached else 'not reached'} on this split."
+        f"{'reached' if reached else 'not reached'} on {where}."
     )
     bound = found.get("oracle_layer")
     if bound is not None:

@@ -27,14 +27,15 @@ class LateOptions(RetrieverOptions):
     """Judge a late-interaction retriever: nDCG@k of exact MaxSim, tokens and bytes per page."""
 
     model: str = "page-text-late"
-    """page-text-late, or a local folder of a ColPali, ColQwen2, ColModernVBERT or text encoder checkpoint."""
+    """page-text-late, page-vision-late, or a local folder of a ColPali, ColQwen2, ColModernVBERT or text encoder
+    checkpoint."""
     keep: Kept = "text"
     """Which tokens of a text encoder take part: those of the text, or all, special tokens and prompt included."""
     stored_dtype: StoredDtype = "float32"
     """Of token vectors on disk; float16 takes half the space."""
     against: str | None = None
-    """A single-vector retriever (page-text, or a local folder) to compare with, query by query; it has its own limit
-    and prompts."""
+    """A single-vector retriever (page-text, page-vision, or a local folder) to compare with, query by query; it has
+    its own limit and prompts."""
     out: Path = Path("runs/late")
     """Folder that is written to; a run that was stopped is taken up there."""
     k: int = 5

@@ -1,4 +1,4 @@
-"""``python -m miner_diag.report``: a backbone, its fusion and late interaction on one table."""
+"""``python -m miner_diag.report``: backbones, their fusions and late interaction on one table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from miner_diag.report.main_table import cost_figure, main_table
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Put a backbone, its fusion and late interaction on one table, with bytes per page; nothing is run again."""
+    """Put backbones, their fusions and late interaction on one table, with bytes per page; nothing is run again."""
 
-    fusion: Path = Path("runs/fusion")
-    """Folder of a run of miner_diag.fusion."""
+    fusion: tuple[Path, ...] = (Path("runs/fusion"),)
+    """Folders of runs of miner_diag.fusion, one per backbone."""
     late: tuple[Path, ...] = ()
-    """Folders of runs of miner_diag.late on the same test split."""
+    """Folders of runs of miner_diag.late on the same test split; NAME-late stands with backbone NAME."""
     data: str = "sample"
     """The data set of these runs."""
     queries: Form = "hidden"

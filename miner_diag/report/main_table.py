@@ -1,4 +1,4 @@
-"""The main table: a backbone, its head, its fusion and late interaction on the same queries, with bytes per page."""
+"""The main table: backbones, their heads, fusions and late interaction on the same queries, with bytes per page."""
 
 from __future__ import annotations
 
@@ -32,59 +32,78 @@ class ReportError(ValueError):
 @dataclass(frozen=True, eq=False)
 class _System:
     name: str
+    model: str  # whose backbone it is held against
     kind: str
     bytes_per_page: float
     ndcg: dict[str, float]  # query_id -> nDCG@5
 
 
 def main_table(
-    corpus: Corpus, fusion: Path, late: Sequence[Path] = (), *, intervals_over: str = "auto", seed: int = 0
+    corpus: Corpus,
+    fusions: Sequence[Path],
+    late: Sequence[Path] = (),
+    *,
+    intervals_over: str = "auto",
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Return a row per system: nDCG@5 on the same test queries, difference to the backbone, bytes per page.
+    """Return a row per system: nDCG@5 on the same test queries, difference to its backbone, bytes per page.
 
     Parameters
     ----------
     corpus : Corpus
         The test split that all runs were judged on.
-    fusion : path
-        Folder of a run of ``miner_diag.fusion``.
+    fusions : sequence of path
+        Folders of runs of ``miner_diag.fusion``, one per backbone.
     late : sequence of path
-        Folders of runs of ``miner_diag.late``.
+        Folders of runs of ``miner_diag.late``. ``NAME-late`` is held against backbone NAME, others against the first.
     intervals_over : {"auto", "documents", "items"}
         What intervals and tests are over.
     seed : int
         Of bootstrap and permutations.
 
+    Returns
+    -------
+    DataFrame
+        p values are adjusted over all rows (Holm).
+
     Raises
     ------
     ReportError
-        If a file is missing, or a run was judged on other queries or other pages.
+        If there is no run, two are of one backbone, a file is missing, or a run was judged on other queries or pages.
     """
-    systems = [*_of_fusion(fusion, corpus), *(_of_late(folder, corpus) for folder in late)]
+    found = [_of_fusion(folder, corpus) for folder in fusions]
+    models = [systems[0].model for systems in found]
+    if not found or len(set(models)) < len(models):
+        raise ReportError(f"fusions must be at least one run, each of another backbone; got {models or 'none'}")
+    others = [_of_late(folder, corpus, models) for folder in late]
+    systems = [s for mine in found for s in (*mine, *(other for other in others if other.model == mine[0].model))]
     by_document, _ = over_documents(corpus, intervals_over)
     clusters = [query.doc_id for query in corpus.queries] if by_document else None
     values = {s.name: np.array([s.ndcg[query.query_id] for query in corpus.queries]) for s in systems}
-    backbone = values[systems[0].name]
     rng = np.random.default_rng(seed)
-    p = holm([paired_permutation(values[s.name], backbone, rng, clusters=clusters) for s in systems[1:]])
+    compared = [s for s in systems if s.kind != "backbone"]
+    p = holm([paired_permutation(values[s.name], values[s.model], rng, clusters=clusters) for s in compared])
+    adjusted = {s.name: float(value) for s, value in zip(compared, p, strict=True)}
     rows: list[dict[str, Any]] = []
-    for number, system in enumerate(systems):
-        found = bootstrap_mean(values[system.name], rng, clusters=clusters)
+    for system in systems:
+        mean = bootstrap_mean(values[system.name], rng, clusters=clusters)
         row: dict[str, Any] = {
-            "queries": corpus.form, "system": system.name, "kind": system.kind, "ndcg_at_5": found.value,
-            "low": found.low, "high": found.high,
+            "queries": corpus.form, "model": system.model, "system": system.name, "kind": system.kind,
+            "ndcg_at_5": mean.value, "low": mean.low, "high": mean.high,
         }  # fmt: skip
-        if number:
+        if system.name in adjusted:
+            backbone = values[system.model]
             less = paired_bootstrap(values[system.name], backbone, rng, clusters=clusters)
             row |= {
                 "difference_to_backbone": less.value, "difference_low": less.low, "difference_high": less.high,
-                "relative": less.value / backbone.mean(), "p_holm": float(p[number - 1]),
+                "relative": less.value / backbone.mean(), "p_holm": adjusted[system.name],
             }  # fmt: skip
         rows.append(
-            row | {"bytes_per_page": system.bytes_per_page, "n_queries": found.n, "n_documents": found.n_clusters}
+            row | {"bytes_per_page": system.bytes_per_page, "n_queries": mean.n, "n_documents": mean.n_clusters}
         )
-    columns = ["queries", "system", "kind", "ndcg_at_5", "low", "high", "difference_to_backbone", "difference_low",
-               "difference_high", "relative", "p_holm", "bytes_per_page", "n_queries", "n_documents"]  # fmt: skip
+    columns = ["queries", "model", "system", "kind", "ndcg_at_5", "low", "high", "difference_to_backbone",
+               "difference_low", "difference_high", "relative", "p_holm", "bytes_per_page", "n_queries",
+               "n_documents"]  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -101,15 +120,19 @@ def _of_fusion(folder: Path, corpus: Corpus) -> list[_System]:
     model = record["model"]
     size = FLOAT * json.loads(_text(folder / "fusion.json"))["width"]
     names = {"backbone": model, run["head"]: f"{model}, {run['head'].replace('_', ' ')}", "fusion": f"{model}, fused"}
-    return [_System(names[name], kind, size, _checked(found[name], corpus, folder)) for name, kind in wanted.items()]
+    return [
+        _System(names[name], model, kind, size, _checked(found[name], corpus, folder)) for name, kind in wanted.items()
+    ]
 
 
-def _of_late(folder: Path, corpus: Corpus) -> _System:
+def _of_late(folder: Path, corpus: Corpus, models: Sequence[str]) -> _System:
     run = _run(folder, corpus, "miner_diag.late")
     table = pd.read_csv(folder / "ndcg_per_query.csv")
     ndcg = dict(zip(table["query_id"], table["ndcg_at_5"], strict=True))
     name = json.loads(_text(folder / "records.jsonl").splitlines()[0])["model"]
-    return _System(name, "late", run["pages"]["bytes_mean"], _checked(ndcg, corpus, folder))
+    base = name.removesuffix("-late")
+    model = base if base in models else models[0]
+    return _System(name, model, "late", run["pages"]["bytes_mean"], _checked(ndcg, corpus, folder))
 
 
 def _run(folder: Path, corpus: Corpus, command: str) -> dict[str, Any]:
@@ -141,7 +164,7 @@ def _text(path: Path) -> str:
 
 
 def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw nDCG@5 against bytes per page (logarithmic), a panel per form of queries.
+    """Draw nDCG@5 against bytes per page, a panel per form of queries; the first backbone's marks are filled.
 
     Parameters
     ----------
@@ -150,27 +173,29 @@ def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     title : str
         Data set.
     """
-    forms = list(dict.fromkeys(table["queries"]))
-    figure = new_figure(1.2 + 3.6 * len(forms), 3.6)
+    forms, models = list(dict.fromkeys(table["queries"])), list(dict.fromkeys(table["model"]))
+    figure = new_figure(1.2 + 3.6 * len(forms), 4.2)
     axes = np.atleast_1d(figure.subplots(1, len(forms), sharey=True))
     for ax, form in zip(axes, forms, strict=True):
         rows = table[table["queries"] == form]
         same = rows.groupby("bytes_per_page").cumcount()  # systems of one size stand side by side
         for row, place in zip(rows.itertuples(), same, strict=True):
             colour, marker = KINDS[row.kind]
+            inside = colour if row.model == models[0] else "white"
             ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
             ax.errorbar(
                 row.bytes_per_page * 1.35**place, row.ndcg_at_5, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
-                capsize=2.5, markersize=6, label=row.system,
+                capsize=2.5, markersize=6, label=row.system, markerfacecolor=inside,
             )  # fmt: skip
         ax.set_xscale("log")
-        ax.set(xlabel="bytes per page", title=f"{form} queries")
+        ax.set(xlabel="bytes per page (systems of one size side by side)", title=f"{form} queries")
         ax.title.set_fontsize(10)
         ax.margins(x=0.15)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("nDCG@5, test queries")
-    axes[-1].legend(fontsize=8, frameon=False, loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

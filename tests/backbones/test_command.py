@@ -12,7 +12,9 @@ def test_it_lists_what_there_is_and_what_fits(capsys):
     for model in known_models():
         assert model.hub_id in told
     assert "page-text" in told and "this machine" in told and "--model-family" in told
-    assert "openai/clip-vit-large-patch14" in told.rsplit("Not pinned", 1)[1]
+    single, late = told.split("\nLate interaction", 1)
+    assert "vidore/colpali-v1.3-hf" in late and "vidore/colpali" not in single and "none (late" not in single
+    assert "vidore/colqwen2-v1.0-hf" in told.rsplit("Not pinned", 1)[1]
 
 
 def test_json_lines(capsys):

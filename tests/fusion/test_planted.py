@@ -23,8 +23,11 @@ TRAINING = TrainingOptions(
 )  # fmt: skip
 
 
+SHAPE = Shape(start="identity", inner_weight=0.0)
+
+
 def fit(data, probed):
-    listed = [row for row in rows(probed, data.train, data.validation, Shape(), MaskOptions()) if row.name in SYSTEMS]
+    listed = [row for row in rows(probed, data.train, data.validation, SHAPE, MaskOptions()) if row.name in SYSTEMS]
     entries = run_rows(listed, data.train, data.validation, TRAINING, AblationOptions(n_seeds=1, rate_scales=(1.0,)))
     values = {entry.name: entry.ndcg(data.test).mean(axis=0) for entry in entries}
     return SimpleNamespace(probed=probed, entries={e.name: e for e in entries}, values=values)

@@ -72,14 +72,19 @@ def test_training_has_a_line_a_seed():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fusion", "final layer head"]
 
 
-def test_folds_are_relative_to_each_folds_backbone():
+def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
     rows = [
         {"fold": fold, "role": role, "difference_to_backbone": gain, "difference_low": gain - 0.01,
          "difference_high": gain + 0.01, "backbone_ndcg_at_5": 0.4 + 0.1 * fold}
         for fold in (0, 1) for role, gain in (("fusion", 0.04), ("head", 0.02), ("", 0.0))
     ]  # fmt: skip
-    (ax,) = folds_figure(pd.DataFrame(rows)).axes
+    pooled = [
+        {"system": system, "ndcg_at_5": 0.4 + gain, "difference_to_backbone": gain, "difference_low": gain - 0.01,
+         "difference_high": gain + 0.01}
+        for system, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
+    ]  # fmt: skip
+    (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(pooled)).axes
     fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
-    np.testing.assert_allclose(fusion, [0.1, 0.08])
-    np.testing.assert_allclose(head, [0.05, 0.04])
-    assert labels(ax.xaxis) == ["0", "1"]
+    np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])
+    np.testing.assert_allclose(head, [0.05, 0.04, 0.025])
+    assert labels(ax.xaxis) == ["0", "1", "all"]

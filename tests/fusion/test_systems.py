@@ -23,7 +23,7 @@ from miner_diag.fusion import (
 from miner_diag.fusion.systems import ShuffledLayers, SingleProbe, n_parameters
 from miner_diag.retrieval import ndcg_at_k, score_all
 
-UNTRAINED = {"backbone", "best_single_layer", "mean_last_2", "mean_last_3", "concat_pca"}
+UNTRAINED = {"backbone", "best_single_layer", "whitened", "mean_last_2", "mean_last_3", "concat_pca"}
 OWN_START = {"scalar_mix", "weighted_layer_pooling"}
 """Trained, but from the mean of all layers."""
 ASKED_FOR = {
@@ -63,7 +63,7 @@ def test_every_control_asked_for_is_a_row(listed):
 
 @pytest.mark.parametrize("final", ["gate", "projection"])
 def test_what_is_trained_starts_as_the_backbone(listed, small, final):
-    found, _ = listed(Shape(final=final))
+    found, _ = listed(Shape(final=final, start="identity", inner_weight=0.0))
     raw = embed_split(built(found["backbone"]), small)
     ranked = np.argsort(-(raw[0] @ raw[1].T), axis=1)
     for name in set(found) - UNTRAINED - OWN_START:
@@ -71,6 +71,30 @@ def test_what_is_trained_starts_as_the_backbone(listed, small, final):
         np.testing.assert_allclose(queries, raw[0], atol=1e-6, err_msg=name)
         np.testing.assert_allclose(pages, raw[1], atol=1e-6, err_msg=name)
         np.testing.assert_array_equal(np.argsort(-(queries @ pages.T), axis=1), ranked, err_msg=name)
+
+
+@pytest.mark.parametrize("inner_weight", [0.0, 0.3])
+def test_heads_start_as_the_whitened_final_layer_and_so_does_the_fusion_without_inner_layers(
+    listed, small, inner_weight
+):
+    found, _ = listed(Shape(inner_weight=inner_weight), MaskOptions(mask="none"), kinds=("normalized_projection",) * 5)
+    even = embed_split(built(found["whitened"]), small)
+    raw = embed_split(built(found["backbone"]), small)
+    assert np.abs(even[1] - raw[1]).max() > 0.01
+    for name in (*HEADS, "fusion"):
+        alike = [
+            np.abs(mine - its).max() < 1e-6
+            for mine, its in zip(embed_split(built(found[name]), small), even, strict=True)
+        ]
+        assert all(alike) if name != "fusion" or inner_weight == 0 else not any(alike), name
+
+
+def test_identity_start_is_the_backbone_whatever_the_shape(listed, small):
+    found, _ = listed(Shape(inner_weight=0.5))
+    for mine, raw in zip(
+        embed_split(built(found["identity_start"]), small), embed_split(built(found["backbone"]), small), strict=True
+    ):
+        np.testing.assert_allclose(mine, raw, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -180,7 +204,7 @@ def test_shuffled_layers_carry_nothing_where_queries_and_pages_share_their_rows(
 
 
 def test_shuffled_layers_leave_the_final_layer_and_are_the_same_in_each_run(small, make_probed):
-    fusion = build_fusion(make_probed((1, 4)), (1, 4), Shape(), MaskOptions(), np.random.default_rng(0))
+    fusion = build_fusion(make_probed((1, 4)), (1, 4), Shape(inner_weight=0.0), MaskOptions(), np.random.default_rng(0))
     np.testing.assert_array_equal(embed_split(ShuffledLayers(fusion, 3), small)[1], embed_split(fusion, small)[1])
     with torch.no_grad():
         fusion.layer_weights.fill_(1.0)

@@ -38,6 +38,8 @@ def fusion(make_probed):
 
 
 def start_of(make_probed, layers=(0, 1, 4), mask="adaptive", **shape):
+    """The backbone, unless `shape` says otherwise."""
+    shape = {"inner_weight": 0.0} | shape
     return build_fusion(make_probed(), layers, Shape(**shape), MaskOptions(mask=mask), np.random.default_rng(0))
 
 
@@ -375,7 +377,8 @@ def test_options_out_of_range_are_named(options, message):
 
 def test_fit_fusion_is_build_and_train(small, make_probed, tmp_path):
     probed = make_probed((0, 1, 4))
-    fitted = fit_fusion(small, small, probed, QUICK, state=tmp_path / "state")
+    shape = Shape(start="identity", inner_weight=0.0)
+    fitted = fit_fusion(small, small, probed, QUICK, shape=shape, state=tmp_path / "state")
     assert content(fitted.system) == content(train(start_of(make_probed), small, small, QUICK).system)
     assert fitted.system.layers == (0, 1, 4) and (tmp_path / "state").exists()
     other = fit_fusion(

@@ -1,0 +1,82 @@
+"""Labelled lines on disk: shards that an interrupted run takes up, and that no other run mistakes for its own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from miner_diag.backbones.page_vision.labelled_lines import LabelledLine, draw_pages
+from miner_diag.backbones.page_vision.lines import VERSION
+from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+
+PAGES_PER_SHARD = 200
+"""A minute's work on one core."""
+
+
+def cut_pages(
+    pages: Sequence[tuple[str, Path, int]], per_page: int, seed: int, folder: Path | None = None
+) -> list[LabelledLine]:
+    """Return at most `per_page` lines of each page, drawn at random; shards that `folder` holds are not cut again.
+
+    Parameters
+    ----------
+    pages : sequence of (str, Path, int)
+        What a page is called, the PDF it stands in, its number. The names decide which shards are its own.
+    per_page : int
+        Lines of a page.
+    seed : int
+        Of the draw, together with the page's place in the sequence.
+    folder : path, optional
+        Where shards are written, each named by what is in it; nothing is written without.
+    """
+    lines: list[LabelledLine] = []
+    with tqdm(total=len(pages), desc="cutting lines", unit="page", delay=2) as bar:
+        for start in range(0, len(pages), PAGES_PER_SHARD):
+            some = pages[start : start + PAGES_PER_SHARD]
+            asked = [VERSION, [[name, number] for name, _, number in some], start, per_page, seed]
+            path = folder / f"{sha256_bytes(canonical_json(asked).encode())[:16]}.npz" if folder is not None else None
+            if path is not None and path.is_file():
+                lines += read_lines(path)
+            else:
+                places = [(file, number) for _, file, number in some]
+                cut = [line for found in draw_pages(places, per_page, seed, first=start) for line in found]
+                if path is not None:
+                    write_lines(path, cut)
+                lines += cut
+            bar.update(len(some))
+    return lines
+
+
+def write_lines(path: Path, lines: Sequence[LabelledLine]) -> None:
+    """Write lines as one npz file: pixels side by side, labels and places end to end, and how long each is."""
+    held = io.BytesIO()
+    np.savez(
+        held,
+        pixels=_joined([line.pixels.T for line in lines], np.uint8),
+        widths=np.array([line.pixels.shape[1] for line in lines], dtype=np.int64),
+        labels=_joined([line.labels for line in lines], np.uint8),
+        places=_joined([line.places for line in lines], np.float32),
+        lengths=np.array([len(line.labels) for line in lines], dtype=np.int64),
+    )
+    write_atomic(path, held.getvalue())
+
+
+def read_lines(path: Path) -> list[LabelledLine]:
+    """Return the lines of a file of :func:`write_lines`."""
+    with np.load(path, allow_pickle=False) as file:
+        pixels, labels, places = file["pixels"].T, file["labels"], file["places"]
+        columns, ends = np.cumsum(file["widths"]), np.cumsum(file["lengths"])
+    return [
+        LabelledLine(pixels[:, right - width : right], labels[end - length : end], places[end - length : end])
+        for right, width, end, length in zip(
+            columns, np.diff(columns, prepend=0), ends, np.diff(ends, prepend=0), strict=True
+        )
+    ]
+
+
+def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype=dtype)

@@ -1,0 +1,206 @@
+"""Training the line reader: labelled lines in, characters out, on the CPU, seeded."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from miner_diag.backbones.page_vision.alphabet import CHARACTERS, OTHER
+from miner_diag.backbones.page_vision.labelled_lines import LabelledLine
+from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, batches, pad
+from miner_diag.backbones.page_vision.lines import HEIGHT
+from miner_diag.backbones.page_vision.training_state import keep_state, take_state
+from miner_diag.files import canonical_json
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+
+KEEP_EVERY = 100
+"""Steps between two states on disk and two lines of the log."""
+
+PLACED = 0.4
+"""Share of the steps over which the loss moves from the labels' places to CTC, which places them itself."""
+
+
+@dataclass(frozen=True)
+class ReaderScores:
+    """How well lines are read."""
+
+    character_error: float
+    """Edits per character of the truth."""
+    words_read: float
+    """Share of the truth's words of three letters and more that stand in what was read."""
+
+
+def train_reader(
+    lines: Sequence[LabelledLine], *, steps: int, seed: int, columns: int = 16_000, rate: float = 3e-3,
+    bfloat16: bool = False, state: Path | None = None,
+) -> LineReader:  # fmt: skip
+    """Return a reader trained on `lines`.
+
+    The loss is a cross-entropy per frame at first (each character at the frame of its middle, blank elsewhere: the
+    text layer says where), and turns into CTC over the first `PLACED` of the steps.
+
+    Parameters
+    ----------
+    lines : sequence of LabelledLine
+        What there is to learn from.
+    steps : int
+        Batches of about `columns` columns.
+    seed : int
+        Of weights, order and noise.
+    rate : float
+        Peak of the learning rate.
+    bfloat16 : bool
+        Run the forward in bfloat16: half the time on a CPU that has it, many times that on one that has not.
+    state : path, optional
+        File that is written every `KEEP_EVERY` steps; a training that was stopped goes on there.
+
+    Raises
+    ------
+    CheckpointError
+        If `state` belongs to another training.
+    """
+    torch.manual_seed(seed)
+    reader = LineReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=rate, weight_decay=1e-3)
+    key = canonical_json({
+        "lines": _digest(lines), "steps": steps, "seed": seed, "columns": columns, "rate": rate, "bfloat16": bfloat16,
+    })  # fmt: skip
+    done = take_state(state, key, reader, optimizer) if state is not None else 0
+    for step, rows in _steps(lines, steps, columns, seed):
+        if step < done:
+            continue
+        batch = [lines[i] for i in rows]
+        pixels, lengths, places = _worn(batch, np.random.default_rng([seed, 1, step]))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * _share_of_rate(step / steps)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            scores = reader(pixels.to(memory_format=torch.channels_last))
+        share = max(0.1, 1 - step / max(1.0, PLACED * steps))
+        loss = _loss(scores.float(), batch, lengths, places, share)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 2.0)
+        optimizer.step()
+        if (step + 1) % KEEP_EVERY == 0:
+            logger.info("step %d of %d: loss %.3f", step + 1, steps, loss.item())
+            if state is not None:
+                keep_state(state, key, step + 1, reader, optimizer)
+    return reader.eval()
+
+
+def score_reader(reader: LineReader, lines: Sequence[LabelledLine]) -> ReaderScores:
+    """Read `lines` and compare with what is written in them."""
+    edits = n_characters = found = n_words = 0
+    for read, line in zip(reader.read([line.pixels for line in lines]), lines, strict=True):
+        truth = written(line)
+        edits += edit_distance(read, truth)
+        n_characters += len(truth)
+        words = [word for word in truth.split() if len(word) > 2]
+        found += sum(word in read.split() for word in words)
+        n_words += len(words)
+    return ReaderScores(edits / max(1, n_characters), found / max(1, n_words))
+
+
+def written(line: LabelledLine) -> str:
+    """Return a line's true text, as a perfect reader would return it."""
+    return " ".join("".join(" " if c == OTHER else CHARACTERS[c - 1] for c in line.labels).split())
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Return how many insertions, deletions and replacements turn `one` into `other`.
+
+    Examples
+    --------
+    >>> edit_distance("reader", "leaden")
+    2
+    """
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, start=1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(other, start=1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def _share_of_rate(done: float) -> float:
+    """Return the share of the peak learning rate at a share of the steps: up in a line, down in half a cosine."""
+    if done < WARM_UP:
+        return 0.04 + 0.96 * done / WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))
+
+
+def _digest(lines: Sequence[LabelledLine]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(np.ascontiguousarray(line.pixels).tobytes() + line.labels.tobytes() + line.places.tobytes())
+    return digest.hexdigest()
+
+
+def _steps(lines: Sequence[LabelledLine], steps: int, columns: int, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield each step and the rows of its batch: lines of like width together, anew in each pass."""
+    step = 0
+    for number in itertools.count():
+        rng = np.random.default_rng([seed, 0, number])
+        widths = [int(line.pixels.shape[1] * rng.uniform(0.9, 1.1)) for line in lines]
+        groups = batches(widths, columns)
+        for chosen in rng.permutation(len(groups)):
+            if step == steps:
+                return
+            yield step, groups[chosen]
+            step += 1
+
+
+def _worn(batch: Sequence[LabelledLine], rng: np.random.Generator) -> tuple[torch.Tensor, list[int], list[np.ndarray]]:
+    """Return pixels [B, 1, HEIGHT, W] stretched, shifted, faded and noisy; frames of each line; each label's frame."""
+    pixels = pad([line.pixels for line in batch])
+    n_lines, _, _, width = pixels.shape
+    stretched = int(width * rng.uniform(0.85, 1.15)) // 2 * 2
+    rows = int(rng.integers(HEIGHT - 2, HEIGHT + 2))
+    pixels = functional.interpolate(pixels, size=(rows, stretched), mode="bilinear")
+    spare = abs(rows - HEIGHT)
+    shift = int(rng.integers(0, spare + 1))
+    if rows >= HEIGHT:
+        pixels = pixels[:, :, shift : shift + HEIGHT]
+    else:
+        pixels = functional.pad(pixels, (0, 0, shift, spare - shift))
+    gamma = torch.from_numpy(rng.uniform(0.6, 1.6, (n_lines, 1, 1, 1)).astype(np.float32))
+    faded = torch.from_numpy(rng.uniform(0.6, 1.0, (n_lines, 1, 1, 1)).astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal(tuple(pixels.shape), dtype=np.float32)) * float(rng.uniform(0, 0.06))
+    pixels = (pixels.clamp(0, 1) ** gamma * faded + noise).clamp(0, 1)
+    scale, n_frames = stretched / width / COLUMNS_PER_FRAME, stretched // COLUMNS_PER_FRAME
+    lengths = [min(n_frames, max(1, int(line.pixels.shape[1] * scale))) for line in batch]
+    places = [np.clip((line.places * scale).astype(np.int64), 0, n_frames - 1) for line in batch]
+    return pixels, lengths, places
+
+
+def _loss(
+    scores: torch.Tensor, batch: Sequence[LabelledLine], lengths: Sequence[int], places: Sequence[np.ndarray],
+    share: float,
+) -> torch.Tensor:  # fmt: skip
+    """Return the loss of scores [B, N_CLASSES, T]: `share` of it per frame, the rest CTC per character."""
+    n_frames = scores.shape[2]
+    target = torch.zeros(len(batch), n_frames, dtype=torch.long)
+    for row, (line, frames) in enumerate(zip(batch, places, strict=True)):
+        target[row, torch.from_numpy(frames)] = torch.from_numpy(line.labels.astype(np.int64))
+    inside = torch.arange(n_frames)[None] < torch.tensor(lengths)[:, None]
+    per_frame = functional.cross_entropy(scores, target, reduction="none")[inside].mean()
+    labels = torch.from_numpy(np.concatenate([line.labels for line in batch]).astype(np.int64))
+    n_labels = torch.tensor([len(line.labels) for line in batch])
+    ctc = functional.ctc_loss(
+        functional.log_softmax(scores, 1).permute(2, 0, 1), labels, torch.tensor(lengths), n_labels,
+        reduction="sum", zero_infinity=True,
+    )  # fmt: skip
+    return share * 2 * per_frame + (1.1 - share) * ctc / len(labels)
