@@ -24,7 +24,7 @@
 # split. `MINER_DIAG_MODELS` (default `page-text page-vision`) says which backbones; `page-vision` needs some 0.4 s of one
 # core per page.
 #
-# **Cost.** On two cores without a GPU, after `04_fusion`: about 10 minutes and 2 GB of memory on `sample`, most of it for reading
+# **Cost.** On two cores without a GPU, after `04_fusion`: about 3 minutes and 2 GB of memory on `sample`, most of it for reading
 # pages from pixels; on `debian-docs-large` 15 minutes with `page-text` alone, which also keeps 1.5 GB of token vectors.
 
 # %%
