@@ -80,10 +80,7 @@ class PageReader:
         """Return what decides the text, for the key of a store: the kind, the engine and its settings."""
         if not self._can_ocr:
             return "text-layer"
-        from miner_diag.backbones.ocr import describe_engine
-
-        engine = describe_engine() if self._eyes is None else self._eyes(self.max_words).describe()
-        return f"{self.kind}: {engine}"
+        return f"{self.kind}: {self._picture_reader().describe()}"
 
     def read(self, pages: Sequence[Page]) -> list[str]:
         """Return the pages' texts, in their order.

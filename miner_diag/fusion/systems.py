@@ -220,6 +220,7 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
     n_maps += (sides - 1) * (shape.final == "projection")
 
     start = shape.final_map(train)
+    even = whitening_map(train.pages, shape.shrinkage) if start is None else start
 
     def of(
         mask: MaskOptions = mask, layers: tuple[int, ...] = layers, kinds: Any = None, start: Any = start,
@@ -237,8 +238,7 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
         return head
 
     def whitened(rng: np.random.Generator) -> Fusion:
-        even = of(whole, (final,), start=whitening_map(train.pages, shape.shrinkage), final="projection")
-        return even(rng).requires_grad_(False)
+        return of(whole, (final,), start=even, final="projection")(rng).requires_grad_(False)
 
     every: dict[Kind, tuple[Kind, ...]] = {kind: (kind,) * probed.n_layers for kind in KINDS}
     best_kind, best_layer = np.unravel_index(int(np.argmax(probed.scores)), probed.scores.shape)

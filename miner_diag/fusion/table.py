@@ -35,18 +35,24 @@ def ablation_table(judged: Mapping[str, Sequence[Judgement]], entries: Sequence[
         for j in found:
             entry = known.get(j.name)
             rows.append({
-                "system": j.name, "split": split, "ndcg_at_5": j.ndcg.value, "low": j.ndcg.low, "high": j.ndcg.high,
-                **_difference("difference_to_backbone", "", j.to_backbone), "p_holm": j.p_backbone,
-                "verdict": j.verdict,
-                "relative": None if j.to_backbone is None else j.to_backbone.value / base,
-                **_difference("difference_to_head", "head_", j.to_head), "head_p_holm": j.p_head,
-                "head_verdict": j.verdict_to_head,
+                "system": j.name, "split": split, **_judged(j, base),
                 "n_parameters": None if entry is None else entry.n_parameters,
                 "seconds": None if entry is None else round(entry.seconds, 2),
                 "n_seeds": None if entry is None else len(entry.runs),
                 "what": "upper bound: uses the answers" if entry is None else entry.what,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _judged(j: Judgement, base: float) -> dict[str, Any]:
+    """Return the columns of a judgement; `base` is the backbone's nDCG@5."""
+    return {
+        "ndcg_at_5": j.ndcg.value, "low": j.ndcg.low, "high": j.ndcg.high,
+        **_difference("difference_to_backbone", "", j.to_backbone), "p_holm": j.p_backbone, "verdict": j.verdict,
+        "relative": None if j.to_backbone is None else j.to_backbone.value / base,
+        **_difference("difference_to_head", "head_", j.to_head), "head_p_holm": j.p_head,
+        "head_verdict": j.verdict_to_head,
+    }  # fmt: skip
 
 
 def _difference(name: str, prefix: str, interval: Interval | None) -> dict[str, float | None]:
@@ -125,11 +131,7 @@ def pooled_table(judged: Sequence[Judgement]) -> pd.DataFrame:
     rows = []
     for j in judged:
         rows.append({
-            "system": j.name, "ndcg_at_5": j.ndcg.value, "low": j.ndcg.low, "high": j.ndcg.high,
-            **_difference("difference_to_backbone", "", j.to_backbone), "p_holm": j.p_backbone, "verdict": j.verdict,
-            "relative": None if j.to_backbone is None else j.to_backbone.value / base,
-            **_difference("difference_to_head", "head_", j.to_head), "head_p_holm": j.p_head,
-            "head_verdict": j.verdict_to_head, "n_queries": j.ndcg.n, "n_documents": j.ndcg.n_clusters,
+            "system": j.name, **_judged(j, base), "n_queries": j.ndcg.n, "n_documents": j.ndcg.n_clusters,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
