@@ -11,7 +11,7 @@ PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
     {"version", "files"},
-    {"records", "stats", "provenance", "command"},
+    {"records", "stats", "provenance", "command", "training_state"},
     {"corpus", "retrieval"},
     {"backbones"},
     {"embeddings"},

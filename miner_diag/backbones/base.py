@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -107,6 +108,23 @@ class Backbone(Protocol):
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run one forward; return layer_embeddings [B, L, D], float32, pooled inside the forward."""
         ...
+
+
+def forward_key(backbone: Any) -> dict[str, str]:
+    """Return what of a transformers model changes a number of its forward: the part that all keys share."""
+    import torch
+
+    model = backbone.model
+    return {
+        "backbone": backbone.name,
+        "backbone_revision": backbone.revision,
+        "architecture": type(model).__name__,
+        "attention": str(getattr(model.config, "_attn_implementation", "unknown")),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "device": backbone.device.type,
+        "transformers": metadata.version("transformers"),
+        "torch": torch.__version__,
+    }
 
 
 def check_side(side: str) -> None:

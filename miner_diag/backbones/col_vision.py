@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, ids_of
+from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, forward_key, ids_of
 from miner_diag.backbones.choices import choose_dtype
 from miner_diag.backbones.late import unit_tokens
 from miner_diag.backbones.loading import choose_device, load_model, load_processor
@@ -128,20 +129,10 @@ class ColVision:
 
     def key(self, side: Side | None = None) -> dict[str, str]:
         """Return everything of the backbone that changes a number of `side` (of either side if None)."""
-        from importlib import metadata
-
         processor = self.processor
-        key = {
-            "backbone": self.name,
-            "backbone_revision": self.revision,
-            "architecture": str(self.architecture),
-            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
+        key = forward_key(self) | {
             "tokenizer": type(processor.tokenizer).__name__,
             "max_tokens": str(self.max_tokens),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
-            "transformers": metadata.version("transformers"),
-            "torch": torch.__version__,
         }
         if side != "page":
             key |= {"query_prompt": processor.query_prefix, "query_augmentation": processor.query_augmentation_token}

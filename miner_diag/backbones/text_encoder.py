@@ -10,7 +10,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from miner_diag.backbones.base import SIDES, BackboneError, CheckpointError, Encoded, Pooling, Side, check_side, ids_of
+from miner_diag.backbones.base import (
+    SIDES,
+    BackboneError,
+    CheckpointError,
+    Encoded,
+    Pooling,
+    Side,
+    check_side,
+    forward_key,
+    ids_of,
+)
 from miner_diag.backbones.batches import pad_batch
 from miner_diag.backbones.choices import check_vocabulary, choose_dtype, choose_limit, choose_pooling
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
@@ -124,21 +134,11 @@ class TextEncoder:
 
     def key(self, side: Side | None = None) -> dict[str, str]:
         """Return everything of the backbone that changes a number of `side` (of either side if None)."""
-        from importlib import metadata
-
-        key = {
-            "backbone": self.name,
-            "backbone_revision": self.revision,
-            "architecture": type(self.model).__name__,
-            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
+        key = forward_key(self) | {
             "tokenizer": type(self.tokenizer).__name__,
             "lower_case": str(self.pipeline.lower_case),
             "pooling": self.pooling,
             "prompt_pooled": str(self.pipeline.include_prompt),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
-            "transformers": metadata.version("transformers"),
-            "torch": torch.__version__,
         }
         for one in SIDES if side is None else (side,):
             check_side(one)

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from miner_diag.backbones.asked import Asked
-from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, item_id
+from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
 from miner_diag.backbones.choices import choose_dtype
 from miner_diag.backbones.hooks import find_blocks, pooled_forward
@@ -95,17 +95,7 @@ class TwoTowers:
 
     def key(self, side: Side | None = None) -> dict[str, str]:
         """Return everything of the backbone that changes a number of `side` (of either side if None)."""
-        key = {
-            "backbone": self.name,
-            "backbone_revision": self.revision,
-            "family": self.family,
-            "architecture": type(self.model).__name__,
-            "attention": str(getattr(self.model.config, "_attn_implementation", "unknown")),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
-            "transformers": metadata.version("transformers"),
-            "torch": torch.__version__,
-        }
+        key = forward_key(self) | {"family": self.family}
         for one in SIDES if side is None else (side,):
             check_side(one)
             key[f"{one}_pooling"] = f"{self.poolings[one]}, last layer behind {self.heads[one]}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from miner_diag.backbones import Backbone, Pooling, load_backbone
+from miner_diag.backbones.late import LateBackbone
 from miner_diag.backbones.reader import ReaderKind
 from miner_diag.corpus import Corpus, load_corpus
 from miner_diag.corpus.core import Form
@@ -96,19 +98,8 @@ class Embedded:
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of all this."""
-        return {
-            "backbone": self.backbone.key(),
-            "last_layer": self.backbone.last_layer,
-            "corpus": self.corpus.name,
-            "corpus_part": self.corpus.part,
-            "corpus_revision": self.corpus.revision,
-            "n_queries": len(self.corpus.queries),
-            "n_pages": len(self.corpus.pages),
-            "pages_without_text": self.stores.pages.counts["empty"],
-            "pages_truncated": self.stores.pages.counts["truncated"],
-            "skipped": {item.name: item.reason for item in self.corpus.skipped},
-            "noise_floor": self.noise.as_dict(),
-        }
+        facts = facts_of(self.backbone, self.corpus, self.stores.pages.counts)
+        return facts | {"noise_floor": self.noise.as_dict()}
 
     def notes(self) -> list[str]:
         """Return sentences on what the retriever did not get to read."""
@@ -122,6 +113,22 @@ class Embedded:
         if counts["empty"]:
             told.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
         return told
+
+
+def facts_of(backbone: Backbone | LateBackbone, corpus: Corpus, pages: Mapping[str, int]) -> dict[str, Any]:
+    """Return what ``run.json`` says of a retriever, what it ran over, and what its store counted of the pages."""
+    return {
+        "backbone": backbone.key(),
+        "last_layer": backbone.last_layer,
+        "corpus": corpus.name,
+        "corpus_part": corpus.part,
+        "corpus_revision": corpus.revision,
+        "n_queries": len(corpus.queries),
+        "n_pages": len(corpus.pages),
+        "pages_without_text": pages["empty"],
+        "pages_truncated": pages["truncated"],
+        "skipped": {item.name: item.reason for item in corpus.skipped},
+    }
 
 
 def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedded:

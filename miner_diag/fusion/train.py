@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from miner_diag.files import canonical_json, write_atomic
+from miner_diag.files import canonical_json
 from miner_diag.fusion.model import FusionError
 from miner_diag.probes.data import Judged, Vectors, rows_of
 from miner_diag.probes.kinds import unit
 from miner_diag.probes.stack import Side
 from miner_diag.retrieval.ndcg import ndcg_at_k
+from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
 
 LEAST_STEPS = 8
 """Of an epoch: with few pairs, batches are smaller instead."""
@@ -313,42 +310,26 @@ class _Run:
         """Write everything the next epoch depends on; without `optimiser`, what a finished training left."""
         if path is None:
             return
-        tensors = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors: dict[str, Any] = {f"best.{name}": tensor for name, tensor in self.best.items()} | {"ndcg": self.ndcg}
         if optimiser is not None:
             tensors |= {f"now.{name}": tensor for name, tensor in self.system.state_dict().items()}
-            for number, moments in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{number}.{name}": value for name, value in moments.items()}
-        arrays = {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}
         noted = {
-            "key": key, "curve": self.curve, "loss": self.loss, "best_epoch": self.best_epoch, "seconds": seconds,
+            "curve": self.curve, "loss": self.loss, "best_epoch": self.best_epoch, "seconds": seconds,
             "rng": rng.bit_generator.state, "whole": optimiser is None,
         }  # fmt: skip
-        content = save_safetensors(arrays | {"ndcg": self.ndcg}, metadata={"miner_diag": canonical_json(noted)})
-        write_atomic(path, content)
+        keep_state(path, key, noted, tensors, optimiser)
 
     def resume(self, path: Path | None, key: str, optimiser: Any, rng: np.random.Generator) -> tuple[float, bool]:
         """Take up what `keep` wrote, if it did; return the seconds spent before, and whether nothing is left to do."""
-        if path is None or not path.exists():
+        found = take_state(path, key, FusionError)
+        if found is None:
             return 0.0, False
-        try:
-            with safe_open(path, framework="pt") as file:
-                noted: Mapping[str, Any] = json.loads((file.metadata() or {})["miner_diag"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise FusionError(f"{path} is no state of a training: {error}; delete it") from error
-        if noted["key"] != key:
-            raise FusionError(f"{path} is the state of another training; delete it, or choose another --out")
-        self.best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+        noted, tensors = found
+        self.best = part_of(tensors, "best.")
         self.ndcg, self.curve, self.loss = tensors["ndcg"].numpy(), noted["curve"], noted["loss"]
         self.best_epoch = noted["best_epoch"]
-        if noted["whole"]:
-            return float(noted["seconds"]), True
-        self.system.load_state_dict({n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
-        content = optimiser.state_dict()
-        for name, tensor in tensors.items():
-            if name.startswith("optimiser."):
-                _, number, field = name.split(".")
-                content["state"].setdefault(int(number), {})[field] = tensor
-        optimiser.load_state_dict(content)
-        rng.bit_generator.state = noted["rng"]
-        return float(noted["seconds"]), False
+        if not noted["whole"]:
+            self.system.load_state_dict(part_of(tensors, "now."))
+            fill_optimizer(optimiser, tensors)
+            rng.bit_generator.state = noted["rng"]
+        return float(noted["seconds"]), bool(noted["whole"])

@@ -15,7 +15,7 @@ from miner_diag.corpus import Corpus
 from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings import extract_corpus
 from miner_diag.embeddings.extract_tokens import TokenStores, extract_corpus_tokens
-from miner_diag.embeddings.job import RetrieverOptions
+from miner_diag.embeddings.job import RetrieverOptions, facts_of
 from miner_diag.embeddings.tokens import StoredDtype, score_stores
 from miner_diag.provenance import RunClock
 from miner_diag.retrieval import Ndcg, Relevance, ndcg_with_ties, score_all
@@ -101,16 +101,7 @@ class LateScores:
         """Return what ``run.json`` says of all this."""
         partner = self.partner
         return {
-            "backbone": self.backbone.key(),
-            "last_layer": self.backbone.last_layer,
-            "corpus": self.corpus.name,
-            "corpus_part": self.corpus.part,
-            "corpus_revision": self.corpus.revision,
-            "n_queries": len(self.corpus.queries),
-            "n_pages": len(self.corpus.pages),
-            "pages_without_text": self.stores.pages.counts["empty"],
-            "pages_truncated": self.stores.pages.counts["truncated"],
-            "skipped": {item.name: item.reason for item in self.corpus.skipped},
+            **facts_of(self.backbone, self.corpus, self.stores.pages.counts),
             "pages": self.stores.pages.cost.as_dict(),
             "queries": self.stores.queries.cost.as_dict(),
             "stored_dtype": str(self.stores.pages.dtype),

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from miner_diag.backbones.base import CheckpointError
 from miner_diag.backbones.page_vision.alphabet import CHARACTERS, OTHER
 from miner_diag.backbones.page_vision.labelled_lines import LabelledLine
 from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, batches, pad
 from miner_diag.backbones.page_vision.lines import HEIGHT
-from miner_diag.backbones.page_vision.training_state import keep_state, take_state
 from miner_diag.files import canonical_json
+from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,12 @@ def train_reader(
     key = canonical_json({
         "lines": _digest(lines), "steps": steps, "seed": seed, "columns": columns, "rate": rate, "bfloat16": bfloat16,
     })  # fmt: skip
-    done = take_state(state, key, reader, optimizer) if state is not None else 0
+    done = 0
+    if (found := take_state(state, key, CheckpointError)) is not None:
+        noted, tensors = found
+        reader.load_state_dict(part_of(tensors, "reader."))
+        fill_optimizer(optimizer, tensors)
+        done = int(noted["step"])
     for step, rows in _steps(lines, steps, columns, seed):
         if step < done:
             continue
@@ -97,7 +103,8 @@ def train_reader(
         if (step + 1) % KEEP_EVERY == 0:
             logger.info("step %d of %d: loss %.3f", step + 1, steps, loss.item())
             if state is not None:
-                keep_state(state, key, step + 1, reader, optimizer)
+                kept = {f"reader.{name}": value for name, value in reader.state_dict().items()}
+                keep_state(state, key, {"step": step + 1}, kept, optimizer)
     return reader.eval()
 
 

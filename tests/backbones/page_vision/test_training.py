@@ -17,9 +17,9 @@ from miner_diag.backbones.page_vision.line_shards import cut_pages
 from miner_diag.backbones.page_vision.lines import HEIGHT
 from miner_diag.backbones.page_vision.reader_training import edit_distance, score_reader, train_reader, written
 from miner_diag.backbones.page_vision.trained import load_line_reader, save_trained, trained_facts
-from miner_diag.backbones.page_vision.training_state import keep_state
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import letters
+from miner_diag.training_state import keep_state
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path,
     train = partial(train_reader, lines[:12], steps=6, seed=3, columns=2000, bfloat16=bfloat16)
     whole = train().state_dict()
 
-    def stop(path, key, step, net, optimizer):
-        keep_state(path, key, step, net, optimizer)
-        if step == 4:
+    def stop(path, key, noted, *rest):
+        keep_state(path, key, noted, *rest)
+        if noted["step"] == 4:
             raise KeyboardInterrupt
 
     state = tmp_path / "state.safetensors"
@@ -111,7 +111,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path,
         patch.setattr(reader_training, "keep_state", stop)
         train(state=state)
     steps = []
-    monkeypatch.setattr(reader_training, "keep_state", lambda path, key, step, *_: steps.append(step))
+    monkeypatch.setattr(reader_training, "keep_state", lambda path, key, noted, *_: steps.append(noted["step"]))
     resumed = train(state=state).state_dict()
     assert steps == [6]
     for name, value in whole.items():
