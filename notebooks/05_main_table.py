@@ -21,11 +21,12 @@
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`), the runs of `04_fusion` (run here if they are not
 # there), the fusion of `page-vision`, which reads the page's pixels, and `page-text-late` and `page-vision-late` on the test
-# split. `MINER_DIAG_MODELS` (default `page-text page-vision`) says which backbones; `page-vision` needs some 0.4 s of one
-# core per page.
+# split. `MINER_DIAG_MODELS` (default `page-text page-vision`) says which backbones; `page-vision` reads pages at some 0.4 s
+# of one core each.
 #
 # **Cost.** On two cores without a GPU, after `04_fusion`: about 3 minutes and 2 GB of memory on `sample`, most of it for reading
-# pages from pixels; on `debian-docs-large` 15 minutes with `page-text` alone, which also keeps 1.5 GB of token vectors.
+# pages from pixels; on `debian-docs-large` 15 minutes with `page-text` alone, some 3 hours more with `page-vision` (the sum of
+# its parts, with five splits by document), and 1.1 GB of token vectors for each.
 
 # %%
 import os
@@ -46,7 +47,9 @@ DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
-FORMS = ("hidden", "verbatim") if DATA != "sample" else ("hidden",)
+LARGE = DATA != "sample"
+FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
+FOLDS = (1, 2, 3, 4) if LARGE else ()
 RUNS = Path("runs/05_main_table")
 
 # %% [markdown]
@@ -56,7 +59,7 @@ RUNS = Path("runs/05_main_table")
 # than `page-text` only what the table shows is trained: heads and fusion.
 
 # %%
-tables = []
+tables, pooled = [], []
 for form in FORMS:
     fusions, late = [], []
     for model in MODELS:
@@ -65,8 +68,10 @@ for form in FORMS:
         if not (fusions[-1] / "run.json").exists():
             rows = AblationOptions(systems=() if whole else ("fusion",))
             run_fusion(FusionOptions(
-                model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole
+                model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole, folds=FOLDS
             ))  # fmt: skip
+        if FOLDS:
+            pooled.append(pd.read_csv(fusions[-1] / "pooled.csv").assign(queries=form, model=model))
         late.append(RUNS / f"{DATA}-{form}-{model}-late")
         if not (late[-1] / "run.json").exists():
             run_late(LateOptions(
@@ -92,6 +97,17 @@ table.drop(columns=["model", "kind", "n_queries", "n_documents"]).round(4)
 figure = cost_figure(table, title=f"{DATA}, test")
 figure.savefig(FIGURES / "05_main_table.png", dpi=200)
 display(Image(FIGURES / "05_main_table.png", width=900))
+
+# %% [markdown]
+# ## Five splits by document, together
+#
+# Everything is fitted anew for each split; the test documents of all of them, a query counting once. Not on `sample`.
+
+# %%
+if FOLDS:
+    together = pd.concat(pooled, ignore_index=True).set_index(["queries", "model", "system"])
+    together.to_csv(FIGURES / "05_pooled.csv", lineterminator="\n")
+    display(together.drop(columns=["verdict", "head_verdict"]).round(4))
 
 # %% [markdown]
 # **Answer.** The table's column of differences: what the fused vector adds at the same size, and what late interaction adds at
