@@ -25,6 +25,12 @@ KINDS = {
 """Kind of system -> colour (Okabe and Ito) and marker."""
 
 
+LIKE = 0.2
+"""Sizes that differ by less, relatively, are drawn side by side."""
+STEP = 1.2
+"""Factor from one of them to the next."""
+
+
 class ReportError(ValueError):
     """Runs that cannot stand on one table."""
 
@@ -178,17 +184,16 @@ def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     axes = np.atleast_1d(figure.subplots(1, len(forms), sharey=True))
     for ax, form in zip(axes, forms, strict=True):
         rows = table[table["queries"] == form]
-        same = rows.groupby("bytes_per_page").cumcount()  # systems of one size stand side by side
-        for row, place in zip(rows.itertuples(), same, strict=True):
+        for row, shift in zip(rows.itertuples(), _side_by_side(rows["bytes_per_page"]), strict=True):
             colour, marker = KINDS[row.kind]
             inside = colour if row.model == models[0] else "white"
             ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
             ax.errorbar(
-                row.bytes_per_page * 1.35**place, row.ndcg_at_5, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
+                row.bytes_per_page * shift, row.ndcg_at_5, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
                 capsize=2.5, markersize=6, label=row.system, markerfacecolor=inside,
             )  # fmt: skip
         ax.set_xscale("log")
-        ax.set(xlabel="bytes per page (systems of one size side by side)", title=f"{form} queries")
+        ax.set(xlabel="bytes per page (marks of like size stand side by side)", title=f"{form} queries")
         ax.title.set_fontsize(10)
         ax.margins(x=0.15)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
@@ -199,3 +204,10 @@ def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _side_by_side(sizes: pd.Series) -> pd.Series:
+    """Return the factors [N] that spread marks of like size about that size; a lone mark keeps its place."""
+    group = sizes.sort_values().pct_change().gt(LIKE).cumsum().reindex(sizes.index)
+    members = sizes.groupby(group)
+    return STEP ** (members.cumcount() - (members.transform("size") - 1) / 2)

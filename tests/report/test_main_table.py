@@ -121,8 +121,16 @@ def test_the_picture_has_a_panel_per_form_and_full_marks_for_the_first_backbone(
     marks = [container.lines[0] for container in figure.axes[0].containers]
     assert [mark.get_markerfacecolor() == mark.get_color() for mark in marks] == [True] * 3 + [False] * 3
     assert [mark.get_ydata()[0] for mark in marks] == pytest.approx(table["ndcg_at_5"].tolist())
-    assert len({float(mark.get_xdata()[0]) for mark in marks}) == 6  # of one size, but side by side
+    places = np.array([float(mark.get_xdata()[0]) for mark in marks])  # of one size, but side by side, about that size
+    assert len(set(places)) == 6
+    assert np.exp(np.log(places).mean()) == pytest.approx(table["bytes_per_page"].iloc[0])
     assert len(figure.legends[0].get_texts()) == 6
+
+
+def test_marks_of_unlike_size_keep_their_place_and_of_like_size_stand_apart(corpus, write_fusion):
+    table = main_table(corpus, [write_fusion()]).assign(bytes_per_page=[1000.0, 100_000.0, 104_000.0])
+    places = [float(container.lines[0].get_xdata()[0]) for container in cost_figure(table).axes[0].containers]
+    assert places[0] == 1000 and places[2] / places[1] == pytest.approx(1.2 * 1.04)
 
 
 def test_the_command_writes_table_and_picture(corpus, write_fusion, write_late, tmp_path, monkeypatch, capsys):
