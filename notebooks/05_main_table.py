@@ -67,16 +67,20 @@ for form in FORMS:
         fusions.append(Path(f"runs/04_fusion/{DATA}-{form}") if whole else RUNS / f"{DATA}-{form}-{model}")
         if not (fusions[-1] / "run.json").exists():
             rows = AblationOptions(systems=() if whole else ("fusion",))
-            run_fusion(FusionOptions(
-                model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole, folds=FOLDS
-            ))  # fmt: skip
+            run_fusion(
+                FusionOptions(
+                    model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole, folds=FOLDS
+                )
+            )
         if FOLDS:
             pooled.append(pd.read_csv(fusions[-1] / "pooled.csv").assign(queries=form, model=model))
         late.append(RUNS / f"{DATA}-{form}-{model}-late")
         if not (late[-1] / "run.json").exists():
-            run_late(LateOptions(
-                model=f"{model}-late", data=DATA, queries=form, split="test", stored_dtype="float16", out=late[-1]
-            ))  # fmt: skip
+            run_late(
+                LateOptions(
+                    model=f"{model}-late", data=DATA, queries=form, split="test", stored_dtype="float16", out=late[-1]
+                )
+            )
     tables.append(main_table(load_corpus(DATA, queries=form).split("test"), fusions, late))
 table = pd.concat(tables, ignore_index=True)
 

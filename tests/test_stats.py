@@ -166,9 +166,11 @@ def seeds_by_queries(rng, n_seeds, clusters, *, seed, document, query, both):
     """[S, N] with mean 0: what each seed, document, query and seed-query pair adds, as standard deviations."""
     n = len(clusters)
     return (
-        seed * rng.normal(size=(n_seeds, 1)) + document * rng.normal(size=clusters.max() + 1)[clusters]
-        + query * rng.normal(size=n) + both * rng.normal(size=(n_seeds, n))
-    )  # fmt: skip
+        seed * rng.normal(size=(n_seeds, 1))
+        + document * rng.normal(size=clusters.max() + 1)[clusters]
+        + query * rng.normal(size=n)
+        + both * rng.normal(size=(n_seeds, n))
+    )
 
 
 @pytest.mark.parametrize("clustered", [False, True])
@@ -192,7 +194,7 @@ def test_intervals_that_forget_seeds_or_documents_do_not_cover(rng):
             "crossed": bootstrap_crossed(values, rng, clusters=clusters, n_resamples=400),
             "mean of seeds": bootstrap_mean(values.mean(axis=0), rng, clusters=clusters, n_resamples=400),
             "queries": bootstrap_crossed(values[:1] - values.mean(), rng, n_resamples=400),
-        }  # fmt: skip
+        }
         for name, interval in found.items():
             inside[name] += interval.low <= 0 <= interval.high
     assert inside["crossed"] / 200 >= 0.90

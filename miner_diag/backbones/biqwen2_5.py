@@ -25,9 +25,13 @@ class BiQwen25(QwenVLRetriever):
 
     family: ClassVar[str] = "biqwen2_5"
     official: ClassVar[Official] = Official(
-        pooling="last", query_prompt="Query: ", page_prompt="Describe the image.", max_tokens=8192,
-        min_pixels=4 * 28 * 28, max_pixels=768 * 28 * 28,
-    )  # fmt: skip
+        pooling="last",
+        query_prompt="Query: ",
+        page_prompt="Describe the image.",
+        max_tokens=8192,
+        min_pixels=4 * 28 * 28,
+        max_pixels=768 * 28 * 28,
+    )
 
     def template(self, side: Side) -> Template:
         """Return the words around a text or a picture."""
@@ -46,9 +50,11 @@ class BiQwen25(QwenVLRetriever):
         if self.asked.base_model is None:
             return super().load_weights()
         model = load_model(
-            self.asked.base_model, dtype=self.dtype, device=self.device,
+            self.asked.base_model,
+            dtype=self.dtype,
+            device=self.device,
             trust_remote_code=self.asked.trust_remote_code,
-        )  # fmt: skip
+        )
         merge_adapter(model, self.asked.folder, harmless=HEADS)
         return model
 

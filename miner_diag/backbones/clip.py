@@ -19,8 +19,9 @@ class CLIPTowers(TwoTowers):
     image_processor_class: ClassVar[str] = "CLIPImageProcessorPil"
     poolings: ClassVar[dict[str, Pooling]] = {"query": "last", "page": "cls"}
     heads: ClassVar[dict[str, str]] = {
-        "query": "the final norm and the text projection", "page": "the final norm and the visual projection",
-    }  # fmt: skip
+        "query": "the final norm and the text projection",
+        "page": "the final norm and the visual projection",
+    }
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)

@@ -26,9 +26,13 @@ class DSEQwen2(QwenVLRetriever):
 
     family: ClassVar[str] = "dse"
     official: ClassVar[Official] = Official(
-        pooling="last", query_prompt="Query: ", page_prompt="What is shown in this image?", max_tokens=512,
-        min_pixels=28 * 28, max_pixels=2560 * 28 * 28,
-    )  # fmt: skip
+        pooling="last",
+        query_prompt="Query: ",
+        page_prompt="What is shown in this image?",
+        max_tokens=512,
+        min_pixels=28 * 28,
+        max_pixels=2560 * 28 * 28,
+    )
 
     def template(self, side: Side) -> Template:
         """Return the chat message; both sides hold a picture."""
@@ -48,6 +52,11 @@ class DSEQwen2(QwenVLRetriever):
         """Return a query with its blank picture."""
         plain = super().encode_query(name, text)
         return Encoded(
-            name, "query", plain.inputs, plain.n_tokens, truncated=plain.truncated, empty=plain.empty,
+            name,
+            "query",
+            plain.inputs,
+            plain.n_tokens,
+            truncated=plain.truncated,
+            empty=plain.empty,
             pixels=self.query_pixels,
-        )  # fmt: skip
+        )

@@ -42,11 +42,17 @@ FAMILIES = (
     Family("gme", ("qwen2_vl",), "gme", "gme:GMEQwen2VL", "GME-Qwen2-VL"),
     Family("dse", ("qwen2_vl",), r"(^|[^a-z])dse([^a-z]|$)", "dse:DSEQwen2", "DSE-Qwen2"),
     Family(
-        "biqwen2_5", ("qwen2_5_vl",), r"nomic-embed-multimodal|biqwen2", "biqwen2_5:BiQwen25",
+        "biqwen2_5",
+        ("qwen2_5_vl",),
+        r"nomic-embed-multimodal|biqwen2",
+        "biqwen2_5:BiQwen25",
         "nomic-embed-multimodal and other BiQwen2.5 adapters",
     ),
     Family(
-        "jina_v4", ("qwen2_5_vl", "jina_embeddings_v4"), r"jina[-_]?embeddings[-_]?v4", "jina_v4:JinaEmbeddingsV4",
+        "jina_v4",
+        ("qwen2_5_vl", "jina_embeddings_v4"),
+        r"jina[-_]?embeddings[-_]?v4",
+        "jina_v4:JinaEmbeddingsV4",
         "jina-embeddings-v4, single vector",
     ),
     Family("nemotron_vl", ("llama_nemotron_vl",), "", "nemotron_vl:NemotronEmbedVL", "llama-nemotron-embed-vl"),
@@ -54,7 +60,7 @@ FAMILIES = (
     Family("clip", ("clip",), "", "clip:CLIPTowers", "CLIP: two towers"),
     Family("siglip", ("siglip",), "", "siglip:SiglipTowers", "SigLIP and fixed-size SigLIP 2: two towers"),
     Family("siglip2", ("siglip2",), "", "siglip:Siglip2Towers", "SigLIP 2 of any proportion: two towers"),
-)  # fmt: skip
+)
 """Every family of retrievers that look at pages."""
 
 BASE_TYPES = {"qwen2.5-vl": "qwen2_5_vl", "qwen2-vl": "qwen2_vl", "qwen3-vl": "qwen3_vl"}

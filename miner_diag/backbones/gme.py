@@ -21,10 +21,13 @@ class GMEQwen2VL(QwenVLRetriever):
 
     family: ClassVar[str] = "gme"
     official: ClassVar[Official] = Official(
-        pooling="last", query_prompt="Find an image that matches the given text.",
-        page_prompt="You are a helpful assistant.", max_tokens=1800, min_pixels=4 * 28 * 28,
+        pooling="last",
+        query_prompt="Find an image that matches the given text.",
+        page_prompt="You are a helpful assistant.",
+        max_tokens=1800,
+        min_pixels=4 * 28 * 28,
         max_pixels=1280 * 28 * 28,
-    )  # fmt: skip
+    )
 
     def template(self, side: Side) -> Template:
         """Return the chat message around a text or a picture."""

@@ -46,10 +46,12 @@ def fetch(hub_id: str, revision: str | None, *, trust_remote_code: bool = False)
     try:
         folder = Path(
             snapshot_download(
-                hub_id, revision=revision, ignore_patterns=UNWANTED,
+                hub_id,
+                revision=revision,
+                ignore_patterns=UNWANTED,
                 allow_patterns=[*WANTED, *(["*.py"] if trust_remote_code else [])],
             )
-        )  # fmt: skip
+        )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         at = f" --revision {revision}" if revision else ""
         raise UnknownBackboneError(

@@ -34,9 +34,13 @@ class JinaEmbeddingsV4(QwenVLRetriever):
 
     family: ClassVar[str] = "jina_v4"
     official: ClassVar[Official] = Official(
-        pooling="mean", query_prompt="Query: ", page_prompt="Describe the image.", max_tokens=32768,
-        min_pixels=4 * 28 * 28, max_pixels=768 * 28 * 28,
-    )  # fmt: skip
+        pooling="mean",
+        query_prompt="Query: ",
+        page_prompt="Describe the image.",
+        max_tokens=32768,
+        min_pixels=4 * 28 * 28,
+        max_pixels=768 * 28 * 28,
+    )
     harmless_unexpected: ClassVar[re.Pattern[str]] = MANY_VECTORS
 
     def template(self, side: Side) -> Template:
@@ -59,9 +63,12 @@ class JinaEmbeddingsV4(QwenVLRetriever):
         content = read_json(folder / "config.json", dict)
         kept = {name: value for name, value in content.items() if name not in ("auto_map", "model_type")}
         model = load_model(
-            folder, dtype=self.dtype, device=self.device, config=AutoConfig.for_model("qwen2_5_vl", **kept),
+            folder,
+            dtype=self.dtype,
+            device=self.device,
+            config=AutoConfig.for_model("qwen2_5_vl", **kept),
             harmless_unexpected=self.harmless_unexpected,
-        )  # fmt: skip
+        )
         if (folder / "adapters").is_dir():
             merge_adapter(model, folder / "adapters", part=TASK, harmless=MANY_VECTORS)
         return model

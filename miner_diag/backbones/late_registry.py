@@ -63,17 +63,24 @@ def load_late_backbone(
         raise UnknownBackboneError(_unknown(model))
     if not embedded and late_architecture(folder) is not None:
         return ColVision(
-            folder, render=render, device=device, dtype=dtype, max_tokens=max_tokens, query_prompt=query_prompt,
+            folder,
+            render=render,
+            device=device,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            query_prompt=query_prompt,
             page_prompt=page_prompt,
-        )  # fmt: skip
+        )
     options: dict[str, Any] = {
-        "device": device, "dtype": dtype, "max_tokens": max_tokens, "query_prompt": query_prompt,
-        "page_prompt": page_prompt, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
+        "device": device,
+        "dtype": dtype,
+        "max_tokens": max_tokens,
+        "query_prompt": query_prompt,
+        "page_prompt": page_prompt,
+        "trust_remote_code": trust_remote_code,
+    }
     if model == "page-vision-late":
-        return LastLayerTokens(
-            load_page_vision(reader=reader, render=render, progress=progress, **options), keep=keep
-        )  # fmt: skip
+        return LastLayerTokens(load_page_vision(reader=reader, render=render, progress=progress, **options), keep=keep)
     options["reader"] = PageReader(reader, render, progress=progress)
     if embedded:
         return LastLayerTokens(load_page_text(**options), keep=keep)

@@ -77,10 +77,15 @@ def load_model(
                     f"{folder} is an encoder-decoder ({config.model_type}); expected an encoder or a decoder alone"
                 )
             model, info = model_class.from_pretrained(
-                folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code, dtype=dtype,
-                output_loading_info=True, ignore_mismatched_sizes=True,
+                folder,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
                 **({} if key_mapping is None else {"key_mapping": key_mapping}),
-            )  # fmt: skip
+            )
         except CheckpointError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:

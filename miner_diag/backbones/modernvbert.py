@@ -28,9 +28,13 @@ class BiModernVBERT(VisionLanguageRetriever):
 
     family: ClassVar[str] = "modernvbert"
     official: ClassVar[Official] = Official(
-        pooling="mean", query_prompt="", page_prompt="Describe the image.", max_tokens=4096, min_pixels=64 * 64,
+        pooling="mean",
+        query_prompt="",
+        page_prompt="Describe the image.",
+        max_tokens=4096,
+        min_pixels=64 * 64,
         max_pixels=2048 * 2048,
-    )  # fmt: skip
+    )
     image_processor_class: ClassVar[str] = "Idefics3ImageProcessorPil"
     placeholder: ClassVar[str] = "<image>"
     harmless_unexpected: ClassVar[re.Pattern[str]] = re.compile(r"^(vision_model\.head|projection_head)\.")

@@ -121,9 +121,13 @@ class NemotronEmbedVL(VisionLanguageRetriever):
 
     family: ClassVar[str] = "nemotron_vl"
     official: ClassVar[Official] = Official(
-        pooling="mean", query_prompt="query: ", page_prompt="passage: ", max_tokens=10240, min_pixels=1,
+        pooling="mean",
+        query_prompt="query: ",
+        page_prompt="passage: ",
+        max_tokens=10240,
+        min_pixels=1,
         max_pixels=MAX_TILES * 512 * 512,
-    )  # fmt: skip
+    )
     image_processor_class: ClassVar[str] = "PIL, bicubic, mean 0.5, std 0.5"
     placeholder: ClassVar[str] = "<IMG_CONTEXT>"
 
@@ -154,10 +158,14 @@ class NemotronEmbedVL(VisionLanguageRetriever):
         if config.img_context_token_id is None:
             config.img_context_token_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         return load_model(
-            self.asked.folder, dtype=self.dtype, device=self.device, config=config, model_class=NemotronVLModel,
+            self.asked.folder,
+            dtype=self.dtype,
+            device=self.device,
+            config=config,
+            model_class=NemotronVLModel,
             harmless_missing=re.compile(r"^vision_model\.head\."),
             key_mapping={r"^vision_model\.vision_model\.": "vision_model."},
-        )  # fmt: skip
+        )
 
     @property
     def tile(self) -> int:

@@ -89,11 +89,16 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
     pooling, include_prompt = _pooling(folder / modules["Pooling"]) if "Pooling" in modules else (None, True)
     query_prompt, page_prompt = _prompts(folder)
     return TextPipeline(
-        transformer=transformer, pooling=pooling, include_prompt=include_prompt,
-        max_tokens=limits.get("max_seq_length"), max_query_tokens=limits.get("query_length"),
-        max_page_tokens=limits.get("document_length"), lower_case=bool(limits.get("do_lower_case")),
-        query_prompt=query_prompt, page_prompt=page_prompt,
-    )  # fmt: skip
+        transformer=transformer,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        max_tokens=limits.get("max_seq_length"),
+        max_query_tokens=limits.get("query_length"),
+        max_page_tokens=limits.get("document_length"),
+        lower_case=bool(limits.get("do_lower_case")),
+        query_prompt=query_prompt,
+        page_prompt=page_prompt,
+    )
 
 
 def is_adapter(folder: Path) -> bool:
@@ -133,9 +138,12 @@ def _limits(transformer: Path) -> dict[str, Any]:
         return {}
     settings = {key: value for key, value in read_json(path, dict).items() if value not in (None, {}, [])}
     harmless = {
-        "max_seq_length": int, "query_length": int, "document_length": int, "do_lower_case": bool,
+        "max_seq_length": int,
+        "query_length": int,
+        "document_length": int,
+        "do_lower_case": bool,
         "unpad_inputs": bool,
-    }  # fmt: skip
+    }
     for key, value in settings.items():
         if key in harmless and isinstance(value, harmless[key]):
             continue
@@ -184,8 +192,10 @@ def _prompts(folder: Path) -> tuple[str, str]:
     if default and prompts.get(default) and default not in ("query", "document", "passage", "corpus"):
         logger.warning(
             "%s has a default prompt %r that is neither the query's nor the document's; it is not used "
-            "(give it with --query-prompt or --page-prompt)", path, default,
-        )  # fmt: skip
+            "(give it with --query-prompt or --page-prompt)",
+            path,
+            default,
+        )
     page = next((prompts[name] for name in ("document", "passage", "corpus") if name in prompts), "")
     return prompts.get("query", ""), page
 

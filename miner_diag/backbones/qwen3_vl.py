@@ -29,9 +29,13 @@ class Qwen3VLEmbedding(QwenVLRetriever):
 
     family: ClassVar[str] = "qwen3_vl"
     official: ClassVar[Official] = Official(
-        pooling="last", query_prompt="Retrieve images or text relevant to the user's query.",
-        page_prompt="Represent the user's input.", max_tokens=8192, min_pixels=4 * 32 * 32, max_pixels=1800 * 32 * 32,
-    )  # fmt: skip
+        pooling="last",
+        query_prompt="Retrieve images or text relevant to the user's query.",
+        page_prompt="Represent the user's input.",
+        max_tokens=8192,
+        min_pixels=4 * 32 * 32,
+        max_pixels=1800 * 32 * 32,
+    )
 
     def template(self, side: Side) -> Template:
         """Return the chat template around a text or a picture."""
@@ -45,8 +49,9 @@ class Qwen3VLEmbedding(QwenVLRetriever):
                     {"role": "system", "content": [{"type": "text", "text": instruction}]},
                     {"role": "user", "content": [content]},
                 ],
-                tokenize=False, add_generation_prompt=True,
-            )  # fmt: skip
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         else:
             whole = FALLBACK.format(instruction=instruction).replace(SLOT, SLOT if side == "query" else PICTURE)
         before, _, after = whole.partition(SLOT)

@@ -83,9 +83,14 @@ def load_backbone(
     from miner_diag.backbones.text_encoder import TextEncoder
 
     read: dict[str, Any] = {
-        "pooling": pooling, "device": device, "dtype": dtype, "max_tokens": max_tokens, "query_prompt": query_prompt,
-        "page_prompt": page_prompt, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
+        "pooling": pooling,
+        "device": device,
+        "dtype": dtype,
+        "max_tokens": max_tokens,
+        "query_prompt": query_prompt,
+        "page_prompt": page_prompt,
+        "trust_remote_code": trust_remote_code,
+    }
     if model == page_vision.NAME:
         return page_vision.load_page_vision(reader=reader, render=render, progress=progress, **read)
     read["reader"] = PageReader(reader, render, progress=progress)
@@ -118,11 +123,21 @@ def load_backbone(
         return TextEncoder(folder, name=name, **read)
     return family.load(
         Asked(
-            folder, name, PagePictures(render), pooling=pooling, device=device, dtype=dtype, max_tokens=max_tokens,
-            max_pixels=max_pixels, query_prompt=query_prompt, page_prompt=page_prompt, base_model=base,
-            trust_remote_code=trust_remote_code, progress=progress,
+            folder,
+            name,
+            PagePictures(render),
+            pooling=pooling,
+            device=device,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            max_pixels=max_pixels,
+            query_prompt=query_prompt,
+            page_prompt=page_prompt,
+            base_model=base,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
         )
-    )  # fmt: skip
+    )
 
 
 def _folder(model: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:

@@ -22,8 +22,9 @@ class SiglipTowers(TwoTowers):
     image_processor_class: ClassVar[str] = "SiglipImageProcessorPil"
     poolings: ClassVar[dict[str, Pooling]] = {"query": "last", "page": "mean"}
     heads: ClassVar[dict[str, str]] = {
-        "query": "the final norm and a linear head", "page": "the final norm and an attention head",
-    }  # fmt: skip
+        "query": "the final norm and a linear head",
+        "page": "the final norm and an attention head",
+    }
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)

@@ -247,11 +247,15 @@ class TextEncoder:
             n_tokens = len(inputs["input_ids"])
             items.append(
                 Encoded(
-                    name_of_item, side, inputs, n_tokens,
+                    name_of_item,
+                    side,
+                    inputs,
+                    n_tokens,
                     prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
-                    truncated=bool(encoding.overflowing), empty=not text.strip(),
+                    truncated=bool(encoding.overflowing),
+                    empty=not text.strip(),
                 )
-            )  # fmt: skip
+            )
         return items
 
     def _tokenize(self, texts: list[str], limit: int) -> list[Any]:

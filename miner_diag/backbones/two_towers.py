@@ -101,14 +101,16 @@ class TwoTowers:
             key[f"{one}_pooling"] = f"{self.poolings[one]}, last layer behind {self.heads[one]}"
         if side != "page":
             key |= {
-                "query_prompt": self.query_prompt, "query_max_tokens": str(self._limit),
+                "query_prompt": self.query_prompt,
+                "query_max_tokens": str(self._limit),
                 "tokenizer": type(self.tokenizer).__name__,
-            }  # fmt: skip
+            }
         if side != "query":
             key |= {
-                "image_processor": self.image_processor_class, "page_pixels": self.describe_pixels(),
+                "image_processor": self.image_processor_class,
+                "page_pixels": self.describe_pixels(),
                 "pillow": metadata.version("pillow"),
-            }  # fmt: skip
+            }
         return key
 
     def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
@@ -141,9 +143,12 @@ class TwoTowers:
         """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
         side: Side = "page" if "pixel_values" in inputs else "query"
         return pooled_forward(
-            lambda: self.head(self.towers[side](**inputs), side), self._blocks[side],
-            Pooler(pool_mask, self.poolings[side]), self.name, width=self._widths[side],
-        )  # fmt: skip
+            lambda: self.head(self.towers[side](**inputs), side),
+            self._blocks[side],
+            Pooler(pool_mask, self.poolings[side]),
+            self.name,
+            width=self._widths[side],
+        )
 
     def describe_pixels(self) -> str:
         """Return how pages enter the tower."""

@@ -130,9 +130,12 @@ class VisionLanguageRetriever(ABC):
     def load_weights(self) -> Any:
         """Return the model, in inference mode."""
         return load_model(
-            self.asked.folder, dtype=self.dtype, device=self.device, trust_remote_code=self.asked.trust_remote_code,
+            self.asked.folder,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.asked.trust_remote_code,
             harmless_unexpected=self.harmless_unexpected,
-        )  # fmt: skip
+        )
 
     def load_processor(self) -> Any:
         """Return the image processor: the pinned class with the checkpoint's settings."""

@@ -47,10 +47,17 @@ class CKAOptions(StoreOptions):
 
 
 TERMINAL = {
-    "layer": "layer", "cka_page_final": "CKA page-final", "alignment_ratio_page_final": "AR page-final",
-    "cka_query_final": "CKA query-final", "cka_query_page": "CKA query-page", "ndcg_at_5": "nDCG@5",
-    "ndcg_at_5_low": "low", "ndcg_at_5_high": "high", "probe_kind": "probe", "retrieval_aligned": "aligned",
-}  # fmt: skip
+    "layer": "layer",
+    "cka_page_final": "CKA page-final",
+    "alignment_ratio_page_final": "AR page-final",
+    "cka_query_final": "CKA query-final",
+    "cka_query_page": "CKA query-page",
+    "ndcg_at_5": "nDCG@5",
+    "ndcg_at_5_low": "low",
+    "ndcg_at_5_high": "high",
+    "probe_kind": "probe",
+    "retrieval_aligned": "aligned",
+}
 """Columns of ``layers.csv`` that fit a terminal, and their headings there."""
 
 
@@ -70,11 +77,16 @@ def run(options: CKAOptions) -> None:
     notes = [note for layer in diagnosis.layers for note in layer.notes] + embedded.notes() + caution
     told = sentences(diagnosis)
     facts = embedded.facts() | {
-        "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "cka_route": diagnosis.page_matrix.route,
+        "n_pairs": diagnosis.n_pairs,
+        "chance_ndcg_at_5": diagnosis.chance,
+        "cka_route": diagnosis.page_matrix.route,
         "cka_dtype": diagnosis.page_matrix.dtype,
-        "cka_device": diagnosis.page_matrix.device, "rules": vars(rules),
-        "intervals_over": "documents" if by_document else "items", "sentences": told, "notes": notes,
-    }  # fmt: skip
+        "cka_device": diagnosis.page_matrix.device,
+        "rules": vars(rules),
+        "intervals_over": "documents" if by_document else "items",
+        "sentences": told,
+        "notes": notes,
+    }
     content = write_run(options.out, "miner_diag.cka", options, clock, **facts)
     corpus = embedded.corpus
     print(f"{embedded.backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}")
@@ -91,16 +103,24 @@ def run_towers(
     """Diagnose a retriever of two towers: each by itself, never layer l of one with layer l of the other."""
     out, backbone, corpus = options.out, embedded.backbone, embedded.corpus
     diagnosis = diagnose_towers(
-        embedded.stores.queries.layer_embeddings, embedded.stores.pages.layer_embeddings,
-        **_described(embedded, by_document), rules=rules, rng=np.random.default_rng(options.seed),
+        embedded.stores.queries.layer_embeddings,
+        embedded.stores.pages.layer_embeddings,
+        **_described(embedded, by_document),
+        rules=rules,
+        rng=np.random.default_rng(options.seed),
         device=str(backbone.device),
-    )  # fmt: skip
+    )
     clock.stage("diagnosis")
     table, cross = tower_table(diagnosis), cross_frame(diagnosis)
     records = tower_records(
-        diagnosis, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
-        widths={"query": backbone.layer_shape("query")[1], "page": backbone.layer_shape("page")[1]}, seed=options.seed,
-    )  # fmt: skip
+        diagnosis,
+        model=backbone.name,
+        model_revision=backbone.revision,
+        dataset=corpus.name,
+        split=corpus.part,
+        widths={"query": backbone.layer_shape("query")[1], "page": backbone.layer_shape("page")[1]},
+        seed=options.seed,
+    )
     write_records(out / "records.jsonl", records)
     write_atomic(out / "layers.csv", table.to_csv(index=False, lineterminator="\n"))
     write_atomic(out / "cka_matrix_query_page.csv", cross.to_csv(lineterminator="\n"))
@@ -118,9 +138,14 @@ def run_towers(
     notes = [f"{layer.side} tower, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note]
     notes += embedded.notes() + caution
     facts = embedded.facts() | {
-        "two_towers": True, "n_pairs": diagnosis.n_pairs, "chance_ndcg_at_5": diagnosis.chance, "rules": vars(rules),
-        "intervals_over": "documents" if by_document else "items", "sentences": told, "notes": notes,
-    }  # fmt: skip
+        "two_towers": True,
+        "n_pairs": diagnosis.n_pairs,
+        "chance_ndcg_at_5": diagnosis.chance,
+        "rules": vars(rules),
+        "intervals_over": "documents" if by_document else "items",
+        "sentences": told,
+        "notes": notes,
+    }
     content = write_run(out, "miner_diag.cka", options, clock, **facts)
     print(f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}; two towers")
     shown = ["side", "layer", "cka_final", "alignment_ratio_final", "effective_rank", "ndcg_at_5", "probe_kind"]
@@ -134,9 +159,13 @@ def diagnose_embedded(embedded: Embedded, rules: Rules, by_document: bool, seed:
     """Diagnose an embedded corpus; `by_document` gives intervals over documents."""
     stores = embedded.stores
     return diagnose(
-        stores.queries.layer_embeddings, stores.pages.layer_embeddings, **_described(embedded, by_document),
-        rules=rules, rng=np.random.default_rng(seed), device=str(embedded.backbone.device),
-    )  # fmt: skip
+        stores.queries.layer_embeddings,
+        stores.pages.layer_embeddings,
+        **_described(embedded, by_document),
+        rules=rules,
+        rng=np.random.default_rng(seed),
+        device=str(embedded.backbone.device),
+    )
 
 
 def _described(embedded: Embedded, by_document: bool) -> dict[str, Any]:
@@ -145,20 +174,27 @@ def _described(embedded: Embedded, by_document: bool) -> dict[str, Any]:
     index = {page.page_id: number for number, page in enumerate(corpus.pages)}
     gold = [{index[name]: grade for name, grade in corpus.qrels[query.query_id].items()} for query in corpus.queries]
     return {
-        "gold": gold, "query_ids": stores.queries.ids, "page_ids": stores.pages.ids,
+        "gold": gold,
+        "query_ids": stores.queries.ids,
+        "page_ids": stores.pages.ids,
         "page_hashes": [page.page_hash for page in corpus.pages],
         "query_documents": [query.doc_id for query in corpus.queries] if by_document else None,
         "page_documents": [page.doc_id for page in corpus.pages] if by_document else None,
-    }  # fmt: skip
+    }
 
 
 def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) -> pd.DataFrame:
     """Write records, tables and figures into ``options.out``; return the table of layers."""
     out, backbone, corpus = options.out, embedded.backbone, embedded.corpus
     records = diagnosis_records(
-        diagnosis, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
-        width=backbone.width, seed=options.seed,
-    )  # fmt: skip
+        diagnosis,
+        model=backbone.name,
+        model_revision=backbone.revision,
+        dataset=corpus.name,
+        split=corpus.part,
+        width=backbone.width,
+        seed=options.seed,
+    )
     table, matrix = layer_table(diagnosis), page_matrix_frame(diagnosis)
     write_records(out / "records.jsonl", records)
     write_atomic(out / "layers.csv", table.to_csv(index=False, lineterminator="\n"))
@@ -168,9 +204,13 @@ def write_tables(diagnosis: Diagnosis, embedded: Embedded, options: CKAOptions) 
     title += f"{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, {options.confidence:.0%} intervals over "
     title += "single items" if over is None else f"{over} documents"
     figure = layer_curves(
-        curve_frame(records), [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers],
-        threshold=options.ratio_threshold, chance=diagnosis.chance, estimator=options.estimator, title=title,
-    )  # fmt: skip
+        curve_frame(records),
+        [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers],
+        threshold=options.ratio_threshold,
+        chance=diagnosis.chance,
+        estimator=options.estimator,
+        title=title,
+    )
     with atomic_path(out / "layers.png") as path:
         figure.savefig(path, dpi=200)
     ax = cka_heat_map(

@@ -189,31 +189,49 @@ def diagnose(
     matrix = cka_matrix([pages[:, layer] for layer in usable], **common)
     of_unit_rows = cka_matrix(
         [unit_rows(pages[:, layer], f"layer {layer}") for layer in usable],
-        [unit_rows(pages[:, final], f"layer {final}")], other_names=[f"layer {final}"], null=False, **common,
-    )  # fmt: skip
+        [unit_rows(pages[:, final], f"layer {final}")],
+        other_names=[f"layer {final}"],
+        null=False,
+        **common,
+    )
     adjusted = dict(zip(usable, holm([views[layer][2].null.p_value for layer in usable]), strict=True))
 
     layers = []
     for layer in range(n_layers):
         page_final, query_final, query_page = views.get(layer, (None, None, None))
         margin = paired_bootstrap(
-            values[:, layer], rules.aligned_share * values[:, final], rng, clusters=query_documents,
+            values[:, layer],
+            rules.aligned_share * values[:, final],
+            rng,
+            clusters=query_documents,
             confidence=rules.confidence,
-        )  # fmt: skip
+        )
         kind, sure = probe_kind(layer == final, page_final, rules.ratio_threshold)
         null_p = adjusted.get(layer)
         above_null = null_p is not None and null_p < ALPHA
         aligned = above_null and ndcg[layer].low > chance and margin.low > 0
         layers.append(
             LayerDiagnosis(
-                layer, page_final, query_final, query_page, ndcg[layer], margin, per_query[layer].tie_rate,
+                layer,
+                page_final,
+                query_final,
+                query_page,
+                ndcg[layer],
+                margin,
+                per_query[layer].tie_rate,
                 effective_rank(pages[:, layer], groups=page_documents, confidence=rules.confidence)
-                if layer in views else None,
+                if layer in views
+                else None,
                 anisotropy(pages[:, layer], groups=page_documents, confidence=rules.confidence)
-                if layer in views else None,
-                null_p, kind, sure, bool(aligned), _notes(layer, undefined.get(layer), views.get(layer)),
+                if layer in views
+                else None,
+                null_p,
+                kind,
+                sure,
+                bool(aligned),
+                _notes(layer, undefined.get(layer), views.get(layer)),
             )
-        )  # fmt: skip
+        )
     return Diagnosis(
         tuple(layers),
         tuple(usable),

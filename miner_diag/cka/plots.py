@@ -89,9 +89,13 @@ def layer_curves(
     circle = Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=5)
     square = Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=5, markerfacecolor="white")
     figure.legend(
-        [circle, square], ["base probe is enough", "normalized projection needed"], loc="outside lower center", ncols=2,
-        fontsize=8, frameon=False,
-    )  # fmt: skip
+        [circle, square],
+        ["base probe is enough", "normalized projection needed"],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -162,10 +166,17 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
         side = 2.4 + 0.42 * min(len(matrix), 20)
         ax = new_figure(side + 0.9, side).subplots()
     sns.heatmap(
-        matrix, vmin=min(0.0, float(np.min(matrix.to_numpy()))), vmax=1.0, cmap="cividis", square=True, ax=ax,
-        annot=len(matrix) <= 14, fmt=".2f", annot_kws={"fontsize": 8},
+        matrix,
+        vmin=min(0.0, float(np.min(matrix.to_numpy()))),
+        vmax=1.0,
+        cmap="cividis",
+        square=True,
+        ax=ax,
+        annot=len(matrix) <= 14,
+        fmt=".2f",
+        annot_kws={"fontsize": 8},
         cbar_kws={"label": f"CKA ({estimator}, linear)", "shrink": 0.8},
-    )  # fmt: skip
+    )
     ax.set(xlabel="layer", ylabel="layer")
     ax.tick_params(axis="y", rotation=0)
     if title:

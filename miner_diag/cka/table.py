@@ -14,11 +14,27 @@ from miner_diag.records import Record
 from miner_diag.stats import Interval
 
 COLUMNS = (
-    "layer", "cka_page_final", "cka_query_final", "cosine_page_final", "cosine_query_final",
-    "alignment_ratio_page_final", "alignment_ratio_query_final", "cka_query_page", "cosine_query_page",
-    "alignment_ratio_query_page", "cka_query_page_null", "ndcg_at_5", "ndcg_at_5_low", "ndcg_at_5_high",
-    "effective_rank_page", "anisotropy_page", "n_queries", "n_pages", "probe_kind", "retrieval_aligned",
-)  # fmt: skip
+    "layer",
+    "cka_page_final",
+    "cka_query_final",
+    "cosine_page_final",
+    "cosine_query_final",
+    "alignment_ratio_page_final",
+    "alignment_ratio_query_final",
+    "cka_query_page",
+    "cosine_query_page",
+    "alignment_ratio_query_page",
+    "cka_query_page_null",
+    "ndcg_at_5",
+    "ndcg_at_5_low",
+    "ndcg_at_5_high",
+    "effective_rank_page",
+    "anisotropy_page",
+    "n_queries",
+    "n_pages",
+    "probe_kind",
+    "retrieval_aligned",
+)
 """Columns of ``layers.csv``; a cell is empty where the number does not exist."""
 
 VIEWS = ("page_final", "query_final", "query_page")
@@ -77,14 +93,21 @@ def diagnosis_records(
             bounded = np.isfinite([interval.low, interval.high]).all()
             records.append(
                 Record(
-                    **common, measure=name, value=interval.value, layer=layer.layer, n=interval.n,
+                    **common,
+                    measure=name,
+                    value=interval.value,
+                    layer=layer.layer,
+                    n=interval.n,
                     n_clusters=interval.n_clusters,
-                    low=interval.low if bounded else None, high=interval.high if bounded else None,
-                    confidence=interval.confidence, method=method if bounded else f"{method}: unbounded",
+                    low=interval.low if bounded else None,
+                    high=interval.high if bounded else None,
+                    confidence=interval.confidence,
+                    method=method if bounded else f"{method}: unbounded",
                     estimator=estimator if name.startswith(("cka", "alignment")) else None,
-                    p_value=_p_value(name, layer), seed=seed if "bootstrap" in method else None,
+                    p_value=_p_value(name, layer),
+                    seed=seed if "bootstrap" in method else None,
                 )
-            )  # fmt: skip
+            )
         records += _null_records(layer, common, estimator)
         ties = Record(**common, measure="tie_rate_at_5", value=layer.tie_rate, layer=layer.layer, n=layer.ndcg.n)
         records.append(ties)
@@ -205,6 +228,10 @@ def _pair_records(diagnosis: Diagnosis, common: dict[str, Any]) -> Iterator[Reco
 
 def _ends(interval: Interval) -> dict[str, Any]:
     return {
-        "value": interval.value, "low": interval.low, "high": interval.high, "confidence": interval.confidence,
-        "n": interval.n, "n_clusters": interval.n_clusters,
-    }  # fmt: skip
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "confidence": interval.confidence,
+        "n": interval.n,
+        "n_clusters": interval.n_clusters,
+    }

@@ -134,13 +134,23 @@ def diagnose_towers(
         [queries[pair_query, layer] for layer in usable["query"]],
         [pages[pair_page, layer] for layer in usable["page"]],
         names=[f"layer {layer} of the queries" for layer in usable["query"]],
-        other_names=[f"layer {layer} of the pages" for layer in usable["page"]], groups=pair_documents, **options,
-    )  # fmt: skip
+        other_names=[f"layer {layer} of the pages" for layer in usable["page"]],
+        groups=pair_documents,
+        **options,
+    )
     chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
     return TowersDiagnosis(
-        (*towers["query"], *towers["page"]), interval, ndcg, chance, cross, usable, len(queries), len(pages),
-        len(pair_query), rules,
-    )  # fmt: skip
+        (*towers["query"], *towers["page"]),
+        interval,
+        ndcg,
+        chance,
+        cross,
+        usable,
+        len(queries),
+        len(pages),
+        len(pair_query),
+        rules,
+    )
 
 
 def _tower(
@@ -164,14 +174,18 @@ def _tower(
         view, here = views.get(layer), states[:, layer]
         made.append(
             TowerLayer(
-                side, layer, layer / last if last else 1.0, view,
+                side,
+                layer,
+                layer / last if last else 1.0,
+                view,
                 None if view is None else effective_rank(here, **of_one),  # type: ignore[arg-type]
                 None if view is None else anisotropy(here, **of_one),  # type: ignore[arg-type]
-                adjusted.get(layer), probe_kind(layer == last, view, rules.ratio_threshold)[0],
+                adjusted.get(layer),
+                probe_kind(layer == last, view, rules.ratio_threshold)[0],
                 layer in adjusted and bool(adjusted[layer] < ALPHA),
                 notes.get(layer) or (view.no_ratio if view is not None else None),
             )
-        )  # fmt: skip
+        )
     return made
 
 

@@ -14,9 +14,21 @@ from miner_diag.records import Record
 from miner_diag.stats import Interval
 
 COLUMNS = (
-    "side", "layer", "relative_depth", "cka_final", "cka_final_null", "cosine_final", "alignment_ratio_final",
-    "effective_rank", "anisotropy", "ndcg_at_5", "ndcg_at_5_low", "ndcg_at_5_high", "probe_kind", "above_null",
-)  # fmt: skip
+    "side",
+    "layer",
+    "relative_depth",
+    "cka_final",
+    "cka_final_null",
+    "cosine_final",
+    "alignment_ratio_final",
+    "effective_rank",
+    "anisotropy",
+    "ndcg_at_5",
+    "ndcg_at_5_low",
+    "ndcg_at_5_high",
+    "probe_kind",
+    "above_null",
+)
 """Columns of ``layers.csv`` for two towers: a row is a layer of one tower. nDCG@5 stands at the last layers alone."""
 
 
@@ -27,10 +39,13 @@ def tower_table(diagnosis: TowersDiagnosis) -> pd.DataFrame:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
         row |= {name: interval.value for name, interval, _ in _measures(layer)}
         row |= {
-            "side": layer.side, "layer": layer.layer, "relative_depth": layer.relative_depth,
+            "side": layer.side,
+            "layer": layer.layer,
+            "relative_depth": layer.relative_depth,
             "cka_final_null": None if layer.to_final is None else layer.to_final.null.mean,
-            "probe_kind": layer.probe_kind, "above_null": layer.above_null,
-        }  # fmt: skip
+            "probe_kind": layer.probe_kind,
+            "above_null": layer.above_null,
+        }
         if layer.relative_depth == 1:
             ndcg = diagnosis.ndcg
             row |= {"ndcg_at_5": ndcg.value, "ndcg_at_5_low": ndcg.low, "ndcg_at_5_high": ndcg.high}
@@ -64,11 +79,14 @@ def tower_records(
             measure = name.replace("_final", f"_{layer.side}_final") if "_final" in name else f"{name}_{layer.side}"
             records.append(
                 Record(
-                    **here, measure=measure, method=method, estimator=estimator if of_cka else None,
+                    **here,
+                    measure=measure,
+                    method=method,
+                    estimator=estimator if of_cka else None,
                     p_value=layer.to_final.null.p_value if name == "cka_final" and layer.to_final else None,
                     **_ends(interval),
                 )
-            )  # fmt: skip
+            )
     records.append(
         Record(**common, measure="ndcg_at_5", method="bootstrap over queries, BCa", seed=seed, **_ends(diagnosis.ndcg))
     )
@@ -76,10 +94,15 @@ def tower_records(
         for j, page_layer in enumerate(diagnosis.usable["page"]):
             records.append(
                 Record(
-                    **common, measure="cka_query_layer_page_layer", layer=query_layer, other_layer=page_layer,
-                    estimator=estimator, method="jackknife, Fisher's z", **_ends(diagnosis.cross.interval(i, j)),
+                    **common,
+                    measure="cka_query_layer_page_layer",
+                    layer=query_layer,
+                    other_layer=page_layer,
+                    estimator=estimator,
+                    method="jackknife, Fisher's z",
+                    **_ends(diagnosis.cross.interval(i, j)),
                 )
-            )  # fmt: skip
+            )
     records += [
         Record(**common, measure="ndcg_at_5", value=float(value), query_id=query_id)
         for query_id, value in zip(diagnosis.per_query.query_ids, diagnosis.per_query.values, strict=True)
@@ -144,9 +167,13 @@ def _measures(layer: TowerLayer) -> Iterator[tuple[str, Interval, str]]:
 def _ends(interval: Interval) -> dict[str, Any]:
     bounded = all(abs(end) < float("inf") for end in (interval.low, interval.high))
     return {
-        "value": interval.value, "low": interval.low if bounded else None, "high": interval.high if bounded else None,
-        "confidence": interval.confidence, "n": interval.n, "n_clusters": interval.n_clusters,
-    }  # fmt: skip
+        "value": interval.value,
+        "low": interval.low if bounded else None,
+        "high": interval.high if bounded else None,
+        "confidence": interval.confidence,
+        "n": interval.n,
+        "n_clusters": interval.n_clusters,
+    }
 
 
 def _numbers(layers: list[int]) -> str:

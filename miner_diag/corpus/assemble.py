@@ -47,8 +47,10 @@ def assemble(
     crossing = crossing_pages(((d.doc_id, page.page_hash) for d in usable for page in d.pages), splits)
     left_out += [
         Skipped(_page_id(d.doc_id, page.number), "the same picture stands in a document of another split")
-        for d in usable for page in d.pages if page.page_hash in crossing
-    ]  # fmt: skip
+        for d in usable
+        for page in d.pages
+        if page.page_hash in crossing
+    ]
 
     queries, qrels = unique_queries(usable, crossing)
     if not queries:

@@ -94,9 +94,14 @@ def _download(package: ManifestPackage, folder: Path, data: str) -> Path:
     for name in (f"{package.name}={package.version}", package.name):
         try:
             done = subprocess.run(
-                ["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT,
-                check=False, env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-            )  # fmt: skip
+                ["apt-get", "download", "-q", name],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+                env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+            )
         except subprocess.TimeoutExpired:
             raise CorpusError(f"data set {data}: downloading {name} took over {TIMEOUT} s; run it again") from None
         debs = sorted(folder.glob("*.deb"))

@@ -38,9 +38,14 @@ def queries_by_kind(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
         counts = rows[kind].to_numpy()
         if counts.any():
             ax.barh(
-                rows.index, counts, left=left, color=KIND_COLOURS[kind], hatch=HATCHES[kind], edgecolor="white",
+                rows.index,
+                counts,
+                left=left,
+                color=KIND_COLOURS[kind],
+                hatch=HATCHES[kind],
+                edgecolor="white",
                 label=kind,
-            )  # fmt: skip
+            )
             left += counts
     for number, (split, row) in enumerate(rows.iterrows()):
         ax.annotate(
@@ -68,9 +73,7 @@ def hidden_and_verbatim(
     longest_side : int
         Of a page, in pixels.
     """
-    figure, axes = plt.subplots(
-        2, len(queries), figsize=(2.6 * len(queries), 7.0), layout="constrained", squeeze=False
-    )  # fmt: skip
+    figure, axes = plt.subplots(2, len(queries), figsize=(2.6 * len(queries), 7.0), layout="constrained", squeeze=False)
     for column, query in zip(axes.T, queries, strict=True):
         page_id = next(iter(hidden.qrels[query.query_id]))
         for ax, corpus in zip(column, (verbatim, hidden), strict=True):

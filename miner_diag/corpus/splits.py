@@ -75,7 +75,11 @@ def resplit(corpus: Corpus, fold: int) -> Corpus:
     queries = tuple(query for query in corpus.queries if gone.isdisjoint(corpus.qrels[query.query_id]))
     reason = f"the same picture stands in a document of another split of fold {fold}"
     return replace(
-        corpus, fold=fold, splits=splits, pages=tuple(page for page in corpus.pages if page.page_id not in gone),
-        queries=queries, qrels={query.query_id: corpus.qrels[query.query_id] for query in queries},
+        corpus,
+        fold=fold,
+        splits=splits,
+        pages=tuple(page for page in corpus.pages if page.page_id not in gone),
+        queries=queries,
+        qrels={query.query_id: corpus.qrels[query.query_id] for query in queries},
         skipped=(*corpus.skipped, *(Skipped(page_id, reason) for page_id in sorted(gone))),
-    )  # fmt: skip
+    )

@@ -85,9 +85,16 @@ def load_table(folder: Path | str, *, fold: int = 0) -> Corpus:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:10])
         raise CorpusError(f"{folder} has no query with a usable page ({reasons or 'queries.jsonl is empty'})")
     return Corpus(
-        folder.resolve().name, "verbatim", fold, tuple(pages.values()), tuple(queries), kept, splits,
-        lambda page_id, side: _render(sources, page_id, side), tuple(skipped),
-    )  # fmt: skip
+        folder.resolve().name,
+        "verbatim",
+        fold,
+        tuple(pages.values()),
+        tuple(queries),
+        kept,
+        splits,
+        lambda page_id, side: _render(sources, page_id, side),
+        tuple(skipped),
+    )
 
 
 class _Source:

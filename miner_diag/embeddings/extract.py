@@ -145,9 +145,7 @@ def extract(
         If one item alone does not fit into memory.
     """
     ids = item_ids(items, side)
-    key = store_key(
-        backbone, items, side, corpus_key=corpus_key, token_budget=token_budget, shard_items=shard_items
-    )  # fmt: skip
+    key = store_key(backbone, items, side, corpus_key=corpus_key, token_budget=token_budget, shard_items=shard_items)
     try:
         return open_store(folder, key)
     except UnfinishedStoreError as unfinished:
@@ -169,9 +167,14 @@ def extract(
     if any(there):
         logger.info("%s: %d of %d shards are there from an earlier run", folder, sum(there), len(shards))
     bar = tqdm(
-        total=sum(tokens), initial=done, desc=f"{side} embeddings", unit="token", unit_scale=True, delay=2,
+        total=sum(tokens),
+        initial=done,
+        desc=f"{side} embeddings",
+        unit="token",
+        unit_scale=True,
+        delay=2,
         disable=not (progress and here.is_main),
-    )  # fmt: skip
+    )
     with bar:
         for number, batches in enumerate(shards):
             if not there[number] and here.takes(number):

@@ -121,9 +121,11 @@ def extract_corpus_tokens(
 ) -> TokenStores:
     """Embed a corpus into ``folder/queries`` and ``folder/pages``; see :func:`extract_tokens`."""
     options = {
-        "corpus_key": corpus_key(corpus), "token_budget": token_budget, "stored_dtype": stored_dtype,
+        "corpus_key": corpus_key(corpus),
+        "token_budget": token_budget,
+        "stored_dtype": stored_dtype,
         "progress": progress,
-    }  # fmt: skip
+    }
     return TokenStores(
         extract_tokens(backbone, corpus.queries, "query", Path(folder) / "queries", **options),  # type: ignore[arg-type]
         extract_tokens(backbone, corpus.pages, "page", Path(folder) / "pages", **options),  # type: ignore[arg-type]

@@ -144,11 +144,21 @@ def embed(options: StoreOptions, folder: Path | str, clock: RunClock) -> Embedde
     corpus = options.load_corpus()
     clock.stage("corpus")
     backbone = load_backbone(
-        options.model, model_family=options.model_family, revision=options.revision, base_model=options.base_model,
-        max_pixels=options.max_pixels, pooling=options.pooling, reader=options.reader, render=corpus.render,
-        device=options.device, dtype=options.dtype, max_tokens=options.max_tokens, query_prompt=options.query_prompt,
-        page_prompt=options.page_prompt, trust_remote_code=options.trust_remote_code,
-    )  # fmt: skip
+        options.model,
+        model_family=options.model_family,
+        revision=options.revision,
+        base_model=options.base_model,
+        max_pixels=options.max_pixels,
+        pooling=options.pooling,
+        reader=options.reader,
+        render=corpus.render,
+        device=options.device,
+        dtype=options.dtype,
+        max_tokens=options.max_tokens,
+        query_prompt=options.query_prompt,
+        page_prompt=options.page_prompt,
+        trust_remote_code=options.trust_remote_code,
+    )
     clock.stage("backbone")
     stores = extract_corpus(backbone, corpus, folder, token_budget=options.token_budget)
     clock.stage("extract")

@@ -225,11 +225,14 @@ def map_shard(path: Path) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     return {
         name: np.memmap(
-            path, dtype=_DTYPES[entry["dtype"]], mode="r", offset=start + entry["data_offsets"][0],
+            path,
+            dtype=_DTYPES[entry["dtype"]],
+            mode="r",
+            offset=start + entry["data_offsets"][0],
             shape=tuple(entry["shape"]),
         )
         for name, entry in header.items()
-    }  # fmt: skip
+    }
 
 
 def shard_name(number: int) -> str:

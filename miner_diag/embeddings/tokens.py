@@ -176,11 +176,15 @@ class TokenWriter(ShardWriter):
                     f"token vectors must be float32 [tokens, {self.width}], at least one token; item {position} has "
                     f"{item.dtype} {list(item.shape)}"
                 )
-        self.write_tensors(number, positions, {
-            "lengths": np.array([len(item) for item in vectors], dtype=np.int64),
-            "notes": np.array(notes, dtype=np.int64),
-            "token_vectors": np.concatenate(vectors).astype(self.dtype),
-        })  # fmt: skip
+        self.write_tensors(
+            number,
+            positions,
+            {
+                "lengths": np.array([len(item) for item in vectors], dtype=np.int64),
+                "notes": np.array(notes, dtype=np.int64),
+                "token_vectors": np.concatenate(vectors).astype(self.dtype),
+            },
+        )
 
     def finish(self, n_shards: int) -> TokenStore:
         """Note every shard's SHA-256, which makes the store whole, and open it."""

@@ -35,10 +35,18 @@ from miner_diag.records import write_records
 FOLD_ROWS = ("fusion",)
 """What the other splits by document train beside the backbone and the heads."""
 TERMINAL = {
-    "system": "system", "ndcg_at_5": "nDCG@5", "low": "low", "high": "high", "difference_to_backbone": "to backbone",
-    "p_holm": "p (Holm)", "verdict": "verdict", "difference_to_head": "to head", "head_verdict": "verdict to head",
-    "n_parameters": "parameters", "seconds": "s",
-}  # fmt: skip
+    "system": "system",
+    "ndcg_at_5": "nDCG@5",
+    "low": "low",
+    "high": "high",
+    "difference_to_backbone": "to backbone",
+    "p_holm": "p (Holm)",
+    "verdict": "verdict",
+    "difference_to_head": "to head",
+    "head_verdict": "verdict to head",
+    "n_parameters": "parameters",
+    "seconds": "s",
+}
 """Columns of ``ablation.csv`` that fit a terminal, and their headings there."""
 
 
@@ -54,24 +62,41 @@ def run(options: FusionOptions) -> None:
         clock.stage("training")
         if options.sensitivity:
             settled = next(entry for entry in entries if entry.name == "fusion").options
-            grid.extend(sensitivity(
-                probed, splits.train.judged, splits.validation.judged, options.shape, settled, options.grid,
-                device=embedded.backbone.device, state=state, told=tqdm.write,
-            ))  # fmt: skip
+            grid.extend(
+                sensitivity(
+                    probed,
+                    splits.train.judged,
+                    splits.validation.judged,
+                    options.shape,
+                    settled,
+                    options.grid,
+                    device=embedded.backbone.device,
+                    state=state,
+                    told=tqdm.write,
+                )
+            )
             clock.stage("sensitivity")
 
     found = run_fold(
-        embedded, embedded.corpus.fold, options, reads=reads, probes=options.probes or options.out / "probes",
-        state=state, only=options.ablation.systems, before_test=before_test, told=tqdm.write,
-    )  # fmt: skip
+        embedded,
+        embedded.corpus.fold,
+        options,
+        reads=reads,
+        probes=options.probes or options.out / "probes",
+        state=state,
+        only=options.ablation.systems,
+        before_test=before_test,
+        told=tqdm.write,
+    )
     told = sentences(found.judged["test"], found.head)
     table = write_tables(found, embedded, grid, options, told)
     clock.stage("test and tables")
     others = []
     for fold in options.folds:
         tqdm.write(f"document split {fold}")
-        other = run_fold(embedded, fold, options, reads=reads, state=state / f"fold-{fold}", only=FOLD_ROWS,
-                         told=tqdm.write)  # fmt: skip
+        other = run_fold(
+            embedded, fold, options, reads=reads, state=state / f"fold-{fold}", only=FOLD_ROWS, told=tqdm.write
+        )
         others.append(other)
         told += [f"document split {fold}: {sentences(other.judged['test'], other.head)[0]}", *other.caution]
     if options.folds:
@@ -80,17 +105,21 @@ def run(options: FusionOptions) -> None:
     told += [*found.caution, *embedded.notes()]
     facts = embedded.facts() | {
         **found.splits["test"].facts(),
-        "train": found.splits["train"].facts(), "validation": found.splits["validation"].facts(),
-        "test_reads": reads, "head": found.head, "selected_layers": list(found.probed.selected), "sentences": told,
-    }  # fmt: skip
+        "train": found.splits["train"].facts(),
+        "validation": found.splits["validation"].facts(),
+        "test_reads": reads,
+        "head": found.head,
+        "selected_layers": list(found.probed.selected),
+        "sentences": told,
+    }
     content = write_run(options.out, "miner_diag.fusion", options, clock, **facts)
     forget_states(options.out)
     corpus = found.corpus
     print(f"{embedded.backbone.name} on {corpus.name}, test: {corpus.form} queries, fold {corpus.fold}")
     shown = table[table["split"] == "test"]
-    print(shown[list(TERMINAL)].rename(columns=TERMINAL).to_string(
-        index=False, na_rep="", float_format="{:.4f}".format
-    ))  # fmt: skip
+    print(
+        shown[list(TERMINAL)].rename(columns=TERMINAL).to_string(index=False, na_rep="", float_format="{:.4f}".format)
+    )
     for line in (*told, *skipped_lines(corpus.skipped)):
         print(line)
     print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; tables and figures are in {options.out}")
@@ -105,25 +134,39 @@ def write_tables(
     best = max(fusion.runs, key=lambda fitted: fitted.score)
     score = next(j for j in found.judged["test"] if j.name == "fusion").ndcg
     best.system.save(
-        out, backbone.key(), backbone_name=backbone.name, corpus=corpus.name, corpus_form=corpus.form, fold=corpus.fold,
-        training=vars(fusion.options), shape=vars(options.shape), mask=vars(options.mask),
-        seed=fusion.options.seed + fusion.runs.index(best), best_epoch=best.best_epoch,
-        validation_ndcg_at_5=best.score, test_ndcg_at_5_of_all_seeds=vars(score), sentences=told,
-    )  # fmt: skip
+        out,
+        backbone.key(),
+        backbone_name=backbone.name,
+        corpus=corpus.name,
+        corpus_form=corpus.form,
+        fold=corpus.fold,
+        training=vars(fusion.options),
+        shape=vars(options.shape),
+        mask=vars(options.mask),
+        seed=fusion.options.seed + fusion.runs.index(best),
+        best_epoch=best.best_epoch,
+        validation_ndcg_at_5=best.score,
+        test_ndcg_at_5_of_all_seeds=vars(score),
+        sentences=told,
+    )
     table = ablation_table(found.judged, found.entries)
     heads = [entry for entry in found.entries if entry.name in ("backbone", *HEADS, "fusion", "fusion_mrl")]
     frames = {
-        "ablation": table, "weights": weights_table(fusion), "seeds": seeds_table(found.entries, found.values["test"]),
-        "training": curve_table(found.entries), "widths": width_table(heads, found.splits["test"].judged, device),
-    }  # fmt: skip
+        "ablation": table,
+        "weights": weights_table(fusion),
+        "seeds": seeds_table(found.entries, found.values["test"]),
+        "training": curve_table(found.entries),
+        "widths": width_table(heads, found.splits["test"].judged, device),
+    }
     if grid:
         frames["sensitivity"] = pd.DataFrame(grid)
     for name, frame in frames.items():
         write_atomic(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     ids = {name: found.splits[name].judged.relevance.query_ids for name in found.values}
-    write_records(out / "per_query.jsonl", per_query(
-        found.values, ids, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name
-    ))  # fmt: skip
+    write_records(
+        out / "per_query.jsonl",
+        per_query(found.values, ids, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name),
+    )
     title = f"{backbone.name} on {corpus.name}, {corpus.form} queries"
     test = found.splits["test"].facts()
     counts = f"{test['n_queries']} test queries of {test['n_documents']} documents, {options.ablation.n_seeds} seeds"
@@ -131,7 +174,7 @@ def write_tables(
         "weights": weights_figure(frames["weights"], title=title),
         "ablation": ablation_figure(table, title=f"{title}\n{counts}"),
         "training": training_figure(frames["training"], ("fusion", found.head), title=title),
-    }  # fmt: skip
+    }
     if grid:
         figures["sensitivity"] = sensitivity_figure(frames["sensitivity"], title=title)
     for name, figure in figures.items():

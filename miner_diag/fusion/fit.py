@@ -60,7 +60,11 @@ def fit_fusion(
     training = training or TrainingOptions()
     shape = shape or Shape()
     fusion = build_fusion(
-        probed, probed.selected if layers is None else layers, shape, mask or MaskOptions(),
-        np.random.default_rng([training.seed, 1]), final_map=shape.final_map(train_split),
-    )  # fmt: skip
+        probed,
+        probed.selected if layers is None else layers,
+        shape,
+        mask or MaskOptions(),
+        np.random.default_rng([training.seed, 1]),
+        final_map=shape.final_map(train_split),
+    )
     return train(fusion, train_split, validation, training, device=device, state=state, progress=progress)

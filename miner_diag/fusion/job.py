@@ -114,18 +114,21 @@ class Fold:
         return SplitValues(judged.relevance.query_ids, judged.documents, values)
 
 
-def probe_splits(
-    embedded: Embedded, splits: Splits, options: FusionOptions, folder: Path | None
-) -> Probed:  # fmt: skip
+def probe_splits(embedded: Embedded, splits: Splits, options: FusionOptions, folder: Path | None) -> Probed:
     """Read the probes in `folder`, or fit them (and write them there, if a folder is given)."""
     backbone = embedded.backbone
     if folder is not None and (folder / "run.json").exists():
         return read_probed(folder, backbone.key(), splits)
     by_document, _ = over_documents(splits.validation.corpus, options.intervals_over)
     found = fit_probed(
-        splits, options.probe, by_document=by_document, backbone=backbone.key(), shared_layers=backbone.shared_layers,
-        device=backbone.device, progress=True,
-    )  # fmt: skip
+        splits,
+        options.probe,
+        by_document=by_document,
+        backbone=backbone.key(),
+        shared_layers=backbone.shared_layers,
+        device=backbone.device,
+        progress=True,
+    )
     if folder is not None:
         write_probes(found, splits, embedded, options, folder)
     return probed_of(found)
@@ -206,9 +209,16 @@ def run_fold(
             raise ValueError(f"systems must be of {names}, query_specific; got {', '.join(sorted(unknown))}")
         listed = [row for row in listed if row.name in (*only, *ALWAYS)]
     entries = run_rows(
-        listed, train, validation, options.training, options.ablation, device=device, state=state, progress=True,
+        listed,
+        train,
+        validation,
+        options.training,
+        options.ablation,
+        device=device,
+        state=state,
+        progress=True,
         told=told,
-    )  # fmt: skip
+    )
     if not only or "query_specific" in only:
         fusion = next(entry for entry in entries if entry.name == "fusion")
         entries.append(run_query_specific(fusion, train, validation, device=device, state=state))

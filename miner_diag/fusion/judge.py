@@ -19,9 +19,7 @@ ALPHA = 0.05
 """Significance level of a verdict, after Holm's adjustment over the table."""
 
 
-def read_test(
-    embedded: Embedded, corpus: Corpus, reads: list[dict[str, Any]], *, memory_gb: float = 4.0
-) -> Split:  # fmt: skip
+def read_test(embedded: Embedded, corpus: Corpus, reads: list[dict[str, Any]], *, memory_gb: float = 4.0) -> Split:
     """Return the test split, and note in `reads` that it was read: nothing may be fitted or chosen after this.
 
     Parameters
@@ -131,8 +129,12 @@ def judge_systems(
 
     return [
         Judgement(
-            name, interval(found), difference(name, "backbone"),
-            adjusted["backbone"].get(name), difference(name, head), adjusted[head].get(name),
+            name,
+            interval(found),
+            difference(name, "backbone"),
+            adjusted["backbone"].get(name),
+            difference(name, head),
+            adjusted[head].get(name),
         )
         for name, found in values.items()
-    ]  # fmt: skip
+    ]

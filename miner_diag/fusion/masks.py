@@ -71,7 +71,7 @@ def neuron_mask(salience: np.ndarray, share: float) -> np.ndarray:
 
 def neuron_masks(
     salience: np.ndarray, scores: np.ndarray, options: MaskOptions, rng: np.random.Generator
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Return the masks bool [L, D] of all layers; the last is True everywhere.
 
     Parameters

@@ -80,8 +80,9 @@ class Fusion(nn.Module):
         for kind, matrix in zip(kinds, maps, strict=True):
             wanted = (width,) if kind == "base" else (width, width)
             if kind not in KINDS or matrix.shape[1:] != wanted:
-                raise FusionError(f"a map of kind {kind!r} must be [S, {width}] or [S, {width}, {width}]; got "
-                                  f"{list(matrix.shape)}")  # fmt: skip
+                raise FusionError(
+                    f"a map of kind {kind!r} must be [S, {width}] or [S, {width}, {width}]; got {list(matrix.shape)}"
+                )
         parts: dict[str, Any] = {"bias": (bias, (width,)), "query_map": (query_map, (len(layers), width))}
         for name, (array, expected) in parts.items():
             if array is not None and array.shape != expected:
@@ -143,11 +144,17 @@ class Fusion(nn.Module):
         content = save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         write_atomic(folder / TENSORS, content)
         told = {
-            "format": FORMAT, "sha256": sha256_bytes(content), "backbone": dict(backbone), "n_layers": self.n_layers,
-            "width": self.width, "layers": self.layers, "kinds": self.kinds,
+            "format": FORMAT,
+            "sha256": sha256_bytes(content),
+            "backbone": dict(backbone),
+            "n_layers": self.n_layers,
+            "width": self.width,
+            "layers": self.layers,
+            "kinds": self.kinds,
             "kept_shares": [float(share) for share in arrays["masks"].mean(axis=1)],
-            "layer_weights": [float(weight) for weight in arrays["layer_weights"]], **facts,
-        }  # fmt: skip
+            "layer_weights": [float(weight) for weight in arrays["layer_weights"]],
+            **facts,
+        }
         write_atomic(folder / FACTS, json.dumps(told, indent=2, allow_nan=False) + "\n")
 
     @classmethod

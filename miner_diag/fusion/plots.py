@@ -37,8 +37,14 @@ def weights_figure(weights: pd.DataFrame, *, title: str = "") -> Figure:
         ax.bar(place, rows["weight"].mean(), width=0.55, color=colour, alpha=0.45, edgecolor=colour)
         ax.plot(np.full(len(rows), place), rows["weight"], ".", color="black", markersize=5)
         top = max(0.0, rows["weight"].max())
-        ax.annotate(f"{rows['kept_share'].mean():.0%} kept", (place, top), xytext=(0, 5), textcoords="offset points",
-                    ha="center", fontsize=8)  # fmt: skip
+        ax.annotate(
+            f"{rows['kept_share'].mean():.0%} kept",
+            (place, top),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
     ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     ax.axhline(0, color="0.5", linewidth=0.8)
     ax.set(xlabel="layer (0 is the embedding output)", ylabel="weight in the sum\n(a dot per seed)")
@@ -69,13 +75,21 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     for place, row in enumerate(rows.itertuples()):
         which = "fusion" if row.system == "fusion" else "head" if row.system.startswith("final_layer") else "other"
         look: dict[str, Any] = {
-            "color": COLOURS[which], "marker": "s" if which == "fusion" else "o", "markersize": 5,
+            "color": COLOURS[which],
+            "marker": "s" if which == "fusion" else "o",
+            "markersize": 5,
             "markerfacecolor": COLOURS[which] if row.verdict in ("better", "worse") else "white",
-        }  # fmt: skip
+        }
         if row.difference_to_backbone < left:
             ax.plot(left, place, **look | {"marker": "<"}, clip_on=False)
-            ax.annotate(f"{row.difference_to_backbone:+.3f}", (left, place), xytext=(6, 0), textcoords="offset points",
-                        va="center", fontsize=8)  # fmt: skip
+            ax.annotate(
+                f"{row.difference_to_backbone:+.3f}",
+                (left, place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
             continue
         ends = [[row.difference_to_backbone - row.difference_low], [row.difference_high - row.difference_to_backbone]]
         ax.errorbar(row.difference_to_backbone, place, xerr=np.maximum(ends, 0), capsize=2.5, **look)
@@ -107,11 +121,22 @@ def sensitivity_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
         )
         last = place == len(thresholds) - 1
         sns.heatmap(
-            grid, ax=ax, annot=True, fmt=".3f", cmap="cividis", vmin=low, vmax=high, cbar=last,
-            annot_kws={"fontsize": 8}, cbar_kws={"label": "nDCG@5, validation"} if last else None,
-        )  # fmt: skip
-        ax.set(title=f"threshold {threshold:g}", xlabel="kept share of inner layers",
-               ylabel="" if place else "layers in the sum")  # fmt: skip
+            grid,
+            ax=ax,
+            annot=True,
+            fmt=".3f",
+            cmap="cividis",
+            vmin=low,
+            vmax=high,
+            cbar=last,
+            annot_kws={"fontsize": 8},
+            cbar_kws={"label": "nDCG@5, validation"} if last else None,
+        )
+        ax.set(
+            title=f"threshold {threshold:g}",
+            xlabel="kept share of inner layers",
+            ylabel="" if place else "layers in the sum",
+        )
         ax.title.set_fontsize(10)
     return _finish(figure, title, spines=False)
 
@@ -163,13 +188,21 @@ def folds_figure(folds: pd.DataFrame, pooled: pd.DataFrame, *, title: str = "") 
         rows = pd.concat(
             [folds[folds["role"] == system].sort_values("fold"), together[together["role"] == system]],
             ignore_index=True,
-        )  # fmt: skip
+        )
         base = rows["backbone_ndcg_at_5"]
         value = rows["difference_to_backbone"] / base
         ends = [value - rows["difference_low"] / base, rows["difference_high"] / base - value]
         label = "fusion" if system == "fusion" else "head on the final layer"
-        ax.errorbar(np.arange(len(rows)) + shift, value, yerr=np.maximum(ends, 0), fmt=marker, color=COLOURS[system],
-                    capsize=2.5, markersize=5, label=label)  # fmt: skip
+        ax.errorbar(
+            np.arange(len(rows)) + shift,
+            value,
+            yerr=np.maximum(ends, 0),
+            fmt=marker,
+            color=COLOURS[system],
+            capsize=2.5,
+            markersize=5,
+            label=label,
+        )
     ax.axhline(0, color="0.4", linewidth=0.9)
     ax.axvline(len(names) - 0.5, color="0.8", linewidth=0.8)
     ax.set_xticks(range(len(names) + 1), [*names, "all"])

@@ -80,6 +80,4 @@ def judge_pooled(
     intervals are over documents and seeds, not over training sets.
     """
     values, documents = pool(found)
-    return judge_systems(
-        values, rng, head=HEAD, clusters=documents if by_document else None, confidence=confidence
-    )  # fmt: skip
+    return judge_systems(values, rng, head=HEAD, clusters=documents if by_document else None, confidence=confidence)

@@ -24,9 +24,13 @@ def probed_of(found: Study) -> Probed:
     """Return what the fusion needs of a study."""
     first = found.fits[0]
     return Probed(
-        first.stack, first.ndcg.mean(axis=2), np.stack(found.salience),
-        tuple(verdict.chosen for verdict in found.verdicts), found.selected, tuple(found.ratios),
-    )  # fmt: skip
+        first.stack,
+        first.ndcg.mean(axis=2),
+        np.stack(found.salience),
+        tuple(verdict.chosen for verdict in found.verdicts),
+        found.selected,
+        tuple(found.ratios),
+    )
 
 
 def fit_probed(
@@ -36,9 +40,14 @@ def fit_probed(
     quick = replace(options, n_seeds=1, controls=False)
     corpus = splits.validation.corpus
     return study(
-        splits.train.judged, splits.validation.judged, quick, page_hashes=[page.page_hash for page in corpus.pages],
-        by_document=by_document, backbone=dict(backbone), **settings,
-    )  # fmt: skip
+        splits.train.judged,
+        splits.validation.judged,
+        quick,
+        page_hashes=[page.page_hash for page in corpus.pages],
+        by_document=by_document,
+        backbone=dict(backbone),
+        **settings,
+    )
 
 
 def read_probed(folder: Path, backbone: Mapping[str, str], splits: Splits) -> Probed:
@@ -72,6 +81,10 @@ def read_probed(folder: Path, backbone: Mapping[str, str], splits: Splits) -> Pr
     ratios = tuple(None if np.isnan(ratio) else float(ratio) for ratio in of_kind[0]["alignment_ratio_page_final"])
     selected = json.loads((folder / "selection.json").read_text(encoding="utf-8"))["selected_layers"]
     return Probed(
-        stack, np.stack([rows["validation_ndcg_at_5"].to_numpy() for rows in of_kind]),
-        np.stack([salience[kind] for kind in KINDS]), tuple(of_kind[0]["chosen_kind"]), tuple(selected), ratios,
-    )  # fmt: skip
+        stack,
+        np.stack([rows["validation_ndcg_at_5"].to_numpy() for rows in of_kind]),
+        np.stack([salience[kind] for kind in KINDS]),
+        tuple(of_kind[0]["chosen_kind"]),
+        tuple(selected),
+        ratios,
+    )

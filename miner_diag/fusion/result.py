@@ -107,22 +107,25 @@ def run_rows(
         entries.append(entry)
         if told is not None:
             scores = [run.score for run in entry.runs]
-            told(f"{entry.name:<24} validation {np.mean(scores):.4f}  {entry.n_parameters:>9,} parameters  "
-                 f"{entry.seconds:5.1f} s")  # fmt: skip
+            told(
+                f"{entry.name:<24} validation {np.mean(scores):.4f}  {entry.n_parameters:>9,} parameters  "
+                f"{entry.seconds:5.1f} s"
+            )
     return entries
 
 
 def _run_row(
     row: Row, train_split: Judged, validation: Judged, training: TrainingOptions, options: AblationOptions, **how: Any
-) -> Entry:  # fmt: skip
+) -> Entry:
     state: Path | None = how.pop("state")
     training = replace(training, **row.training)
 
     def scaled(scale: float) -> TrainingOptions:
         return replace(
-            training, learning_rate=scale * training.learning_rate,
+            training,
+            learning_rate=scale * training.learning_rate,
             weight_learning_rate=scale * training.weight_learning_rate,
-        )  # fmt: skip
+        )
 
     def fit(scale: float, seed: int) -> Trained:
         settled = replace(scaled(scale), seed=seed)
@@ -224,12 +227,17 @@ def sensitivity(
                     path = None if state is None else state / f"{name}.safetensors"
                     done[key] = train(
                         system, train_split, validation, training, device=device, state=path, name=name
-                    ).score  # fmt: skip
+                    ).score
                     if told is not None:
                         told(f"share {share:g}, layers {layers}, threshold {threshold:g}: {done[key]:.4f}")
-                table.append({
-                    "kept_share": share, "n_layers": n, "threshold": threshold,
-                    "layers": " ".join(map(str, layers)), "kinds": " ".join(key[1]),
-                    "validation_ndcg_at_5": done[key],
-                })  # fmt: skip
+                table.append(
+                    {
+                        "kept_share": share,
+                        "n_layers": n,
+                        "threshold": threshold,
+                        "layers": " ".join(map(str, layers)),
+                        "kinds": " ".join(key[1]),
+                        "validation_ndcg_at_5": done[key],
+                    }
+                )
     return table

@@ -223,9 +223,12 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
     even = whitening_map(train.pages, shape.shrinkage) if start is None else start
 
     def of(
-        mask: MaskOptions = mask, layers: tuple[int, ...] = layers, kinds: Any = None, start: Any = start,
+        mask: MaskOptions = mask,
+        layers: tuple[int, ...] = layers,
+        kinds: Any = None,
+        start: Any = start,
         **changed: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         return lambda rng: build_fusion(probed, layers, replace(shape, **changed), mask, rng, kinds, final_map=start)
 
     def same_size_head(rng: np.random.Generator) -> Fusion:
@@ -244,38 +247,61 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
     best_kind, best_layer = np.unravel_index(int(np.argmax(probed.scores)), probed.scores.shape)
     listed = [
         Row("backbone", "the final layer as it is", lambda rng: Fusion.identity(final + 1, width), False),
-        Row("best_single_layer", f"the fitted probe with the best validation score: {KINDS[best_kind]}, layer "
-            f"{best_layer}", lambda rng: SingleProbe(probed, int(best_layer), KINDS[best_kind]), False),
-        Row("whitened", "the final layer, evened out by the covariance of the training pages",
-            whitened, False),
+        Row(
+            "best_single_layer",
+            f"the fitted probe with the best validation score: {KINDS[best_kind]}, layer {best_layer}",
+            lambda rng: SingleProbe(probed, int(best_layer), KINDS[best_kind]),
+            False,
+        ),
+        Row("whitened", "the final layer, evened out by the covariance of the training pages", whitened, False),
         Row("mean_last_2", "mean of the last two layers", lambda rng: MeanOfLast(final + 1, 2), False),
         Row("mean_last_3", "mean of the last three layers", lambda rng: MeanOfLast(final + 1, 3), False),
-        Row("concat_pca", "all layers side by side, principal axes of the training items",
-            lambda rng: ConcatPca(range(final + 1), (train.queries, train.pages)), False),
+        Row(
+            "concat_pca",
+            "all layers side by side, principal axes of the training items",
+            lambda rng: ConcatPca(range(final + 1), (train.queries, train.pages)),
+            False,
+        ),
         Row("scalar_mix", "softmax weights of all raw layers", lambda rng: LayerMix(final + 1, "softmax")),
-        Row("weighted_layer_pooling", "sentence-transformers' weighted mean of all raw layers",
-            lambda rng: LayerMix(final + 1, "ratio")),
+        Row(
+            "weighted_layer_pooling",
+            "sentence-transformers' weighted mean of all raw layers",
+            lambda rng: LayerMix(final + 1, "ratio"),
+        ),
         Row("final_layer_linear", "a matrix and a bias on the final layer", of(whole, (final,), final="projection")),
-        Row("final_layer_head", "the fusion's own form and size, every layer replaced by the final one",
-            same_size_head),
-        Row("final_layer_mlp", "a residual layer of neurons on the final layer, as many parameters as the fusion",
-            lambda rng: ResidualHead(final + 1, width, max(1, n_maps * width // 2), rng, start)),
+        Row(
+            "final_layer_head", "the fusion's own form and size, every layer replaced by the final one", same_size_head
+        ),
+        Row(
+            "final_layer_mlp",
+            "a residual layer of neurons on the final layer, as many parameters as the fusion",
+            lambda rng: ResidualHead(final + 1, width, max(1, n_maps * width // 2), rng, start),
+        ),
         Row("random_mask", "as many neurons, drawn at random", lambda rng: with_random_masks(of()(rng), rng)),
-        Row("shuffled_layers", "inner layers of other items",
-            lambda rng: ShuffledLayers(of()(rng), int(rng.integers(2**31)))),
+        Row(
+            "shuffled_layers",
+            "inner layers of other items",
+            lambda rng: ShuffledLayers(of()(rng), int(rng.integers(2**31))),
+        ),
         Row("base_only", "base probes for all layers", of(kinds=every["base"], final="gate")),
         Row("projection_only", "projections for all layers", of(kinds=every["normalized_projection"])),
         Row("no_bias", "without the global bias", of(bias=False)),
-        Row("fixed_mask", f"the same share of neurons, {mask.share:g}, of every inner layer",
-            of(replace(mask, mask="fixed"))),
+        Row(
+            "fixed_mask",
+            f"the same share of neurons, {mask.share:g}, of every inner layer",
+            of(replace(mask, mask="fixed")),
+        ),
         Row("no_mask", "all neurons", of(whole)),
-        Row("frozen_probes", "probes as the first stage left them, final layer as it is: weights and bias alone",
-            of(train_probes=False, final="as_is")),
+        Row(
+            "frozen_probes",
+            "probes as the first stage left them, final layer as it is: weights and bias alone",
+            of(train_probes=False, final="as_is"),
+        ),
         Row("identity_start", "started as the backbone itself", of(start=None, inner_weight=0.0)),
         Row("all_layers", "all layers instead of the selected ones", of(layers=tuple(range(final + 1)))),
         Row("fusion_mrl", "trained with the first 1/2, 1/4 and 1/8 of the vector, too", of(), training={"mrl": True}),
         Row("fusion", f"layers {', '.join(map(str, layers))}, {mask.mask} mask", of()),
-    ]  # fmt: skip
+    ]
     return listed
 
 

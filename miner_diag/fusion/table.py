@@ -34,25 +34,34 @@ def ablation_table(judged: Mapping[str, Sequence[Judgement]], entries: Sequence[
         base = next(j for j in found if j.name == "backbone").ndcg.value
         for j in found:
             entry = known.get(j.name)
-            rows.append({
-                "system": j.name, "split": split, **_judged(j, base),
-                "n_parameters": None if entry is None else entry.n_parameters,
-                "seconds": None if entry is None else round(entry.seconds, 2),
-                "n_seeds": None if entry is None else len(entry.runs),
-                "what": "upper bound: uses the answers" if entry is None else entry.what,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": j.name,
+                    "split": split,
+                    **_judged(j, base),
+                    "n_parameters": None if entry is None else entry.n_parameters,
+                    "seconds": None if entry is None else round(entry.seconds, 2),
+                    "n_seeds": None if entry is None else len(entry.runs),
+                    "what": "upper bound: uses the answers" if entry is None else entry.what,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def _judged(j: Judgement, base: float) -> dict[str, Any]:
     """Return the columns of a judgement; `base` is the backbone's nDCG@5."""
     return {
-        "ndcg_at_5": j.ndcg.value, "low": j.ndcg.low, "high": j.ndcg.high,
-        **_difference("difference_to_backbone", "", j.to_backbone), "p_holm": j.p_backbone, "verdict": j.verdict,
+        "ndcg_at_5": j.ndcg.value,
+        "low": j.ndcg.low,
+        "high": j.ndcg.high,
+        **_difference("difference_to_backbone", "", j.to_backbone),
+        "p_holm": j.p_backbone,
+        "verdict": j.verdict,
         "relative": None if j.to_backbone is None else j.to_backbone.value / base,
-        **_difference("difference_to_head", "head_", j.to_head), "head_p_holm": j.p_head,
+        **_difference("difference_to_head", "head_", j.to_head),
+        "head_p_holm": j.p_head,
         "head_verdict": j.verdict_to_head,
-    }  # fmt: skip
+    }
 
 
 def _difference(name: str, prefix: str, interval: Interval | None) -> dict[str, float | None]:
@@ -69,11 +78,16 @@ def weights_table(fusion: Entry) -> pd.DataFrame:
         model = run.system
         masks = model.masks.numpy() > 0
         for place, layer in enumerate(model.layers):
-            rows.append({
-                "seed": fusion.options.seed + number, "layer": layer, "kind": model.kinds[place],
-                "weight": float(model.layer_weights[place]), "kept_share": float(masks[place].mean()),
-                "kept_neurons": int(masks[place].sum()),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "seed": fusion.options.seed + number,
+                    "layer": layer,
+                    "kind": model.kinds[place],
+                    "weight": float(model.layer_weights[place]),
+                    "kept_share": float(masks[place].mean()),
+                    "kept_neurons": int(masks[place].sum()),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -82,12 +96,18 @@ def seeds_table(entries: Sequence[Entry], test: dict[str, np.ndarray]) -> pd.Dat
     rows = []
     for entry in entries:
         for number, run in enumerate(entry.runs):
-            rows.append({
-                "system": entry.name, "seed": entry.options.seed + number, "validation_ndcg_at_5": run.score,
-                "test_ndcg_at_5": float(test[entry.name][number].mean()), "best_epoch": run.best_epoch,
-                "epochs": len(run.loss), "learning_rate": entry.options.learning_rate,
-                "weight_learning_rate": entry.options.weight_learning_rate,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "system": entry.name,
+                    "seed": entry.options.seed + number,
+                    "validation_ndcg_at_5": run.score,
+                    "test_ndcg_at_5": float(test[entry.name][number].mean()),
+                    "best_epoch": run.best_epoch,
+                    "epochs": len(run.loss),
+                    "learning_rate": entry.options.learning_rate,
+                    "weight_learning_rate": entry.options.weight_learning_rate,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -97,10 +117,15 @@ def curve_table(entries: Sequence[Entry]) -> pd.DataFrame:
     for entry in entries:
         for number, run in enumerate(entry.runs):
             for epoch, score in enumerate(run.curve if len(run.curve) > 1 else ()):
-                rows.append({
-                    "system": entry.name, "seed": entry.options.seed + number, "epoch": epoch,
-                    "validation_ndcg_at_5": score, "loss": run.loss[epoch - 1] if epoch else None,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "system": entry.name,
+                        "seed": entry.options.seed + number,
+                        "epoch": epoch,
+                        "validation_ndcg_at_5": score,
+                        "loss": run.loss[epoch - 1] if epoch else None,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -130,9 +155,14 @@ def pooled_table(judged: Sequence[Judgement]) -> pd.DataFrame:
     base = next(j for j in judged if j.name == "backbone").ndcg.value
     rows = []
     for j in judged:
-        rows.append({
-            "system": j.name, **_judged(j, base), "n_queries": j.ndcg.n, "n_documents": j.ndcg.n_clusters,
-        })  # fmt: skip
+        rows.append(
+            {
+                "system": j.name,
+                **_judged(j, base),
+                "n_queries": j.ndcg.n,
+                "n_documents": j.ndcg.n_clusters,
+            }
+        )
     return pd.DataFrame(rows)
 
 

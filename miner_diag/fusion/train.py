@@ -196,9 +196,14 @@ def train(
     batch_size = max(2, min(options.batch_size, len(query_rows) // LEAST_STEPS))
     per_epoch = len(query_rows) // batch_size
     bar = tqdm(
-        total=options.epochs * per_epoch, initial=len(run.loss) * per_epoch, desc=name, unit="step", delay=2,
-        disable=not progress, leave=False,
-    )  # fmt: skip
+        total=options.epochs * per_epoch,
+        initial=len(run.loss) * per_epoch,
+        desc=name,
+        unit="step",
+        delay=2,
+        disable=not progress,
+        leave=False,
+    )
     with bar:
         while len(run.loss) < options.epochs and len(run.loss) - run.best_epoch < options.patience:
             order, losses = rng.permutation(len(query_rows)), []
@@ -277,10 +282,15 @@ def _key(system: Any, name: str, options: TrainingOptions, query_rows: np.ndarra
     for rows in (query_rows, page_rows):
         start.update(np.ascontiguousarray(rows, dtype=np.int64).tobytes())
     learned = sorted(part for part, parameter in system.named_parameters() if parameter.requires_grad)
-    return canonical_json({
-        "name": name, "options": asdict(options), "layers": list(system.layers), "learned": learned,
-        "start": start.hexdigest(),
-    })  # fmt: skip
+    return canonical_json(
+        {
+            "name": name,
+            "options": asdict(options),
+            "layers": list(system.layers),
+            "learned": learned,
+            "start": start.hexdigest(),
+        }
+    )
 
 
 class _Run:
@@ -314,9 +324,13 @@ class _Run:
         if optimiser is not None:
             tensors |= {f"now.{name}": tensor for name, tensor in self.system.state_dict().items()}
         noted = {
-            "curve": self.curve, "loss": self.loss, "best_epoch": self.best_epoch, "seconds": seconds,
-            "rng": rng.bit_generator.state, "whole": optimiser is None,
-        }  # fmt: skip
+            "curve": self.curve,
+            "loss": self.loss,
+            "best_epoch": self.best_epoch,
+            "seconds": seconds,
+            "rng": rng.bit_generator.state,
+            "whole": optimiser is None,
+        }
         keep_state(path, key, noted, tensors, optimiser)
 
     def resume(self, path: Path | None, key: str, optimiser: Any, rng: np.random.Generator) -> tuple[float, bool]:

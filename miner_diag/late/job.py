@@ -124,13 +124,20 @@ def late_scores(options: LateOptions, clock: RunClock | None = None) -> LateScor
     by_document, cautions = over_documents(corpus, options.intervals_over)
     clock.stage("corpus")
     shared: dict[str, Any] = {
-        "reader": options.reader, "render": corpus.render, "device": options.device, "dtype": options.dtype,
+        "reader": options.reader,
+        "render": corpus.render,
+        "device": options.device,
+        "dtype": options.dtype,
         "trust_remote_code": options.trust_remote_code,
-    }  # fmt: skip
+    }
     backbone = load_late_backbone(
-        options.model, keep=options.keep, max_tokens=options.max_tokens, query_prompt=options.query_prompt,
-        page_prompt=options.page_prompt, **shared,
-    )  # fmt: skip
+        options.model,
+        keep=options.keep,
+        max_tokens=options.max_tokens,
+        query_prompt=options.query_prompt,
+        page_prompt=options.page_prompt,
+        **shared,
+    )
     clock.stage("backbone")
     stores = extract_corpus_tokens(
         backbone, corpus, options.out / "tokens", token_budget=options.token_budget, stored_dtype=options.stored_dtype

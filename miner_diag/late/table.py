@@ -35,12 +35,20 @@ def late_records(found: LateScores, seed: int) -> list[Record]:
     records.append(single(measure="page_bytes_mean", value=float(partner.bytes_per_page), n=cost.items))
     if partner.difference is not None:
         over = "queries" if partner.difference.n_clusters is None else "documents"
-        records.append(row(
-            measure=f"ndcg_at_{found.ndcg.k}_less_{partner.backbone.name}", value=partner.difference.value,
-            low=partner.difference.low, high=partner.difference.high, confidence=partner.difference.confidence,
-            method=f"paired bootstrap over {over}", n=partner.difference.n, n_clusters=partner.difference.n_clusters,
-            p_value=partner.p_value, seed=seed,
-        ))  # fmt: skip
+        records.append(
+            row(
+                measure=f"ndcg_at_{found.ndcg.k}_less_{partner.backbone.name}",
+                value=partner.difference.value,
+                low=partner.difference.low,
+                high=partner.difference.high,
+                confidence=partner.difference.confidence,
+                method=f"paired bootstrap over {over}",
+                n=partner.difference.n,
+                n_clusters=partner.difference.n_clusters,
+                p_value=partner.p_value,
+                seed=seed,
+            )
+        )
     return records
 
 

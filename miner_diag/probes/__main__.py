@@ -64,11 +64,21 @@ class ProbesOptions(StudyOptions, StoreOptions):
 
 
 TERMINAL = {
-    "layer": "layer", "kind": "kind", "raw_ndcg_at_5": "raw", "validation_ndcg_at_5": "probe", "low": "low",
-    "high": "high", "difference_to_other_kind": "less other", "p_holm": "p (Holm)",
-    "alignment_ratio_page_final": "AR", "predicted_kind": "predicted", "chosen_kind": "chosen", "selected": "kept",
-    "selection_frequency": "frequency", "kept_neurons_90": "neurons 90 %",
-}  # fmt: skip
+    "layer": "layer",
+    "kind": "kind",
+    "raw_ndcg_at_5": "raw",
+    "validation_ndcg_at_5": "probe",
+    "low": "low",
+    "high": "high",
+    "difference_to_other_kind": "less other",
+    "p_holm": "p (Holm)",
+    "alignment_ratio_page_final": "AR",
+    "predicted_kind": "predicted",
+    "chosen_kind": "chosen",
+    "selected": "kept",
+    "selection_frequency": "frequency",
+    "kept_neurons_90": "neurons 90 %",
+}
 """Columns of ``probes.csv`` that fit a terminal, and their headings there."""
 
 TOWERS = (
@@ -95,10 +105,16 @@ def run_study(splits: Splits, embedded: Embedded, options: ProbesOptions, clock:
     backbone, corpus = embedded.backbone, splits.validation.corpus
     by_document, caution = over_documents(corpus, options.intervals_over)
     found = study(
-        splits.train.judged, splits.validation.judged, options, page_hashes=[page.page_hash for page in corpus.pages],
-        by_document=by_document, backbone=backbone.key(),
-        shared_layers=backbone.shared_layers, device=backbone.device, progress=True,
-    )  # fmt: skip
+        splits.train.judged,
+        splits.validation.judged,
+        options,
+        page_hashes=[page.page_hash for page in corpus.pages],
+        by_document=by_document,
+        backbone=backbone.key(),
+        shared_layers=backbone.shared_layers,
+        device=backbone.device,
+        progress=True,
+    )
     clock.stage("probes")
     table = write_study(found, splits, embedded, options)
     clock.stage("write")
@@ -111,14 +127,23 @@ def run_study(splits: Splits, embedded: Embedded, options: ProbesOptions, clock:
         f"{first.n_masked} of {n_cells} cells in batches ({first.n_masked / max(1, n_cells):.2%}) were false negatives "
         "(the page, or one that looks the same, answers the query) and were masked"
     )
-    facts = embedded.facts() | splits.validation.facts() | {
-        "probed_tower": found.probed, "train": splits.train.facts(), "n_steps": first.n_steps,
-        "n_false_negatives_masked": first.n_masked, "n_negatives": first.n_negatives,
-        "epochs": [len(fit.loss) for fit in found.fits], "best_epoch": first.best_epoch.tolist(),
-        "intervals_over": "documents" if by_document else "items",
-        "chance_ndcg_at_5": found.chance, "alignment_ratio_as_predictor": rule_facts(found, options.ratio_threshold),
-        "sentences": told,
-    }  # fmt: skip
+    facts = (
+        embedded.facts()
+        | splits.validation.facts()
+        | {
+            "probed_tower": found.probed,
+            "train": splits.train.facts(),
+            "n_steps": first.n_steps,
+            "n_false_negatives_masked": first.n_masked,
+            "n_negatives": first.n_negatives,
+            "epochs": [len(fit.loss) for fit in found.fits],
+            "best_epoch": first.best_epoch.tolist(),
+            "intervals_over": "documents" if by_document else "items",
+            "chance_ndcg_at_5": found.chance,
+            "alignment_ratio_as_predictor": rule_facts(found, options.ratio_threshold),
+            "sentences": told,
+        }
+    )
     content = write_run(options.out, "miner_diag.probes", options, clock, **facts)
     print(f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}")
     shown = table.rename(columns={found.ratio_name: "alignment_ratio_page_final"})[list(TERMINAL)]
@@ -137,13 +162,26 @@ def write_study(found: Study, splits: Splits, embedded: Embedded, options: Probe
     }
     write_atomic(out / "salience.safetensors", save_safetensors(arrays))
     write_json(out / "selection.json", selection_facts(found, options))
-    write_records(out / "records.jsonl", study_records(
-        found, model=backbone.name, model_revision=backbone.revision, dataset=corpus.name, split=corpus.part,
-        width=backbone.width, seed=options.seed, query_ids=splits.validation.judged.relevance.query_ids,
-    ))  # fmt: skip
+    write_records(
+        out / "records.jsonl",
+        study_records(
+            found,
+            model=backbone.name,
+            model_revision=backbone.revision,
+            dataset=corpus.name,
+            split=corpus.part,
+            width=backbone.width,
+            seed=options.seed,
+            query_ids=splits.validation.judged.relevance.query_ids,
+        ),
+    )
     table, concentrated = probe_table(found), concentration_frame(found)
-    frames = {"probes": table, "rule": rule_table(found), "controls": control_table(found),
-              "concentration": concentrated}  # fmt: skip
+    frames = {
+        "probes": table,
+        "rule": rule_table(found),
+        "controls": control_table(found),
+        "concentration": concentrated,
+    }
     for name, frame in frames.items():
         write_atomic(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
@@ -159,9 +197,10 @@ def write_study(found: Study, splits: Splits, embedded: Embedded, options: Probe
     curves = ax.get_figure(root=True)
     assert isinstance(curves, Figure)
     figures = {
-        "probes": curves, "salience": salience_curves(concentrated, title=title),
+        "probes": curves,
+        "salience": salience_curves(concentrated, title=title),
         "ratio": ratio_against_benefit(table, threshold=options.ratio_threshold, title=title),
-    }  # fmt: skip
+    }
     for name, figure in figures.items():
         with atomic_path(out / f"{name}.png") as path:
             figure.savefig(path, dpi=200)

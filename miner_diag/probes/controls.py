@@ -65,9 +65,13 @@ def shuffled_pairs(
     endless = replace(options, patience=max(1, options.epochs))
     few = min(UNALIGNED_EPOCHS, options.epochs)
     ignorant = replace(
-        endless, start="orthogonal", sides="per-side", to_final=0.0, epochs=few,
+        endless,
+        start="orthogonal",
+        sides="per-side",
+        to_final=0.0,
+        epochs=few,
         learning_rate=UNALIGNED_RATE * options.learning_rate,
-    )  # fmt: skip
+    )
     settings: dict[str, Any] = {"shared_layers": shared_layers, "device": device}
     over: dict[str, Any] = {"clusters": clusters, "confidence": confidence}
     before = fit_probes(train, validation, replace(options, epochs=0), **settings).ndcg

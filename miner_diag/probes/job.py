@@ -26,10 +26,13 @@ class Split:
     def facts(self) -> dict[str, int | str]:
         """Return what ``run.json`` says of it."""
         return {
-            "corpus_part": self.corpus.part, "corpus_revision": self.corpus.revision,
-            "n_queries": len(self.corpus.queries), "n_pages": len(self.corpus.pages),
-            "n_pairs": len(self.judged.pairs[0]), "n_documents": len({page.doc_id for page in self.corpus.pages}),
-        }  # fmt: skip
+            "corpus_part": self.corpus.part,
+            "corpus_revision": self.corpus.revision,
+            "n_queries": len(self.corpus.queries),
+            "n_pages": len(self.corpus.pages),
+            "n_pairs": len(self.judged.pairs[0]),
+            "n_documents": len({page.doc_id for page in self.corpus.pages}),
+        }
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,11 @@ def take_split(
         _, n_layers, width = sides[1 - place].shape
         vectors[place] = final_at_every_layer(sides[place].layer(sides[place].shape[1] - 1), n_layers, width)
     judged = Judged.of(
-        vectors[0], vectors[1], Relevance.from_qrels(part.qrels, *ids),
-        [page.page_hash for page in part.pages], [query.doc_id for query in part.queries], fixed,
-    )  # fmt: skip
+        vectors[0],
+        vectors[1],
+        Relevance.from_qrels(part.qrels, *ids),
+        [page.page_hash for page in part.pages],
+        [query.doc_id for query in part.queries],
+        fixed,
+    )
     return Split(part, judged)

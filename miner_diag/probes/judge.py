@@ -97,9 +97,7 @@ class RuleScore:
     """Mean nDCG@5 given away over all layers by taking the named kind instead of the better one."""
 
 
-def score_rule(
-    ratios: Sequence[float | None], verdicts: Sequence[KindVerdict], threshold: float
-) -> RuleScore:  # fmt: skip
+def score_rule(ratios: Sequence[float | None], verdicts: Sequence[KindVerdict], threshold: float) -> RuleScore:
     """Judge one threshold."""
     named = predicted_kinds(ratios, threshold)
     decided = [(kind, verdict.preferred) for kind, verdict in zip(named, verdicts, strict=True) if verdict.preferred]

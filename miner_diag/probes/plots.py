@@ -59,9 +59,13 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(
-        fontsize=8, frameon=False, title="filled: chosen kind,\nopen: the other", title_fontsize=8, loc="center left",
+        fontsize=8,
+        frameon=False,
+        title="filled: chosen kind,\nopen: the other",
+        title_fontsize=8,
+        loc="center left",
         bbox_to_anchor=(1.0, 0.5),
-    )  # fmt: skip
+    )
     if title:
         ax.set_title(title, fontsize=10)
     return ax
@@ -126,9 +130,15 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
         value = there["difference_to_other_kind"]
         ends = [(value - there["difference_low"]).clip(lower=0), (there["difference_high"] - value).clip(lower=0)]
         ax.errorbar(
-            there[column], value, yerr=ends, color=COLOURS["normalized_projection"], fmt="s", markersize=5,
-            elinewidth=1.2, capsize=2.5,
-        )  # fmt: skip
+            there[column],
+            value,
+            yerr=ends,
+            color=COLOURS["normalized_projection"],
+            fmt="s",
+            markersize=5,
+            elinewidth=1.2,
+            capsize=2.5,
+        )
         ax.axhline(0, color="0.5", linewidth=0.9)
         ax.set_xlabel(label)
         ax.margins(x=0.1)
@@ -151,8 +161,10 @@ def _label_layers(ax: Axes, rows: pd.DataFrame, column: str) -> None:
     places = np.array(near + [(right, up) for up in (19, -19, 32, -32) for right in (19, -19)])
     x = rows[column].to_numpy(float)
     points = np.column_stack([x, rows["difference_to_other_kind"].to_numpy(float)])
-    bars = [np.column_stack([x, (1 - part) * rows["difference_low"] + part * rows["difference_high"]])
-            for part in np.linspace(0, 1, 12)]  # fmt: skip
+    bars = [
+        np.column_stack([x, (1 - part) * rows["difference_low"] + part * rows["difference_high"]])
+        for part in np.linspace(0, 1, 12)
+    ]
     figure = ax.get_figure(root=True)
     assert figure is not None
     scale = figure.dpi / 72
@@ -169,6 +181,12 @@ def _label_layers(ax: Axes, rows: pd.DataFrame, column: str) -> None:
         taken.append((point + places[chosen], 9.0))
         line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 4, "shrinkB": 2}
         ax.annotate(
-            str(layer), data, xytext=places[chosen], textcoords="offset points", fontsize=9, ha="center", va="center",
+            str(layer),
+            data,
+            xytext=places[chosen],
+            textcoords="offset points",
+            fontsize=9,
+            ha="center",
+            va="center",
             arrowprops=line if chosen >= len(near) else None,
-        )  # fmt: skip
+        )

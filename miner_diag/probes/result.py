@@ -153,7 +153,7 @@ def study(
     columns = np.concatenate([raw_per_query, *first.ndcg]).T
     raw, base, projected = np.array_split(
         np.array(bootstrap_means(columns, rng, clusters=documents, confidence=options.confidence), dtype=object), 3
-    )  # fmt: skip
+    )
     page_final, query_page = comparisons(validation, page_hashes, shared_layers, options.confidence)
     ratios = [ratio_of(view) for view in page_final]
     probed: Side | None = None if validation.fixed is None else "query" if validation.fixed == "page" else "page"
@@ -168,9 +168,13 @@ def study(
     for name, values in predictors.items():
         of_all = correlate(name, values, first.ndcg, rng, clusters=documents, confidence=options.confidence)
         inner = correlate(
-            f"{name}_without_final", values[:final], first.ndcg[:, :final], rng, clusters=documents,
+            f"{name}_without_final",
+            values[:final],
+            first.ndcg[:, :final],
+            rng,
+            clusters=documents,
             confidence=options.confidence,
-        )  # fmt: skip
+        )
         correlations += [found for found in (of_all, inner) if found is not None]
     runs = [FusedScores(chosen_scores(fit, verdicts, validation), validation.relevance) for fit in fits]
     selected = select(runs[0], options)
@@ -186,11 +190,24 @@ def study(
         )
         random_selection = random_label_selection(runs[0], options, rng)
     return Study(
-        fits, tuple(raw), raw_per_query, (tuple(base), tuple(projected)), tuple(verdicts), page_final, query_page,
-        tuple(predicted_kinds(ratios, options.ratio_threshold)), tuple(selected), fused, how_sure,
-        salience(first.stack, train), tuple(correlations), tuple(controls), random_selection, chance(validation),
+        fits,
+        tuple(raw),
+        raw_per_query,
+        (tuple(base), tuple(projected)),
+        tuple(verdicts),
+        page_final,
+        query_page,
+        tuple(predicted_kinds(ratios, options.ratio_threshold)),
+        tuple(selected),
+        fused,
+        how_sure,
+        salience(first.stack, train),
+        tuple(correlations),
+        tuple(controls),
+        random_selection,
+        chance(validation),
         probed,
-    )  # fmt: skip
+    )
 
 
 def raw_ndcg(judged: Judged) -> np.ndarray:

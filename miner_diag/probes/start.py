@@ -15,9 +15,7 @@ Start = Literal["identity", "orthogonal", "least_squares"]
 _BLOCK = 512  # items read at once
 
 
-def starting_weights(
-    start: Start, train: Judged, *, n_sides: int, ridge: float, rng: np.random.Generator
-) -> Tensor:  # fmt: skip
+def starting_weights(start: Start, train: Judged, *, n_sides: int, ridge: float, rng: np.random.Generator) -> Tensor:
     """Return W [L, S, D, D] float32 for every layer and side.
 
     Parameters

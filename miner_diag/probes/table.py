@@ -15,10 +15,24 @@ from miner_diag.probes.salience import concentration, neurons_for
 from miner_diag.records import Record
 
 COLUMNS = (
-    "layer", "kind", "raw_ndcg_at_5", "validation_ndcg_at_5", "low", "high", "difference_to_other_kind",
-    "difference_low", "difference_high", "p_holm", "alignment_ratio_page_final", "alignment_ratio_query_page",
-    "predicted_kind", "chosen_kind", "selected", "selection_frequency", "kept_neurons_90",
-)  # fmt: skip
+    "layer",
+    "kind",
+    "raw_ndcg_at_5",
+    "validation_ndcg_at_5",
+    "low",
+    "high",
+    "difference_to_other_kind",
+    "difference_low",
+    "difference_high",
+    "p_holm",
+    "alignment_ratio_page_final",
+    "alignment_ratio_query_page",
+    "predicted_kind",
+    "chosen_kind",
+    "selected",
+    "selection_frequency",
+    "kept_neurons_90",
+)
 """Columns of ``probes.csv``; a cell is empty where the number does not exist. Of two towers, the query tower's
 table has alignment_ratio_query_final instead."""
 
@@ -31,16 +45,27 @@ def probe_table(study: Study) -> pd.DataFrame:
             ndcg, benefit, sign = study.ndcg[number][layer], verdict.benefit, 1 if number else -1
             ends = sorted((sign * benefit.low, sign * benefit.high))
             values = study.salience[number][layer]
-            rows.append({
-                "layer": layer, "kind": kind, "raw_ndcg_at_5": study.raw[layer].value,
-                "validation_ndcg_at_5": ndcg.value, "low": ndcg.low, "high": ndcg.high,
-                "difference_to_other_kind": sign * benefit.value, "difference_low": ends[0], "difference_high": ends[1],
-                "p_holm": verdict.p_holm, "alignment_ratio_page_final": ratio_of(study.page_final[layer]),
-                "alignment_ratio_query_page": ratio_of(study.query_page[layer]),
-                "predicted_kind": study.predicted[layer], "chosen_kind": verdict.chosen,
-                "selected": layer in study.selected, "selection_frequency": float(study.stability.frequency[layer]),
-                "kept_neurons_90": neurons_for(values) if values.any() else None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "kind": kind,
+                    "raw_ndcg_at_5": study.raw[layer].value,
+                    "validation_ndcg_at_5": ndcg.value,
+                    "low": ndcg.low,
+                    "high": ndcg.high,
+                    "difference_to_other_kind": sign * benefit.value,
+                    "difference_low": ends[0],
+                    "difference_high": ends[1],
+                    "p_holm": verdict.p_holm,
+                    "alignment_ratio_page_final": ratio_of(study.page_final[layer]),
+                    "alignment_ratio_query_page": ratio_of(study.query_page[layer]),
+                    "predicted_kind": study.predicted[layer],
+                    "chosen_kind": verdict.chosen,
+                    "selected": layer in study.selected,
+                    "selection_frequency": float(study.stability.frequency[layer]),
+                    "kept_neurons_90": neurons_for(values) if values.any() else None,
+                }
+            )
     return pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns={"alignment_ratio_page_final": study.ratio_name})
 
 
@@ -65,27 +90,53 @@ def rule_table(study: Study) -> pd.DataFrame:
     for which, stop in (("all", len(study.verdicts)), ("inner", len(study.verdicts) - 1)):
         for threshold in THRESHOLDS:
             score = score_rule(study.ratios[:stop], study.verdicts[:stop], threshold)
-            rows.append({
-                "layers": which, "threshold": threshold, "hits": score.hits, "decided_layers": score.n,
-                "mean_ndcg_lost": score.loss,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "layers": which,
+                    "threshold": threshold,
+                    "hits": score.hits,
+                    "decided_layers": score.n,
+                    "mean_ndcg_lost": score.loss,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def control_table(study: Study) -> pd.DataFrame:
     """Return the controls: shuffled pairs, and probes on the embedding layer alone beside those of the final layer."""
     rows = [
-        {"control": c.name, "kind": c.kind, "layer": c.layer, "ndcg_at_5": c.ndcg.value, "low": c.ndcg.low,
-         "high": c.ndcg.high} | ({} if c.over_start is None else {
-             "over_start": c.over_start.value, "over_start_low": c.over_start.low, "over_start_high": c.over_start.high,
-         })
+        {
+            "control": c.name,
+            "kind": c.kind,
+            "layer": c.layer,
+            "ndcg_at_5": c.ndcg.value,
+            "low": c.ndcg.low,
+            "high": c.ndcg.high,
+        }
+        | (
+            {}
+            if c.over_start is None
+            else {
+                "over_start": c.over_start.value,
+                "over_start_low": c.over_start.low,
+                "over_start_high": c.over_start.high,
+            }
+        )
         for c in study.controls
-    ]  # fmt: skip
+    ]
     for name, layer in (("embedding_layer_alone", 0), ("final_layer_alone", len(study.verdicts) - 1)):
         for number, kind in enumerate(KINDS):
             found = study.ndcg[number][layer]
-            rows.append({"control": name, "kind": kind, "layer": layer, "ndcg_at_5": found.value, "low": found.low,
-                         "high": found.high})  # fmt: skip
+            rows.append(
+                {
+                    "control": name,
+                    "kind": kind,
+                    "layer": layer,
+                    "ndcg_at_5": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
     frame = pd.DataFrame(rows)
     frame["chance"] = study.chance
     return frame
@@ -97,28 +148,45 @@ def selection_facts(study: Study, options: Any) -> dict[str, Any]:
     final = len(study.verdicts) - 1
     alone = study.ndcg[KINDS.index(study.verdicts[final].chosen)][final]
     return {
-        "rule": options.rule, "top_k": options.top_k, "delta": options.delta, "min_gain": options.min_gain,
+        "rule": options.rule,
+        "top_k": options.top_k,
+        "delta": options.delta,
+        "min_gain": options.min_gain,
         "selected_layers": list(study.selected),
         "kinds": [study.verdicts[layer].chosen for layer in study.selected],
         "chosen_kinds_of_all_layers": [verdict.chosen for verdict in study.verdicts],
-        "fused_validation_ndcg_at_5": vars(study.fused), "final_layer_validation_ndcg_at_5": vars(alone),
-        "selection_frequency": study.stability.frequency.tolist(), "same_set_share": study.stability.exact,
-        "resamples": study.stability.n_resamples, "seeds": study.stability.n_seeds,
+        "fused_validation_ndcg_at_5": vars(study.fused),
+        "final_layer_validation_ndcg_at_5": vars(alone),
+        "selection_frequency": study.stability.frequency.tolist(),
+        "same_set_share": study.stability.exact,
+        "resamples": study.stability.n_resamples,
+        "seeds": study.stability.n_seeds,
         "selected_by_seed": [list(layers) for layers in study.stability.by_seed],
         "random_labels": None if random is None else vars(random),
         "caution": "layers, kinds and best epochs were chosen on the same validation queries as these scores, which "
         "are therefore too good; only another split can say by how much",
-    }  # fmt: skip
+    }
 
 
 def study_records(
-    study: Study, *, model: str, model_revision: str, dataset: str, split: str, width: int, seed: int,
+    study: Study,
+    *,
+    model: str,
+    model_revision: str,
+    dataset: str,
+    split: str,
+    width: int,
+    seed: int,
     query_ids: tuple[str, ...],
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """Return every number as a record, nDCG@5 of every query at every layer too."""
     common: dict[str, Any] = {
-        "model": model, "model_revision": model_revision, "dataset": dataset, "split": split, "d": width,
-    }  # fmt: skip
+        "model": model,
+        "model_revision": model_revision,
+        "dataset": dataset,
+        "split": split,
+        "d": width,
+    }
     records = [Record(**common, **fields, seed=seed) for fields in _summaries(study)]
     per_query = {"raw_ndcg_at_5": study.raw_per_query}
     per_query |= {f"{kind}_ndcg_at_5": study.fits[0].ndcg[number] for number, kind in enumerate(KINDS)}
@@ -140,9 +208,12 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
         for measure, interval in named:
             yield {"measure": measure, "layer": layer, **_ends(interval), "method": bootstrap}
         yield {
-            "measure": "projection_benefit", "layer": layer, **_ends(verdict.benefit), "p_value": verdict.p_holm,
+            "measure": "projection_benefit",
+            "layer": layer,
+            **_ends(verdict.benefit),
+            "p_value": verdict.p_holm,
             "method": f"paired {bootstrap}; permutation, Holm",
-        }  # fmt: skip
+        }
         yield {"measure": "selection_frequency", "layer": layer, "value": float(study.stability.frequency[layer])}
         for number, kind in enumerate(KINDS):
             yield {
@@ -152,26 +223,33 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
             }
     for found in study.correlations:
         yield {
-            "measure": f"spearman_{found.predictor}", **_ends(found.rho), "p_value": found.p_value,
+            "measure": f"spearman_{found.predictor}",
+            **_ends(found.rho),
+            "p_value": found.p_value,
             "method": f"bootstrap over {over}, percentile; p over orders of the layers",
-        }  # fmt: skip
+        }
     for control in study.controls:
         name = f"{control.name}_{control.kind}_ndcg_at_5"
         yield {"measure": name, "layer": control.layer, **_ends(control.ndcg), "method": bootstrap}
         if control.over_start is not None:
             yield {
-                "measure": f"{control.name}_{control.kind}_over_start", "layer": control.layer,
-                **_ends(control.over_start), "method": f"paired {bootstrap}",
-            }  # fmt: skip
+                "measure": f"{control.name}_{control.kind}_over_start",
+                "layer": control.layer,
+                **_ends(control.over_start),
+                "method": f"paired {bootstrap}",
+            }
     yield {"measure": "fused_ndcg_at_5", **_ends(study.fused), "method": bootstrap}
     yield {"measure": "chance_ndcg_at_5", "value": study.chance}
 
 
 def _ends(interval: Any) -> dict[str, Any]:
     return {
-        "value": interval.value, "low": interval.low, "high": interval.high, "confidence": interval.confidence,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "confidence": interval.confidence,
         "n": interval.n,
-    }  # fmt: skip
+    }
 
 
 def rule_facts(study: Study, threshold: float) -> dict[str, Any]:
@@ -181,9 +259,10 @@ def rule_facts(study: Study, threshold: float) -> dict[str, Any]:
         ratios, verdicts = study.ratios[:stop], study.verdicts[:stop]
         hits, n = left_out_hits(ratios, verdicts)
         facts[which] = {
-            "asked": vars(score_rule(ratios, verdicts, threshold)), "best": vars(best_threshold(ratios, verdicts)),
+            "asked": vars(score_rule(ratios, verdicts, threshold)),
+            "best": vars(best_threshold(ratios, verdicts)),
             "left_out": {"hits": hits, "n": n},
-        }  # fmt: skip
+        }
     facts["spearman"] = {found.predictor: {**vars(found.rho), "p": found.p_value} for found in study.correlations}
     return facts
 
@@ -212,10 +291,14 @@ def sentences(study: Study, threshold: float) -> list[str]:
     wanted = found.get(study.ratio_name)
     if wanted is not None:
         fits = "agrees with" if wanted.rho.high < 0 and wanted.p_value < 0.05 else "does not establish"
-        text = ", ".join(f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
-                         for c in study.correlations)  # fmt: skip
-        told.append(f"Spearman with the benefit of projection: {text}. This {fits} the paper's claim that layers of "
-                    "low ratio gain most.")  # fmt: skip
+        text = ", ".join(
+            f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
+            for c in study.correlations
+        )
+        told.append(
+            f"Spearman with the benefit of projection: {text}. This {fits} the paper's claim that layers of "
+            "low ratio gain most."
+        )
     told += _control_sentences(study)
     if asked.n and asked.hits <= max(sum(v.preferred == kind for v in study.verdicts) for kind in KINDS):
         told.append(

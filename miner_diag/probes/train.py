@@ -219,7 +219,7 @@ class _Parameters:
         return [
             {"params": [self.gates], "lr": self.rates[0]},
             {"params": self.factors, "lr": self.rates[1]},
-        ]  # fmt: skip
+        ]
 
     def weights(self) -> Tensor:
         """W [L, S, D, D]."""

@@ -41,9 +41,7 @@ def run(options: ReportOptions) -> None:
     """Run the command."""
     clock = RunClock()
     corpus = load_corpus(options.data, queries=options.queries, fold=options.fold).split("test")
-    table = main_table(
-        corpus, options.fusion, options.late, intervals_over=options.intervals_over, seed=options.seed
-    )  # fmt: skip
+    table = main_table(corpus, options.fusion, options.late, intervals_over=options.intervals_over, seed=options.seed)
     write_atomic(options.out / "main_table.csv", table.to_csv(index=False, lineterminator="\n"))
     with atomic_path(options.out / "main_table.png") as path:
         cost_figure(table, title=f"{corpus.name}, test").savefig(path, dpi=200)

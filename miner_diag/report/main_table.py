@@ -20,8 +20,11 @@ from miner_diag.stats import bootstrap_mean, holm, paired_bootstrap, paired_perm
 FLOAT = 4
 """Bytes of a float32."""
 KINDS = {
-    "backbone": ("#000000", "o"), "head": ("#0072B2", "v"), "fusion": ("#D55E00", "s"), "late": ("#009E73", "D"),
-}  # fmt: skip
+    "backbone": ("#000000", "o"),
+    "head": ("#0072B2", "v"),
+    "fusion": ("#D55E00", "s"),
+    "late": ("#009E73", "D"),
+}
 """Kind of system -> colour (Okabe and Ito) and marker."""
 
 
@@ -94,22 +97,44 @@ def main_table(
     for system in systems:
         mean = bootstrap_mean(values[system.name], rng, clusters=clusters)
         row: dict[str, Any] = {
-            "queries": corpus.form, "model": system.model, "system": system.name, "kind": system.kind,
-            "ndcg_at_5": mean.value, "low": mean.low, "high": mean.high,
-        }  # fmt: skip
+            "queries": corpus.form,
+            "model": system.model,
+            "system": system.name,
+            "kind": system.kind,
+            "ndcg_at_5": mean.value,
+            "low": mean.low,
+            "high": mean.high,
+        }
         if system.name in adjusted:
             backbone = values[system.model]
             less = paired_bootstrap(values[system.name], backbone, rng, clusters=clusters)
             row |= {
-                "difference_to_backbone": less.value, "difference_low": less.low, "difference_high": less.high,
-                "relative": less.value / backbone.mean(), "p_holm": adjusted[system.name],
-            }  # fmt: skip
+                "difference_to_backbone": less.value,
+                "difference_low": less.low,
+                "difference_high": less.high,
+                "relative": less.value / backbone.mean(),
+                "p_holm": adjusted[system.name],
+            }
         rows.append(
             row | {"bytes_per_page": system.bytes_per_page, "n_queries": mean.n, "n_documents": mean.n_clusters}
         )
-    columns = ["queries", "model", "system", "kind", "ndcg_at_5", "low", "high", "difference_to_backbone",
-               "difference_low", "difference_high", "relative", "p_holm", "bytes_per_page", "n_queries",
-               "n_documents"]  # fmt: skip
+    columns = [
+        "queries",
+        "model",
+        "system",
+        "kind",
+        "ndcg_at_5",
+        "low",
+        "high",
+        "difference_to_backbone",
+        "difference_low",
+        "difference_high",
+        "relative",
+        "p_holm",
+        "bytes_per_page",
+        "n_queries",
+        "n_documents",
+    ]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
@@ -189,9 +214,16 @@ def cost_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
             inside = colour if row.model == models[0] else "white"
             ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
             ax.errorbar(
-                row.bytes_per_page * shift, row.ndcg_at_5, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
-                capsize=2.5, markersize=6, label=row.system, markerfacecolor=inside,
-            )  # fmt: skip
+                row.bytes_per_page * shift,
+                row.ndcg_at_5,
+                yerr=np.maximum(ends, 0),
+                fmt=marker,
+                color=colour,
+                capsize=2.5,
+                markersize=6,
+                label=row.system,
+                markerfacecolor=inside,
+            )
         ax.set_xscale("log")
         ax.set(xlabel="bytes per page (marks of like size stand side by side)", title=f"{form} queries")
         ax.title.set_fontsize(10)

@@ -91,15 +91,22 @@ def score_run_file(options: ScoreOptions) -> Scored:
     if options.out is not None:
         write_atomic(options.out / "ndcg_per_query.csv", per_query_csv(ndcg, scored.without_results))
         row = partial(
-            Record, model=options.run.name, model_revision=sha256_file(options.run), dataset=options.qrels.name,
+            Record,
+            model=options.run.name,
+            model_revision=sha256_file(options.run),
+            dataset=options.qrels.name,
             split="all",
-        )  # fmt: skip
+        )
         write_records(options.out / "records.jsonl", ndcg_records(ndcg, interval, row, options.seed))
         write_run(
-            options.out, "miner_diag.retrieval", options, clock,
-            qrels_sha256=sha256_file(options.qrels), without_results=scored.without_results,
+            options.out,
+            "miner_diag.retrieval",
+            options,
+            clock,
+            qrels_sha256=sha256_file(options.qrels),
+            without_results=scored.without_results,
             not_in_qrels=scored.not_in_qrels,
-        )  # fmt: skip
+        )
     return scored
 
 
@@ -122,9 +129,12 @@ def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Recor
     if interval is not None:
         over = "queries" if interval.n_clusters is None else "documents"
         ends = {
-            "low": interval.low, "high": interval.high, "confidence": interval.confidence,
-            "method": f"bootstrap over {over}", "n_clusters": interval.n_clusters,
-        }  # fmt: skip
+            "low": interval.low,
+            "high": interval.high,
+            "confidence": interval.confidence,
+            "method": f"bootstrap over {over}",
+            "n_clusters": interval.n_clusters,
+        }
     worst, best = ndcg.bounds
     n = len(ndcg.values)
     mean = row(measure=name, value=ndcg.mean, n=n, seed=seed, **ends)

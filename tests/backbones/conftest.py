@@ -14,17 +14,27 @@ WORDS = [f"w{number}" for number in range(40)] + ["Upper", "upper", "find", ":",
 
 def tiny_bert_config(**changes):
     settings = {
-        "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "intermediate_size": 48, "max_position_embeddings": 48,
-    }  # fmt: skip
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 48,
+    }
     return BertConfig(**{**settings, **changes})
 
 
 def tiny_qwen3_config(**changes):
     settings = {
-        "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": 96,
-    }  # fmt: skip
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 48,
+        "max_position_embeddings": 96,
+    }
     return Qwen3Config(**{**settings, **changes})
 
 
@@ -38,10 +48,14 @@ def word_tokenizer(*, special, max_length, padding_side):
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[SEP]",
-        model_max_length=max_length, padding_side=padding_side,
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[SEP]",
+        model_max_length=max_length,
+        padding_side=padding_side,
         **({"cls_token": "[CLS]", "sep_token": "[SEP]"} if special else {}),
-    )  # fmt: skip
+    )
 
 
 def save_tiny(folder, config, *, special=True, max_length=24, padding_side="right"):

@@ -8,15 +8,32 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval", "ColModernVBertForRetrieval")
 
 SPECIAL = [
-    "<pad>", "<bos>", "<eos>", "<unk>", "<image>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
-    "<|image_pad|>", "<|endoftext|>", "<|begin_of_text|>", "<fake_token_around_image>", "<end_of_utterance>",
-    "<global-img>", *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)),
-]  # fmt: skip
+    "<pad>",
+    "<bos>",
+    "<eos>",
+    "<unk>",
+    "<image>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|endoftext|>",
+    "<|begin_of_text|>",
+    "<fake_token_around_image>",
+    "<end_of_utterance>",
+    "<global-img>",
+    *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)),
+]
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 56,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 56,
     "patch_size": 14,
-}  # fmt: skip
+}
 
 
 def tokenizer_of(pad):
@@ -27,9 +44,13 @@ def tokenizer_of(pad):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
         additional_special_tokens=[token for token in SPECIAL if token not in ("<pad>", "<bos>", "<eos>", "<unk>")],
-    )  # fmt: skip
+    )
 
 
 def colpali(vocabulary):
@@ -38,15 +59,24 @@ def colpali(vocabulary):
     processor = transformers.ColPaliProcessor(image_processor, tokenizer_of("<pad>"))
     vocabulary = len(processor.tokenizer)  # the processor adds location tokens
     config = AutoConfig.for_model(
-        "colpali", embedding_dim=16,
+        "colpali",
+        embedding_dim=16,
         vlm_config={
-            "model_type": "paligemma", "image_token_index": SPECIAL.index("<image>"), "projection_dim": 32,
+            "model_type": "paligemma",
+            "image_token_index": SPECIAL.index("<image>"),
+            "projection_dim": 32,
             "hidden_size": 32,
-            "text_config": {"model_type": "gemma", "vocab_size": vocabulary, "num_key_value_heads": 1, "head_dim": 8,
-                            "max_position_embeddings": 512, **TEXT},
+            "text_config": {
+                "model_type": "gemma",
+                "vocab_size": vocabulary,
+                "num_key_value_heads": 1,
+                "head_dim": 8,
+                "max_position_embeddings": 512,
+                **TEXT,
+            },
             "vision_config": {"model_type": "siglip_vision_model", "projection_dim": 32, **VISION},
         },
-    )  # fmt: skip
+    )
     return config, processor
 
 
@@ -54,15 +84,21 @@ def colqwen2(vocabulary):
     image_processor = transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112})
     processor = transformers.ColQwen2Processor(image_processor, tokenizer_of("<|endoftext|>"))
     text = {
-        "vocab_size": vocabulary, "num_key_value_heads": 2, "max_position_embeddings": 256,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6}, **TEXT,
-    }  # fmt: skip
+        "vocab_size": vocabulary,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6},
+        **TEXT,
+    }
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2}
     names = {"image": "<|image_pad|>", "vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
     vlm = AutoConfig.for_model(
-        "qwen2_vl", text_config=text, vision_config=vision,
-        **{f"{name}_token_id": SPECIAL.index(token) for name, token in names.items()}, video_token_id=3,
-    )  # fmt: skip
+        "qwen2_vl",
+        text_config=text,
+        vision_config=vision,
+        **{f"{name}_token_id": SPECIAL.index(token) for name, token in names.items()},
+        video_token_id=3,
+    )
     return AutoConfig.for_model("colqwen2", vlm_config=vlm.to_dict(), embedding_dim=16), processor
 
 
@@ -73,13 +109,23 @@ def colmodernvbert(vocabulary):
     # 56 / 14 = 4 patches a side, shuffled 2 x 2 into one token: 4 tokens a tile
     processor = transformers.ColModernVBertProcessor(image_processor, tokenizer_of("<pad>"), image_seq_len=4)
     text = {
-        "model_type": "modernbert", "vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-        "cls_token_id": 1, "sep_token_id": 2, "max_position_embeddings": 256, **TEXT,
-    }  # fmt: skip
+        "model_type": "modernbert",
+        "vocab_size": vocabulary,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "max_position_embeddings": 256,
+        **TEXT,
+    }
     vlm = {
-        "model_type": "modernvbert", "image_token_id": SPECIAL.index("<image>"), "pixel_shuffle_factor": 2,
-        "text_config": text, "vision_config": {"model_type": "siglip_vision_model", **VISION},
-    }  # fmt: skip
+        "model_type": "modernvbert",
+        "image_token_id": SPECIAL.index("<image>"),
+        "pixel_shuffle_factor": 2,
+        "text_config": text,
+        "vision_config": {"model_type": "siglip_vision_model", **VISION},
+    }
     return AutoConfig.for_model("colmodernvbert", embedding_dim=16, vlm_config=vlm), processor
 
 

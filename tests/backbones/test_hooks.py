@@ -23,9 +23,14 @@ from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_la
 from miner_diag.backbones.pooling import Pooler, pool
 
 SMALL = {
-    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40,
-    "max_position_embeddings": 40, "pad_token_id": 1,
-}  # fmt: skip
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
 DECODER = {**SMALL, "num_key_value_heads": 2}
 CONFIGS = {
     "bert": BertConfig(**SMALL),

@@ -26,8 +26,11 @@ def test_a_manifest_says_what_the_code_does(model):
     if hasattr(family, "official"):
         official = family.official
         assert (model.pooling, model.query_prompt, model.page_prompt, model.max_pixels) == (
-            official.pooling, official.query_prompt, official.page_prompt, official.max_pixels,
-        )  # fmt: skip
+            official.pooling,
+            official.query_prompt,
+            official.page_prompt,
+            official.max_pixels,
+        )
         assert len(model.n_layers) == len(model.width) == 1
     else:
         assert model.pooling == f"{family.poolings['query']} / {family.poolings['page']}"
@@ -79,10 +82,22 @@ def test_memory_decides_what_a_machine_can_run():
 )
 def test_a_manifest_that_is_wrong_is_named(tmp_path, line, message):
     path = tmp_path / "model.yaml"
-    fields = "".join(f"{name}: x\n" for name in (
-        "hub_id", "family", "pooling", "query_prompt", "page_prompt", "max_pixels", "n_layers", "width", "parameters",
-        "licence", "source",
-    ))  # fmt: skip
+    fields = "".join(
+        f"{name}: x\n"
+        for name in (
+            "hub_id",
+            "family",
+            "pooling",
+            "query_prompt",
+            "page_prompt",
+            "max_pixels",
+            "n_layers",
+            "width",
+            "parameters",
+            "licence",
+            "source",
+        )
+    )
     path.write_text(f"{line}\nrevision: null\n" if "hub_id" in line else f"{fields}revision: null\n{line}\n")
     with pytest.raises(BackboneError, match=re.escape(message)):
         read_known(path)

@@ -65,10 +65,12 @@ def test_the_flags_are_those_of_sentence_transformers():
 def test_prompts_and_limits(folder, pipeline_of):
     pipeline = read_pipeline(
         pipeline_of(
-            folder, {**MEAN, "include_prompt": False}, limits={"max_seq_length": 128, "do_lower_case": True},
+            folder,
+            {**MEAN, "include_prompt": False},
+            limits={"max_seq_length": 128, "do_lower_case": True},
             prompts={"prompts": {"query": "query: ", "passage": "passage: ", "document": None}},
         )
-    )  # fmt: skip
+    )
     assert (pipeline.max_tokens, pipeline.lower_case, pipeline.include_prompt) == (128, True, False)
     assert (pipeline.query_prompt, pipeline.page_prompt) == ("query: ", "passage: ")
 

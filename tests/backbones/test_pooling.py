@@ -26,9 +26,12 @@ def padded(items, length, side, garbage):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4), extra=st.integers(0, 3), seed=st.integers(0, 99),
-    pooling=st.sampled_from(POOLINGS), garbage=st.sampled_from([0.0, 1e30, float("inf"), float("nan")]),
-)  # fmt: skip
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    extra=st.integers(0, 3),
+    seed=st.integers(0, 99),
+    pooling=st.sampled_from(POOLINGS),
+    garbage=st.sampled_from([0.0, 1e30, float("inf"), float("nan")]),
+)
 def test_a_vector_depends_on_its_own_tokens_only(lengths, extra, seed, pooling, garbage):
     rng = np.random.default_rng(seed)
     items = [rng.normal(size=(length, D)).astype(np.float32) for length in lengths]

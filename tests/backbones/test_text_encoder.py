@@ -41,8 +41,9 @@ def decoder(tiny_decoder):
 def test_equals_sentence_transformers_as_saved_by_it(tiny_bert, tmp_path, texts, queries, pooling, theirs):
     made = SentenceTransformer(
         modules=[Transformer(str(tiny_bert), max_seq_length=16), Pooling(32, pooling_mode=theirs), Normalize()],
-        prompts={"query": "find : ", "document": "read it : "}, device="cpu",
-    )  # fmt: skip
+        prompts={"query": "find : ", "document": "read it : "},
+        device="cpu",
+    )
     made.save(str(tmp_path / "saved"))
     backbone = TextEncoder(tmp_path / "saved")
     assert (backbone.pooling, backbone.max_tokens("query"), backbone.query_prompt) == (pooling, 16, "find : ")
@@ -53,9 +54,11 @@ def test_equals_sentence_transformers_as_saved_by_it(tiny_bert, tmp_path, texts,
 def test_equals_sentence_transformers_in_its_older_files(copy_of, pipeline_of, tiny_bert, texts, queries, pages):
     pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
     folder = pipeline_of(
-        copy_of(tiny_bert), pooling, limits={"max_seq_length": 12, "do_lower_case": True},
+        copy_of(tiny_bert),
+        pooling,
+        limits={"max_seq_length": 12, "do_lower_case": True},
         prompts={"prompts": {"query": "find : ", "document": "read it : "}},
-    )  # fmt: skip
+    )
     backbone = TextEncoder(folder)
     oracle = SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(final(backbone, queries, "query"), oracle.encode_query(texts), rtol=0, atol=TOLERANCE)
@@ -67,9 +70,10 @@ def test_equals_sentence_transformers_in_its_older_files(copy_of, pipeline_of, t
 
 def test_equals_sentence_transformers_where_the_prompt_is_not_pooled(copy_of, pipeline_of, tiny_bert, texts, queries):
     folder = pipeline_of(
-        copy_of(tiny_bert), {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False},
+        copy_of(tiny_bert),
+        {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False},
         prompts={"prompts": {"query": "find : ", "document": ""}},
-    )  # fmt: skip
+    )
     oracle = SentenceTransformer(str(folder), device="cpu").encode_query(texts)
     np.testing.assert_allclose(final(TextEncoder(folder), queries, "query"), oracle, rtol=0, atol=TOLERANCE)
 

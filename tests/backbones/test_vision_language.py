@@ -188,7 +188,7 @@ OFFICIAL = {
         "[CLS]<|begin_of_text|>User:[P]Describe the image.<end_of_utterance>\nAssistant:[SEP]",
     ),
     "nemotron_vl": ("<|begin_of_text|>query: page", "<|begin_of_text|>passage: <img>[P]</img> "),
-}  # fmt: skip
+}
 
 
 def test_official_words_stand_around_queries_and_pages(backbone):

@@ -11,9 +11,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedToke
 from miner_diag.corpus.core import Page, Query
 
 QWEN_TOKENS = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
     "<|video_pad|>",
-]  # fmt: skip
+]
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
@@ -30,10 +35,12 @@ def bytes_tokenizer(special, **options):
     tokenizer.train_from_iterator(
         [SENTENCE * 4],
         trainers.BpeTrainer(
-            vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            vocab_size=400,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
-    )  # fmt: skip
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=special[1:], **options)
 
 
@@ -50,35 +57,67 @@ def shake(model, seed=0):
 def qwen_config(kind, ids, vocabulary, **text_changes):
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
     text = {
-        "vocab_size": vocabulary, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
-        "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
-        "rope_parameters": rope, **text_changes,
-    }  # fmt: skip
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "rope_parameters": rope,
+        **text_changes,
+    }
     vision = {
         "qwen2_vl": {
-            "depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14,
-            "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
         },
         "qwen2_5_vl": {
-            "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 64,
-            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 56,
+            "depth": 4,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 4,
+            "out_hidden_size": 64,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 56,
             "fullatt_block_indexes": [1, 3],
         },
         "qwen3_vl": {
-            "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "out_hidden_size": 64,
-            "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 64,
+            "depth": 4,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 4,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0, 1, 2],
         },
-    }[kind]  # fmt: skip
+    }[kind]
     if kind == "qwen3_vl":
         text["head_dim"] = 16
         rope["mrope_interleaved"] = True
     return AutoConfig.for_model(
-        kind, text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        kind,
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
-    )  # fmt: skip
+    )
 
 
 def save_qwen(folder, kind, *, chat=True, seed=0, **text_changes):
@@ -92,10 +131,15 @@ def save_qwen(folder, kind, *, chat=True, seed=0, **text_changes):
     model = AutoModelForImageTextToText.from_config(qwen_config(kind, ids, len(tokenizer), **text_changes))
     shake(model, seed).save_pretrained(folder)
     settings = {
-        "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 16 if kind == "qwen3_vl" else 14,
-        "merge_size": 2, "temporal_patch_size": 2, "image_mean": [0.5] * 3, "image_std": [0.4, 0.5, 0.6],
-        "min_pixels": 3136, "max_pixels": 50176,
-    }  # fmt: skip
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "patch_size": 16 if kind == "qwen3_vl" else 14,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.4, 0.5, 0.6],
+        "min_pixels": 3136,
+        "max_pixels": 50176,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -138,9 +182,15 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     settings = {
-        "peft_type": "LORA", "r": 4, "lora_alpha": 6, "bias": "none", "use_dora": False, "use_rslora": False,
-        "base_model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct", **changes,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 6,
+        "bias": "none",
+        "use_dora": False,
+        "use_rslora": False,
+        "base_model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct",
+        **changes,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     infix = "" if part is None else f".{part}"
     tensors, added = {}, {}
@@ -170,26 +220,47 @@ def save_modernvbert(folder, *, longest=64, tile=32):
     )
     tokenizer.save_pretrained(folder)
     text = {
-        "model_type": "modernbert", "vocab_size": len(tokenizer), "hidden_size": 48, "intermediate_size": 64,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "pad_token_id": 0, "bos_token_id": cls, "eos_token_id": sep,
-        "cls_token_id": cls, "sep_token_id": sep, "local_attention": 16, "global_attn_every_n_layers": 3,
+        "model_type": "modernbert",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "pad_token_id": 0,
+        "bos_token_id": cls,
+        "eos_token_id": sep,
+        "cls_token_id": cls,
+        "sep_token_id": sep,
+        "local_attention": 16,
+        "global_attn_every_n_layers": 3,
         "max_position_embeddings": 2048,
-    }  # fmt: skip
+    }
     vision = {
-        "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "image_size": tile, "patch_size": 4,
-    }  # fmt: skip
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": tile,
+        "patch_size": 4,
+    }
     config = AutoConfig.for_model(
-        "modernvbert", text_config=text, vision_config=vision, pixel_shuffle_factor=4,
+        "modernvbert",
+        text_config=text,
+        vision_config=vision,
+        pixel_shuffle_factor=4,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     shake(ModernVBertForMaskedLM(config)).save_pretrained(folder)
     settings = {
-        "image_processor_type": "Idefics3ImageProcessor", "size": {"longest_edge": longest},
-        "max_image_size": {"longest_edge": tile}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+        "image_processor_type": "Idefics3ImageProcessor",
+        "size": {"longest_edge": longest},
+        "max_image_size": {"longest_edge": tile},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
         "do_image_splitting": True,
-    }  # fmt: skip
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -210,15 +281,25 @@ def save_nemotron(folder, *, tile=32):
     tokenizer.save_pretrained(folder)
     config = NemotronVLConfig(
         vision_config={
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": tile, "patch_size": 4,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": tile,
+            "patch_size": 4,
         },
         llm_config={
-            "vocab_size": len(tokenizer), "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+            "vocab_size": len(tokenizer),
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
         },
-        force_image_size=tile, img_context_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-    )  # fmt: skip
+        force_image_size=tile,
+        img_context_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )
     torch.manual_seed(0)
     shake(NemotronVLModel(config)).save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
@@ -240,9 +321,12 @@ def closing_tokenizer(*, opens):
     from tokenizers import processors
 
     tokenizer = bytes_tokenizer(
-        ["<|endoftext|>", "<|startoftext|>"], eos_token="<|endoftext|>", pad_token="<|endoftext|>",
-        bos_token="<|startoftext|>", model_max_length=24,
-    )  # fmt: skip
+        ["<|endoftext|>", "<|startoftext|>"],
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        bos_token="<|startoftext|>",
+        model_max_length=24,
+    )
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in ("<|startoftext|>", "<|endoftext|>")}
     start = "<|startoftext|> " if opens else ""
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -259,9 +343,11 @@ def gemma_tokenizer():
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmnopqrstuvwxyz.,?"]
     tokens += [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Siglip2Tokenizer(
-        vocab={token: number for number, token in enumerate(tokens)}, merges=[], model_max_length=24,
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=[],
+        model_max_length=24,
         padding_side="right",
-    )  # fmt: skip
+    )
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <eos>", special_tokens=[("<eos>", 1)]
     )
@@ -289,11 +375,14 @@ def save_two_towers(folder, kind):
     shake(AutoModel.from_config(config)).save_pretrained(folder)
     settings = {
         "clip": {
-            "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
-            "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "do_resize": True,
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+            "do_center_crop": True,
+            "do_resize": True,
         },
         "siglip": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}},
         "siglip2": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 20},
-    }[kind]  # fmt: skip
+    }[kind]
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder

@@ -137,16 +137,29 @@ def main():
         peaks = measure_memory(name)
         facts = {"backbone": name, "n_layers": backbone.n_layers, "width": backbone.width}
         for way, ratio in ratios.items():
-            rows.append({
-                "measure": "processor_seconds", **facts, **TIMED, "against": way,
-                "extraction": round(times["extraction"], 4), "other": round(times[way], 4), "ratio": round(ratio, 4),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "measure": "processor_seconds",
+                    **facts,
+                    **TIMED,
+                    "against": way,
+                    "extraction": round(times["extraction"], 4),
+                    "other": round(times[way], 4),
+                    "ratio": round(ratio, 4),
+                }
+            )
         for way in ("plain", "output_hidden_states"):
-            rows.append({
-                "measure": "peak_memory_mb", **facts, **WEIGHED, "against": way,
-                "extraction": round(peaks["extraction"], 1), "other": round(peaks[way], 1),
-                "ratio": round(peaks["extraction"] / peaks[way], 4),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "measure": "peak_memory_mb",
+                    **facts,
+                    **WEIGHED,
+                    "against": way,
+                    "extraction": round(peaks["extraction"], 1),
+                    "other": round(peaks[way], 1),
+                    "ratio": round(peaks["extraction"] / peaks[way], 4),
+                }
+            )
         worst = max(worst, ratios["plain"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as handle:

@@ -26,11 +26,22 @@ from tests.benchmarks.extraction import resident
 
 CASES = {
     "page text": {"queries": 100, "query_tokens": (5, 20), "pages": 300, "page_tokens": (20, 256), "width": 384},
-    "page pictures": {"queries": 100, "query_tokens": (18, 30), "pages": 100, "page_tokens": (1030, 1030),
-                      "width": 128},
-    "one long page": {"queries": 50, "query_tokens": (5, 20), "pages": 300, "page_tokens": (20, 120), "width": 128,
-                      "longest": 6000},
-}  # fmt: skip
+    "page pictures": {
+        "queries": 100,
+        "query_tokens": (18, 30),
+        "pages": 100,
+        "page_tokens": (1030, 1030),
+        "width": 128,
+    },
+    "one long page": {
+        "queries": 50,
+        "query_tokens": (5, 20),
+        "pages": 300,
+        "page_tokens": (20, 120),
+        "width": 128,
+        "longest": 6000,
+    },
+}
 WAYS = ("ours", "sentence-transformers", "padded einsum")
 TARGET_MEMORY_MB = 160
 """The documented workspace, four times 32 MiB, and the result."""
@@ -112,16 +123,25 @@ def measure(case, pairs):
         moved = [int((calls[way](**changes) != scores).sum()) for changes in BLOCKS[way]]
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.maxsim", "--weigh", case, way],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        rows.append({
-            "case": case, "way": way, "queries": len(data[0]), "pages": len(data[1]), "width": data[0].width,
-            "page_tokens": len(data[1].vectors), "seconds": round(statistics.median(seconds[way]), 4),
-            "ours_to_this": round(statistics.median(np.divide(seconds["ours"], seconds[way])), 3),
-            "peak_memory_mb": round(float(done.stdout.split()[-1]), 1),
-            "largest_difference_to_a_loop": f"{np.abs(scores - right).max():.1e}",
-            "scores_that_move_with_block_size": max(moved),
-        })  # fmt: skip
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        rows.append(
+            {
+                "case": case,
+                "way": way,
+                "queries": len(data[0]),
+                "pages": len(data[1]),
+                "width": data[0].width,
+                "page_tokens": len(data[1].vectors),
+                "seconds": round(statistics.median(seconds[way]), 4),
+                "ours_to_this": round(statistics.median(np.divide(seconds["ours"], seconds[way])), 3),
+                "peak_memory_mb": round(float(done.stdout.split()[-1]), 1),
+                "largest_difference_to_a_loop": f"{np.abs(scores - right).max():.1e}",
+                "scores_that_move_with_block_size": max(moved),
+            }
+        )
     return rows
 
 

@@ -76,12 +76,18 @@ def main():
     step = seconds_of_embedding(embedded, splits.train.corpus, pairs, training.batch_size, np.random.default_rng(0))
     again = stored + step * fitted.n_steps
     row = {
-        "data": options.data, "layers": train.n_layers, "width": train.width,
-        "training_pairs": len(pairs[0]), "epochs": len(fitted.loss), "steps": fitted.n_steps,
+        "data": options.data,
+        "layers": train.n_layers,
+        "width": train.width,
+        "training_pairs": len(pairs[0]),
+        "epochs": len(fitted.loss),
+        "steps": fitted.n_steps,
         "threads": options.threads,
-        "seconds_from_store": round(stored, 1), "seconds_of_forwards_per_step": round(step, 2),
-        "seconds_with_backbone_estimated": round(again), "ratio": round(again / stored, 1),
-    }  # fmt: skip
+        "seconds_from_store": round(stored, 1),
+        "seconds_of_forwards_per_step": round(step, 2),
+        "seconds_with_backbone_estimated": round(again),
+        "ratio": round(again / stored, 1),
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, list(row), lineterminator="\n")

@@ -61,14 +61,18 @@ def plant():
         for made in (layers(query, turn), layers(page, other_turn))
     )
     return SimpleNamespace(
-        queries=queries, pages=pages, gold=[{int(row): 1} for row in answer], answer=answer, names=NAMES,
+        queries=queries,
+        pages=pages,
+        gold=[{int(row): 1} for row in answer],
+        answer=answer,
+        names=NAMES,
         layer={name: number for number, name in enumerate(NAMES)},
         ids={
             "query_ids": [f"q{row:03}" for row in range(N_QUERIES)],
             "page_ids": [f"p{row:03}" for row in range(N_PAGES)],
             "page_hashes": [f"hash{row}" for row in range(N_PAGES)],
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,13 @@ def first(checkpoints, documents, tmp_path_factory):
         main(arguments(checkpoints.small, documents, out))
         open_figures = plt.get_fignums()
     return SimpleNamespace(
-        out=out, told=told.getvalue(), open_figures=open_figures, run=json.loads((out / "run.json").read_text()),
-        layers=pd.read_csv(out / "layers.csv"), records=read_records(out / "records.jsonl"),
-    )  # fmt: skip
+        out=out,
+        told=told.getvalue(),
+        open_figures=open_figures,
+        run=json.loads((out / "run.json").read_text()),
+        layers=pd.read_csv(out / "layers.csv"),
+        records=read_records(out / "records.jsonl"),
+    )
 
 
 @pytest.fixture
@@ -379,8 +383,11 @@ def test_figures_name_model_data_split_and_counts(checkpoints, documents, copied
 def test_an_error_goes_to_standard_error_with_status_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "miner_diag.cka", "--data", "nothing-like-it", "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, env={**os.environ, "MINER_DIAG_CACHE": str(tmp_path / "cache")}, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MINER_DIAG_CACHE": str(tmp_path / "cache")},
+        timeout=120,
+    )
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -298,7 +298,7 @@ def test_intervals_over_documents_are_wider_where_items_of_a_document_are_alike(
     single = diagnose(queries, pages, gold, **ids, rng=np.random.default_rng(0)).layers[0]
     grouped = diagnose(
         queries, pages, gold, **ids, query_documents=names, page_documents=names, rng=np.random.default_rng(0)
-    ).layers[0]  # fmt: skip
+    ).layers[0]
     intervals = {
         "ndcg": lambda layer: layer.ndcg,
         "share margin": lambda layer: layer.share_margin,
@@ -352,16 +352,17 @@ def test_a_split_too_small_for_cka_is_a_sentence(planted, n_queries, n_pages, wh
     ids |= {name: planted.ids[name][:n_pages] for name in ("page_ids", "page_hashes")}
     with pytest.raises(ValueError, match=rf"at least 4 {what}.*has 3.*--split.*--limit"):
         diagnose(
-            planted.queries[:n_queries], planted.pages[:n_pages], [{answer: 1} for answer in answers], **ids,
+            planted.queries[:n_queries],
+            planted.pages[:n_pages],
+            [{answer: 1} for answer in answers],
+            **ids,
             rng=np.random.default_rng(0),
-        )  # fmt: skip
+        )
 
 
 def test_four_of_everything_is_enough(planted):
     ids = {name: planted.ids[name][:4] for name in planted.ids}
-    diagnosis = diagnose(
-        planted.queries[:4], planted.pages[:4], planted.gold[:4], **ids, rng=np.random.default_rng(0)
-    )  # fmt: skip
+    diagnosis = diagnose(planted.queries[:4], planted.pages[:4], planted.gold[:4], **ids, rng=np.random.default_rng(0))
     assert diagnosis.n_pairs == 4
     assert (diagnosis.layers[-1].page_final.cka.low, diagnosis.layers[-1].page_final.cka.high) == (-1, 1)
     assert len(sentences(diagnosis)) == 2

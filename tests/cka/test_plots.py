@@ -39,9 +39,15 @@ def made_up(n_layers):
     rng = np.random.default_rng(n_layers)
     rows = []
     for measure in (
-        "cka_page_final", "cka_query_final", "cka_query_page", "cka_query_page_null", "alignment_ratio_page_final",
-        "alignment_ratio_query_final", "alignment_ratio_query_page", "ndcg_at_5",
-    ):  # fmt: skip
+        "cka_page_final",
+        "cka_query_final",
+        "cka_query_page",
+        "cka_query_page_null",
+        "alignment_ratio_page_final",
+        "alignment_ratio_query_final",
+        "alignment_ratio_query_page",
+        "ndcg_at_5",
+    ):
         for layer in range(n_layers):
             value = rng.uniform(0.1, 0.9)
             rows.append({"measure": measure, "layer": layer, "value": value, "low": value - 0.1, "high": value + 0.1})
@@ -61,9 +67,7 @@ def shades(ax):
 def drawn_boxes(figure, texts):
     """Extents of the texts that show, in pixels."""
     figure.canvas.draw()
-    return {
-        text: text.get_window_extent() for text in texts if text.get_visible() and text.get_text().strip()
-    }  # fmt: skip
+    return {text: text.get_window_extent() for text in texts if text.get_visible() and text.get_text().strip()}
 
 
 def test_three_panels_with_names_on_their_axes(figure):

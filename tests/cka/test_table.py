@@ -156,8 +156,11 @@ def test_every_number_has_its_n_and_its_d_and_says_whose_it_is(records):
             assert record.n is not None and record.n >= 4, record
         assert record.d == 16
         assert (record.model, record.model_revision, record.dataset, record.split) == (
-            "planted", "r1", "made-up", "validation",
-        )  # fmt: skip
+            "planted",
+            "r1",
+            "made-up",
+            "validation",
+        )
 
 
 MEASURED = re.compile(

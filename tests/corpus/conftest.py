@@ -202,9 +202,15 @@ def write_table(folder: Path, queries, corpus, qrels):
 def make():
     """What this file makes, by name."""
     return SimpleNamespace(
-        A4=A4, Text=Text, PdfPage=PdfPage, pdf=pdf_bytes, png=png_bytes, handbook=handbook, squeezed=squeezed,
+        A4=A4,
+        Text=Text,
+        PdfPage=PdfPage,
+        pdf=pdf_bytes,
+        png=png_bytes,
+        handbook=handbook,
+        squeezed=squeezed,
         table=write_table,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

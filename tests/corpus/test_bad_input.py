@@ -124,8 +124,9 @@ def test_one_bad_page_is_left_out_by_name_and_the_others_are_used(make, folder):
     corpus = load_corpus(folder({"mixed.pdf": make.pdf(pages)}))
     assert [page.page_number for page in corpus.pages] == [1, 3]
     assert [query.text for query in corpus.queries] == [
-        "Average level of tides in all harbours", "Average length of tides in all harbours",
-    ]  # fmt: skip
+        "Average level of tides in all harbours",
+        "Average length of tides in all harbours",
+    ]
     (item,) = corpus.skipped
     assert "mixed" in item.name and "2" in item.name
     assert "1000000" in item.reason

@@ -70,7 +70,7 @@ def test_lines_may_be_empty_or_end_like_on_windows_and_grades_of_0_do_not_count(
         ({"corpus": [{"_id": "p0"}]}, r"corpus\.jsonl, line 1.*image.*pdf.*text"),
         ({"corpus": [{"_id": "p0", "image": "0.png", "page": 0}]}, r"corpus\.jsonl, line 1.*page.*0"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_line_is_named(small_table, changes, message):
     with pytest.raises(CorpusError, match=message):
         load_corpus(small_table(**changes))
@@ -142,9 +142,11 @@ def test_one_bad_picture_is_left_out_by_name_and_the_rest_is_used(make, small_ta
 
 def test_a_missing_picture_and_a_missing_page_are_named(make, small_table):
     rows = [
-        {"_id": "p0", "image": "nowhere.png"}, {"_id": "p1", "pdf": "book.pdf", "page": 99},
-        {"_id": "p2", "image": "2.png"}, {"_id": "p3", "pdf": "book.pdf", "page": 3},
-    ]  # fmt: skip
+        {"_id": "p0", "image": "nowhere.png"},
+        {"_id": "p1", "pdf": "book.pdf", "page": 99},
+        {"_id": "p2", "image": "2.png"},
+        {"_id": "p3", "pdf": "book.pdf", "page": 3},
+    ]
     folder = small_table(corpus=rows)
     (folder / "book.pdf").write_bytes(make.handbook())
     corpus = load_corpus(folder)

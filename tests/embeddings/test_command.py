@@ -13,10 +13,15 @@ from miner_diag.embeddings import job, open_store
 @pytest.fixture
 def small_corpus(pages, queries):
     return Corpus(
-        name="tiny", form="hidden", fold=0, pages=tuple(pages), queries=tuple(queries),
-        qrels={query.query_id: {f"p{number}": 1} for number, query in enumerate(queries)}, splits={"d": "validation"},
+        name="tiny",
+        form="hidden",
+        fold=0,
+        pages=tuple(pages),
+        queries=tuple(queries),
+        qrels={query.query_id: {f"p{number}": 1} for number, query in enumerate(queries)},
+        splits={"d": "validation"},
         renderer=lambda page_id, side: Image.new("RGB", (side, side), "white"),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

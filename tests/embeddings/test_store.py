@@ -65,8 +65,11 @@ def test_equal_content_gives_equal_bytes(folder, tmp_path, vectors):
 
 def test_leaves_no_temporary_file(folder):
     assert sorted(content(folder)) == [
-        "key.json", "shard-00000.safetensors", "shard-00001.safetensors", "shards.json",
-    ]  # fmt: skip
+        "key.json",
+        "shard-00000.safetensors",
+        "shard-00001.safetensors",
+        "shards.json",
+    ]
 
 
 def test_a_foreign_store_is_refused_with_the_fields_that_differ(folder, tmp_path, vectors):

@@ -84,13 +84,18 @@ def make_probed():
         rng = np.random.default_rng(seed)
         stack = ProbeStack(
             (1 + 0.3 * rng.normal(size=(L, sides, width))).astype(np.float32),
-            (np.eye(width) + 0.1 * rng.normal(size=(L, sides, width, width))).astype(np.float32), KEY,
-        )  # fmt: skip
+            (np.eye(width) + 0.1 * rng.normal(size=(L, sides, width, width))).astype(np.float32),
+            KEY,
+        )
         kinds = kinds or ("base", "normalized_projection", "base", "normalized_projection", "base")
         return Probed(
-            stack, rng.uniform(0.2, 0.8, size=(2, L)), rng.exponential(size=(2, L, width)), kinds, tuple(selected),
+            stack,
+            rng.uniform(0.2, 0.8, size=(2, L)),
+            rng.exponential(size=(2, L, width)),
+            kinds,
+            tuple(selected),
             (0.2, 0.4, 0.6, 0.6, 1.0),
-        )  # fmt: skip
+        )
 
     return make
 
@@ -99,9 +104,7 @@ def make_probed():
 def small(rng, one_thread):
     """Forty queries and fifty pages that share a little in each layer."""
     meaning = rng.normal(size=(50, L, D))
-    queries, pages = (
-        (meaning[:n] + 1.2 * rng.normal(size=(n, L, D))).astype(np.float32) for n in (40, 50)
-    )  # fmt: skip
+    queries, pages = ((meaning[:n] + 1.2 * rng.normal(size=(n, L, D))).astype(np.float32) for n in (40, 50))
     return judge_of(queries, pages)
 
 
@@ -129,15 +132,23 @@ def make_embedded(tmp_path_factory):
             mine = np.array([number for number in range(n) if splits[documents[number]] == swap])
             answers[mine] = np.random.default_rng(8).permutation(mine)
         corpus = Corpus(
-            "planted", "hidden", 0,
+            "planted",
+            "hidden",
+            0,
             tuple(Page(f"p{i:03}", documents[i], i % per_document + 1, "", f"h{i}") for i in range(n)),
             tuple(Query(f"q{i:03}", f"query {i}", "given", documents[i]) for i in range(n)),
-            {f"q{i:03}": {f"p{answers[i]:03}": 1} for i in range(n)}, dict(splits), renderer=lambda page, side: None,
-        )  # fmt: skip
+            {f"q{i:03}": {f"p{answers[i]:03}": 1} for i in range(n)},
+            dict(splits),
+            renderer=lambda page, side: None,
+        )
         backbone = SimpleNamespace(
-            key=lambda side=None: dict(KEY), device="cpu", shared_layers=True, name="planted", revision="1",
+            key=lambda side=None: dict(KEY),
+            device="cpu",
+            shared_layers=True,
+            name="planted",
+            revision="1",
             last_layer=L - 1,
-        )  # fmt: skip
+        )
         noise = SimpleNamespace(as_dict=dict)
         return Embedded(corpus, backbone, CorpusStores(*stores), noise)
 

@@ -36,14 +36,33 @@ _MADE = _probes_command()
 checkpoint, documents = _MADE.checkpoint, _MADE.documents  # twenty handbooks, and a retriever of four layers
 
 FILES = {
-    "fusion.safetensors", "fusion.json", "ablation.csv", "weights.csv", "sensitivity.csv", "seeds.csv", "training.csv",
-    "widths.csv", "folds.csv", "pooled.csv", "per_query.jsonl", "run.json", "weights.png", "ablation.png",
-    "sensitivity.png", "training.png", "folds.png",
-}  # fmt: skip
+    "fusion.safetensors",
+    "fusion.json",
+    "ablation.csv",
+    "weights.csv",
+    "sensitivity.csv",
+    "seeds.csv",
+    "training.csv",
+    "widths.csv",
+    "folds.csv",
+    "pooled.csv",
+    "per_query.jsonl",
+    "run.json",
+    "weights.png",
+    "ablation.png",
+    "sensitivity.png",
+    "training.png",
+    "folds.png",
+}
 SYSTEMS = {
-    "backbone", "final_layer_linear", "final_layer_head", "final_layer_mlp", "fusion", "shuffled_layers",
+    "backbone",
+    "final_layer_linear",
+    "final_layer_head",
+    "final_layer_mlp",
+    "fusion",
+    "shuffled_layers",
     "oracle_layer",
-}  # fmt: skip
+}
 
 
 def arguments(checkpoint, documents, out, *more):
@@ -74,10 +93,14 @@ def first(checkpoint, documents, tmp_path_factory, one_thread):
         )
         main(arguments(checkpoint, documents, out, "--folds", "1"))
     return SimpleNamespace(
-        out=out, told=told.getvalue(), parts=parts, checkpoint=checkpoint,
-        run=json.loads((out / "run.json").read_text()), table=pd.read_csv(out / "ablation.csv"),
+        out=out,
+        told=told.getvalue(),
+        parts=parts,
+        checkpoint=checkpoint,
+        run=json.loads((out / "run.json").read_text()),
+        table=pd.read_csv(out / "ablation.csv"),
         fusion=json.loads((out / "fusion.json").read_text()),
-    )  # fmt: skip
+    )
 
 
 def test_writes_what_it_promises_and_nothing_else(first):
@@ -90,8 +113,15 @@ def test_the_ablation_has_the_columns_asked_for(first):
     table = first.table
     assert set(table["split"]) == {"validation", "test"} and set(table["system"]) == SYSTEMS
     assert {
-        "ndcg_at_5", "low", "high", "difference_to_backbone", "p_holm", "verdict", "n_parameters", "seconds",
-    } <= set(table.columns)  # fmt: skip
+        "ndcg_at_5",
+        "low",
+        "high",
+        "difference_to_backbone",
+        "p_holm",
+        "verdict",
+        "n_parameters",
+        "seconds",
+    } <= set(table.columns)
     assert (table["low"] <= table["ndcg_at_5"] + 1e-12).all() and (table["ndcg_at_5"] <= table["high"] + 1e-12).all()
 
 

@@ -23,9 +23,11 @@ def random_fusion(rng, layers=(0, 1, 3, 4), sides=1, kinds=None, weights=None, m
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), sides=st.sampled_from([1, 2]),
-    inner=st.sets(st.integers(0, N_LAYERS - 2)), zero=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 10_000),
+    sides=st.sampled_from([1, 2]),
+    inner=st.sets(st.integers(0, N_LAYERS - 2)),
+    zero=st.booleans(),
+)
 def test_folded_is_unfolded(seed, sides, inner, zero):
     rng = np.random.default_rng(seed)
     layers = (*sorted(inner), N_LAYERS - 1)
@@ -99,8 +101,14 @@ def test_what_cannot_be_folded_or_applied_is_refused(rng):
     with pytest.raises(FusionError, match=r"must be \[N, 5, 8\]; got \[3, 4, 8\]"):
         fold(fusion).apply_to(np.ones((3, 4, 8), dtype=np.float32))
     asking = Fusion(
-        [0, 4], ["base"] * 2, [np.ones((1, 8))] * 2, np.ones((2, 8), bool), np.ones(2), np.zeros(8), n_layers=5,
+        [0, 4],
+        ["base"] * 2,
+        [np.ones((1, 8))] * 2,
+        np.ones((2, 8), bool),
+        np.ones(2),
+        np.zeros(8),
+        n_layers=5,
         query_map=np.zeros((2, 8)),
-    )  # fmt: skip
+    )
     with pytest.raises(FusionError, match="a query-specific fusion has no folded form; fold the fusion it started"):
         fold(asking)

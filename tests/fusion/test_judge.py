@@ -21,9 +21,15 @@ def judgements(values, **more):
 
 def test_p_values_and_families_by_hand(base, rng):
     up = rng.uniform(0.05, 0.3, size=(1, 10))
-    found = judgements({
-        "backbone": base, "head": base + 0.1, "better": base + 0.1 + up, "worse": base - up, "same": base.copy(),
-    })  # fmt: skip
+    found = judgements(
+        {
+            "backbone": base,
+            "head": base + 0.1,
+            "better": base + 0.1 + up,
+            "worse": base - up,
+            "same": base.copy(),
+        }
+    )
     # all ten differences have one sign: 2 of 1,024 patterns. Against the backbone four are compared, and three of them
     # have that p (times 4, 3, 2, made rising); "same" has 1
     for name in ("head", "better", "worse"):
@@ -34,9 +40,12 @@ def test_p_values_and_families_by_hand(base, rng):
         assert found[name].p_head == pytest.approx(3 * 2 / 1024)
     told = {name: (judgement.verdict, judgement.verdict_to_head) for name, judgement in found.items()}
     assert told == {
-        "backbone": ("", ""), "head": ("better", ""), "better": ("better", "better"), "worse": ("worse", "worse"),
+        "backbone": ("", ""),
+        "head": ("better", ""),
+        "better": ("better", "better"),
+        "worse": ("worse", "worse"),
         "same": ("not distinguishable", "worse"),
-    }  # fmt: skip
+    }
 
 
 def test_the_backbone_has_no_difference_and_the_head_none_to_itself(base):
@@ -71,14 +80,17 @@ def test_identical_systems_are_not_distinguishable(rng):
 def test_noise_around_the_backbone_is_not_distinguishable_and_planted_differences_are(rng):
     base = rng.uniform(0.3, 0.7, size=(1, 300))
     noisy = lambda shift: base + shift + 0.15 * rng.normal(size=(5, 300))  # noqa: E731
-    found = judgements({
-        "backbone": base, "head": noisy(0.0), "noise": noisy(0.0), "better": noisy(0.05), "worse": noisy(-0.05)
-    })  # fmt: skip
+    found = judgements(
+        {"backbone": base, "head": noisy(0.0), "noise": noisy(0.0), "better": noisy(0.05), "worse": noisy(-0.05)}
+    )
     told = {name: judgement.verdict for name, judgement in found.items()}
     assert told == {
-        "backbone": "", "head": "not distinguishable", "noise": "not distinguishable", "better": "better",
+        "backbone": "",
+        "head": "not distinguishable",
+        "noise": "not distinguishable",
+        "better": "better",
         "worse": "worse",
-    }  # fmt: skip
+    }
     assert found["better"].to_backbone.low > 0 > found["worse"].to_backbone.high
     assert found["better"].verdict_to_head == "better" and found["noise"].verdict_to_head == "not distinguishable"
 

@@ -29,9 +29,12 @@ PACKAGE = Path(__file__).parents[2] / "miner_diag"
 OPTIONS = FusionOptions(
     probe=StudyOptions(epochs=2, batch_size=16, resamples=3, rule="top_k", top_k=3, start="identity"),
     training=TrainingOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2),
-    ablation=AblationOptions(n_seeds=2, rate_scales=(0.5,)), mask=MaskOptions(), shape=Shape(),
-    grid=SensitivityOptions(), intervals_over="items",
-)  # fmt: skip
+    ablation=AblationOptions(n_seeds=2, rate_scales=(0.5,)),
+    mask=MaskOptions(),
+    shape=Shape(),
+    grid=SensitivityOptions(),
+    intervals_over="items",
+)
 
 
 def fold_of(embedded, reads=None, **how):
@@ -171,9 +174,19 @@ def test_every_row_is_there_on_both_splits(found):
         assert len(names) == len(set(names))
         assert set(names) == {entry.name for entry in fold.entries} | {"oracle_layer"}
     asked = [
-        "system", "split", "ndcg_at_5", "low", "high", "difference_to_backbone", "difference_low", "difference_high",
-        "p_holm", "verdict", "n_parameters", "seconds",
-    ]  # fmt: skip
+        "system",
+        "split",
+        "ndcg_at_5",
+        "low",
+        "high",
+        "difference_to_backbone",
+        "difference_low",
+        "difference_high",
+        "p_holm",
+        "verdict",
+        "n_parameters",
+        "seconds",
+    ]
     assert [column for column in table.columns if column in asked] == asked
     assert "query_specific" in set(table["system"])
 

@@ -29,9 +29,12 @@ def test_adaptive_shares_by_hand():
 
 
 @given(
-    scores=st.lists(st.floats(0, 1), min_size=2, max_size=12), low=st.floats(0.01, 1), high=st.floats(0.01, 1),
-    scale=st.floats(0.5, 3), shift=st.floats(-1, 1),
-)  # fmt: skip
+    scores=st.lists(st.floats(0, 1), min_size=2, max_size=12),
+    low=st.floats(0.01, 1),
+    high=st.floats(0.01, 1),
+    scale=st.floats(0.5, 3),
+    shift=st.floats(-1, 1),
+)
 def test_shares_rise_with_the_score_and_stay_in_range(scores, low, high, scale, shift):
     low, high = sorted((low, high))
     scores = np.array([round(score, 3) for score in scores])

@@ -29,7 +29,7 @@ def built(make_probed, layers=(0, 1, 3, 4), *, sides=1, mask="adaptive", seed=0,
     shape = {"inner_weight": 0.3} | shape
     return build_fusion(
         make_probed(sides=sides), layers, Shape(**shape), MaskOptions(mask=mask), np.random.default_rng(seed)
-    )  # fmt: skip
+    )
 
 
 # --- identity
@@ -113,9 +113,7 @@ def test_projection_map_is_the_probe(rng, states, sides):
 @pytest.mark.parametrize("kind", ["base", "normalized_projection"])
 def test_one_layer_of_a_fusion_is_its_probe(make_probed, states, kind):
     probed = make_probed(kinds=(kind,) * 5)
-    fusion = build_fusion(
-        probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0)
-    )  # fmt: skip
+    fusion = build_fusion(probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0))
     with torch.no_grad():
         fusion.layer_weights[1] = 0.0
     np.testing.assert_allclose(fusion.apply_to(states), probed.stack.probe(1, kind).apply(states[:, 1]), atol=1e-5)
@@ -133,7 +131,7 @@ def test_query_map_moves_the_weights_of_queries_by_hand(make_probed, states, rng
         moved = Fusion(plain.layers, plain.kinds, maps, parts[0], weights, parts[2], n_layers=5)
         np.testing.assert_allclose(
             asking.apply_to(states[[row]], "query"), moved.apply_to(states[[row]], "query"), atol=1e-5
-        )  # fmt: skip
+        )
 
 
 def test_parameters_are_grouped_by_how_fast_they_learn(make_probed):
@@ -274,9 +272,12 @@ def test_layers_that_cannot_be_fused_are_named(make_probed, layers, message):
 
 ONES = np.ones((1, 4))
 PARTS = {
-    "kinds": ["base", "base"], "maps": [ONES, ONES], "masks": np.ones((2, 4), bool), "layer_weights": np.ones(2),
+    "kinds": ["base", "base"],
+    "maps": [ONES, ONES],
+    "masks": np.ones((2, 4), bool),
+    "layer_weights": np.ones(2),
     "bias": np.zeros(4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

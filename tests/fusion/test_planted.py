@@ -11,16 +11,31 @@ from miner_diag.probes import KINDS, StudyOptions, fit_probes, salience, study
 from miner_diag.stats import paired_bootstrap
 
 SYSTEMS = (
-    "backbone", "best_single_layer", "final_layer_linear", "final_layer_head", "final_layer_mlp", "shuffled_layers",
+    "backbone",
+    "best_single_layer",
+    "final_layer_linear",
+    "final_layer_head",
+    "final_layer_mlp",
+    "shuffled_layers",
     "fusion",
-)  # fmt: skip
+)
 PROBES = StudyOptions(
-    start="identity", learning_rate=3e-3, temperature=0.1, batch_size=100, epochs=6, n_seeds=1, resamples=5,
-    controls=False, to_final=0.0, gate_l1=0.0, rule="top_k", top_k=2,
-)  # fmt: skip
+    start="identity",
+    learning_rate=3e-3,
+    temperature=0.1,
+    batch_size=100,
+    epochs=6,
+    n_seeds=1,
+    resamples=5,
+    controls=False,
+    to_final=0.0,
+    gate_l1=0.0,
+    rule="top_k",
+    top_k=2,
+)
 TRAINING = TrainingOptions(
     epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
-)  # fmt: skip
+)
 
 
 SHAPE = Shape(start="identity", inner_weight=0.0)

@@ -10,10 +10,12 @@ from miner_diag.fusion.plots import ablation_figure, folds_figure, sensitivity_f
 @pytest.fixture
 def ablation():
     rows = [
-        ("backbone", None, None, None, ""), ("fusion", 0.05, 0.02, 0.08, "better"),
-        ("final_layer_head", 0.02, -0.01, 0.05, "not distinguishable"), ("concat_pca", -0.1, -0.15, -0.05, "worse"),
+        ("backbone", None, None, None, ""),
+        ("fusion", 0.05, 0.02, 0.08, "better"),
+        ("final_layer_head", 0.02, -0.01, 0.05, "not distinguishable"),
+        ("concat_pca", -0.1, -0.15, -0.05, "worse"),
         ("oracle_layer", None, None, None, ""),
-    ]  # fmt: skip
+    ]
     names = ["system", "difference_to_backbone", "difference_low", "difference_high", "verdict"]
     test = pd.DataFrame(rows, columns=names).assign(split="test")
     return pd.concat([test, test.assign(split="validation", difference_to_backbone=9.0)])
@@ -34,10 +36,15 @@ def test_the_forest_is_of_one_split_and_the_best_is_on_top(ablation):
 
 
 def test_weights_have_a_bar_a_layer_and_a_dot_a_seed():
-    table = pd.DataFrame({
-        "seed": [0, 0, 1, 1], "layer": [2, 6, 2, 6], "kind": ["base", "normalized_projection"] * 2,
-        "weight": [0.2, 1.0, 0.4, 0.8], "kept_share": [0.5, 1.0, 0.5, 1.0],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "seed": [0, 0, 1, 1],
+            "layer": [2, 6, 2, 6],
+            "kind": ["base", "normalized_projection"] * 2,
+            "weight": [0.2, 1.0, 0.4, 0.8],
+            "kept_share": [0.5, 1.0, 0.5, 1.0],
+        }
+    )
     (ax,) = weights_figure(table).axes
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.3, 0.9])
     dots = [line for line in ax.lines if line.get_marker() == "."]
@@ -49,8 +56,10 @@ def test_weights_have_a_bar_a_layer_and_a_dot_a_seed():
 def test_sensitivity_has_a_panel_a_threshold():
     rows = [
         {"threshold": t, "n_layers": n, "kept_share": share, "validation_ndcg_at_5": t / 10 + n / 100 + share / 1000}
-        for t in (0.3, 0.5) for n in (2, 3) for share in (0.25, 1.0)
-    ]  # fmt: skip
+        for t in (0.3, 0.5)
+        for n in (2, 3)
+        for share in (0.25, 1.0)
+    ]
     figure = sensitivity_figure(pd.DataFrame(rows), title="t")
     panels = [ax for ax in figure.axes if ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["threshold 0.3", "threshold 0.5"]
@@ -62,10 +71,14 @@ def test_sensitivity_has_a_panel_a_threshold():
 
 
 def test_training_has_a_line_a_seed():
-    curves = pd.DataFrame([
-        {"system": system, "seed": seed, "epoch": epoch, "validation_ndcg_at_5": 0.1 * epoch + seed}
-        for system in ("fusion", "final_layer_head", "no_bias") for seed in (0, 1) for epoch in range(3)
-    ])  # fmt: skip
+    curves = pd.DataFrame(
+        [
+            {"system": system, "seed": seed, "epoch": epoch, "validation_ndcg_at_5": 0.1 * epoch + seed}
+            for system in ("fusion", "final_layer_head", "no_bias")
+            for seed in (0, 1)
+            for epoch in range(3)
+        ]
+    )
     (ax,) = training_figure(curves, ("fusion", "final_layer_head")).axes
     assert len(ax.lines) == 4
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [1.0, 1.1, 1.2])
@@ -74,15 +87,27 @@ def test_training_has_a_line_a_seed():
 
 def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
     rows = [
-        {"fold": fold, "role": role, "difference_to_backbone": gain, "difference_low": gain - 0.01,
-         "difference_high": gain + 0.01, "backbone_ndcg_at_5": 0.4 + 0.1 * fold}
-        for fold in (0, 1) for role, gain in (("fusion", 0.04), ("head", 0.02), ("", 0.0))
-    ]  # fmt: skip
+        {
+            "fold": fold,
+            "role": role,
+            "difference_to_backbone": gain,
+            "difference_low": gain - 0.01,
+            "difference_high": gain + 0.01,
+            "backbone_ndcg_at_5": 0.4 + 0.1 * fold,
+        }
+        for fold in (0, 1)
+        for role, gain in (("fusion", 0.04), ("head", 0.02), ("", 0.0))
+    ]
     pooled = [
-        {"system": system, "ndcg_at_5": 0.4 + gain, "difference_to_backbone": gain, "difference_low": gain - 0.01,
-         "difference_high": gain + 0.01}
+        {
+            "system": system,
+            "ndcg_at_5": 0.4 + gain,
+            "difference_to_backbone": gain,
+            "difference_low": gain - 0.01,
+            "difference_high": gain + 0.01,
+        }
         for system, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
-    ]  # fmt: skip
+    ]
     (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(pooled)).axes
     fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
     np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])

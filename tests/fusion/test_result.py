@@ -59,8 +59,11 @@ def test_validation_chooses_the_rate_with_the_first_seed(run, small, make_probed
 def test_each_row_has_its_seeds_and_what_is_not_trained_has_one(run):
     found = run("backbone", "concat_pca", "no_bias", "random_mask")
     assert {name: len(entry.runs) for name, entry in found.items()} == {
-        "backbone": 1, "concat_pca": 1, "no_bias": 2, "random_mask": 2,
-    }  # fmt: skip
+        "backbone": 1,
+        "concat_pca": 1,
+        "no_bias": 2,
+        "random_mask": 2,
+    }
     assert found["backbone"].n_parameters == found["concat_pca"].n_parameters == 0
     first, second = found["random_mask"].runs
     assert (first.system.masks != second.system.masks).any()  # drawn anew for each seed
@@ -134,9 +137,11 @@ def entry_of(name, score):
 
 def test_the_best_head_is_validations():
     entries = [
-        entry_of("final_layer_linear", 0.4), entry_of("final_layer_mlp", 0.5), entry_of("final_layer_head", 0.45),
+        entry_of("final_layer_linear", 0.4),
+        entry_of("final_layer_mlp", 0.5),
+        entry_of("final_layer_head", 0.45),
         entry_of("fusion", 0.9),
-    ]  # fmt: skip
+    ]
     assert best_head(entries) == "final_layer_mlp"
     with pytest.raises(FusionError, match="systems must hold one of final_layer_linear, final_layer_head, "):
         best_head([entry_of("fusion", 0.9)])

@@ -27,9 +27,20 @@ UNTRAINED = {"backbone", "best_single_layer", "whitened", "mean_last_2", "mean_l
 OWN_START = {"scalar_mix", "weighted_layer_pooling"}
 """Trained, but from the mean of all layers."""
 ASKED_FOR = {
-    "backbone", "final_layer_head", "best_single_layer", "concat_pca", "scalar_mix", "weighted_layer_pooling",
-    "random_mask", "shuffled_layers", "base_only", "projection_only", "no_bias", "fixed_mask", "fusion",
-}  # fmt: skip
+    "backbone",
+    "final_layer_head",
+    "best_single_layer",
+    "concat_pca",
+    "scalar_mix",
+    "weighted_layer_pooling",
+    "random_mask",
+    "shuffled_layers",
+    "base_only",
+    "projection_only",
+    "no_bias",
+    "fixed_mask",
+    "fusion",
+}
 HEADS = ("final_layer_linear", "final_layer_head", "final_layer_mlp")
 QUICK = TrainingOptions(epochs=3, batch_size=10, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2)
 

@@ -382,9 +382,14 @@ def test_fit_fusion_is_build_and_train(small, make_probed, tmp_path):
     assert content(fitted.system) == content(train(start_of(make_probed), small, small, QUICK).system)
     assert fitted.system.layers == (0, 1, 4) and (tmp_path / "state").exists()
     other = fit_fusion(
-        small, small, probed, replace(QUICK, epochs=1), layers=(2, 4), shape=Shape(final="gate"),
+        small,
+        small,
+        probed,
+        replace(QUICK, epochs=1),
+        layers=(2, 4),
+        shape=Shape(final="gate"),
         mask=MaskOptions(mask="fixed", share=0.25),
-    ).system  # fmt: skip
+    ).system
     assert (other.layers, other.kinds) == ((2, 4), ("base", "base"))
     assert other.masks.sum(dim=1).tolist() == [4, 16]
 

@@ -43,10 +43,15 @@ def corpus(monkeypatch):
         Query(f"q{n}", " ".join([words[n][0], words[(n + 1) % 24][0]]), "given", f"d{n // 3}") for n in range(24)
     )
     found = Corpus(
-        name="tiny", form="verbatim", fold=0, pages=pages, queries=queries,
-        qrels={f"q{n}": {f"p{n}": 1} for n in range(24)}, splits={f"d{n}": "validation" for n in range(8)},
+        name="tiny",
+        form="verbatim",
+        fold=0,
+        pages=pages,
+        queries=queries,
+        qrels={f"q{n}": {f"p{n}": 1} for n in range(24)},
+        splits={f"d{n}": "validation" for n in range(8)},
         renderer=lambda page_id, side: Image.new("RGB", (60 + 10 * int(page_id[1:]), 90), "white"),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(job, "load_corpus", lambda data, **options: found)
     return found
 

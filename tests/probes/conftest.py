@@ -52,10 +52,17 @@ def planted(one_thread):
     turn, rows = ortho_group.rvs(D, random_state=2), rng.permutation(D)[:SIGNAL]
     train, validation = plant(1300, rng, turn, rows), plant(300, rng, turn, rows)
     options = StudyOptions(
-        start="identity", temperature=0.05, learning_rate=1e-3, gate_learning_rate=1e-2, batch_size=128,
-        to_final=0.0, gate_l1=0.0, n_seeds=1,
-        epochs=12, resamples=50,
-    )  # fmt: skip
+        start="identity",
+        temperature=0.05,
+        learning_rate=1e-3,
+        gate_learning_rate=1e-2,
+        batch_size=128,
+        to_final=0.0,
+        gate_l1=0.0,
+        n_seeds=1,
+        epochs=12,
+        resamples=50,
+    )
     found = study(train, validation, options)
     return SimpleNamespace(train=train, validation=validation, rows=rows, options=options, found=found)
 

@@ -27,9 +27,19 @@ from miner_diag.probes.table import COLUMNS
 from miner_diag.records import read_records
 
 FILES = {
-    "probes.safetensors", "probes.csv", "salience.safetensors", "selection.json", "records.jsonl", "run.json",
-    "rule.csv", "controls.csv", "concentration.csv", "probes.png", "salience.png", "ratio.png",
-}  # fmt: skip
+    "probes.safetensors",
+    "probes.csv",
+    "salience.safetensors",
+    "selection.json",
+    "records.jsonl",
+    "run.json",
+    "rule.csv",
+    "controls.csv",
+    "concentration.csv",
+    "probes.png",
+    "salience.png",
+    "ratio.png",
+}
 
 
 def _conftest_of(stage):
@@ -87,10 +97,15 @@ def first(checkpoint, documents, tmp_path_factory, one_thread):
         main(arguments(checkpoint, documents, out))
         open_figures = plt.get_fignums()
     return SimpleNamespace(
-        parts=parts, out=out, open_figures=open_figures, told=told.getvalue(), checkpoint=checkpoint,
+        parts=parts,
+        out=out,
+        open_figures=open_figures,
+        told=told.getvalue(),
+        checkpoint=checkpoint,
         run=json.loads((out / "run.json").read_text()),
-        table=pd.read_csv(out / "probes.csv"), selection=json.loads((out / "selection.json").read_text()),
-    )  # fmt: skip
+        table=pd.read_csv(out / "probes.csv"),
+        selection=json.loads((out / "selection.json").read_text()),
+    )
 
 
 def test_writes_what_it_promises_and_nothing_else(first):
@@ -128,8 +143,9 @@ def test_probes_are_saved_for_this_backbone(first):
     stack = ProbeStack.load(first.out / "probes.safetensors", backbone.key())
     saved = load_file(first.out / "salience.safetensors")
     assert {name: array.shape for name, array in saved.items()} == {
-        "base": (4, 32), "normalized_projection": (4, 32),
-    }  # fmt: skip
+        "base": (4, 32),
+        "normalized_projection": (4, 32),
+    }
     np.testing.assert_allclose(saved["base"], stack.gates[:, 0] ** 2, rtol=1e-6)
 
 
@@ -154,9 +170,14 @@ def test_the_terminal_says_whether_the_ratio_knew(first):
 def test_controls_and_rule_are_tables(first):
     controls, rule = pd.read_csv(first.out / "controls.csv"), pd.read_csv(first.out / "rule.csv")
     assert set(controls["control"]) == {
-        "shuffled_pairs", "start", "shuffled_training", "unaligned_true", "unaligned_shuffled",
-        "embedding_layer_alone", "final_layer_alone",
-    }  # fmt: skip
+        "shuffled_pairs",
+        "start",
+        "shuffled_training",
+        "unaligned_true",
+        "unaligned_shuffled",
+        "embedding_layer_alone",
+        "final_layer_alone",
+    }
     rows = controls.set_index(["control", "kind", "layer"])
     before, after = rows.loc["start"]["ndcg_at_5"], rows.loc["shuffled_training"]
     np.testing.assert_allclose(after["over_start"], after["ndcg_at_5"] - before, atol=1e-12)

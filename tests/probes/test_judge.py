@@ -16,8 +16,12 @@ def verdicts(*benefits, sure=True):
 
 def test_the_kind_is_the_tests_and_base_where_it_has_none(rng):
     better = rng.random((3, 200))
-    ndcg = np.stack([np.array([better[0] - 0.2, better[1], better[2]]), np.array([better[0], better[1] - 0.2,
-                    rng.permutation(better[2])])])  # fmt: skip
+    ndcg = np.stack(
+        [
+            np.array([better[0] - 0.2, better[1], better[2]]),
+            np.array([better[0], better[1] - 0.2, rng.permutation(better[2])]),
+        ]
+    )
     found = compare_kinds(ndcg, rng)
     assert [v.preferred for v in found] == ["normalized_projection", "base", None]
     assert [v.chosen for v in found] == ["normalized_projection", "base", "base"]

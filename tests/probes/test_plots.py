@@ -15,13 +15,23 @@ def table():
     for layer in range(4):
         for number, kind in enumerate(("base", "normalized_projection")):
             value = 0.1 * layer + 0.05 * number
-            rows.append({
-                "layer": layer, "kind": kind, "raw_ndcg_at_5": 0.1 * layer, "validation_ndcg_at_5": value,
-                "low": value - 0.02, "high": value + 0.03, "difference_to_other_kind": 0.05 if number else -0.05,
-                "difference_low": -0.01, "difference_high": 0.09, "alignment_ratio_page_final": 0.25 * (layer + 1),
-                "alignment_ratio_query_page": None if layer == 0 else 1.5, "chosen_kind": "base" if layer > 1 else
-                "normalized_projection", "selected": layer in (1, 3),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "kind": kind,
+                    "raw_ndcg_at_5": 0.1 * layer,
+                    "validation_ndcg_at_5": value,
+                    "low": value - 0.02,
+                    "high": value + 0.03,
+                    "difference_to_other_kind": 0.05 if number else -0.05,
+                    "difference_low": -0.01,
+                    "difference_high": 0.09,
+                    "alignment_ratio_page_final": 0.25 * (layer + 1),
+                    "alignment_ratio_query_page": None if layer == 0 else 1.5,
+                    "chosen_kind": "base" if layer > 1 else "normalized_projection",
+                    "selected": layer in (1, 3),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -61,8 +71,10 @@ def test_lines_to_labels_pass_by_other_points(table):
     far = near.tail(2).assign(layer=9, alignment_ratio_query_page=0.66)
     benefit = np.repeat([0.148, 0.135, 0.143, 0.132, 0.0], 2)
     near = pd.concat([near, far]).assign(
-        difference_to_other_kind=benefit, difference_low=benefit - 0.03, difference_high=benefit + 0.03,
-    )  # fmt: skip
+        difference_to_other_kind=benefit,
+        difference_low=benefit - 0.03,
+        difference_high=benefit + 0.03,
+    )
     figure = ratio_against_benefit(near, threshold=0.5)
     figure.draw_without_rendering()
     ax = next(ax for ax in figure.axes if "their pages" in ax.get_xlabel())

@@ -59,9 +59,7 @@ def test_stability_of_a_clear_choice_and_of_a_toss(fused, rng):
 
 def test_documents_are_drawn_whole(fused, rng):
     """With two documents, a resample is one of three: either twice, or both."""
-    found = stability(
-        [fused], SelectionRule("within_delta"), rng, clusters=("a",) * 30 + ("b",) * 30, n_resamples=30
-    )  # fmt: skip
+    found = stability([fused], SelectionRule("within_delta"), rng, clusters=("a",) * 30 + ("b",) * 30, n_resamples=30)
     possible = {tuple(select(fused, SelectionRule("within_delta"), np.repeat(w, 30))) for w in ([2, 0], [1, 1], [0, 2])}
     assert len(possible) <= 3 and found.frequency[4] == 1.0
 

@@ -17,7 +17,7 @@ from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
 N, MEANING = 300, 8
 OPTIONS = TrainOptions(
     epochs=12, batch_size=50, start="identity", learning_rate=1e-2, temperature=0.05, to_final=0.0, gate_l1=0.0
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,15 @@ from miner_diag.probes.result import raw_ndcg
 from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
 
 QUICK = TrainOptions(
-    epochs=4, batch_size=10, start="identity", learning_rate=1e-3, temperature=0.05, gate_learning_rate=1e-2,
-    to_final=0.0, gate_l1=0.0,
-)  # fmt: skip
+    epochs=4,
+    batch_size=10,
+    start="identity",
+    learning_rate=1e-3,
+    temperature=0.05,
+    gate_learning_rate=1e-2,
+    to_final=0.0,
+    gate_l1=0.0,
+)
 
 
 def only(data, layer):

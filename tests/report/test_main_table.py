@@ -19,12 +19,16 @@ N, DOCUMENTS = 40, 8
 def corpus():
     documents = [f"d{number % DOCUMENTS}" for number in range(N)]
     return Corpus(
-        "planted", "hidden", 0,
+        "planted",
+        "hidden",
+        0,
         tuple(Page(f"p{i}", documents[i], i + 1, "", f"h{i}") for i in range(N)),
         tuple(Query(f"q{i}", f"query {i}", "given", documents[i]) for i in range(N)),
-        {f"q{i}": {f"p{i}": 1} for i in range(N)}, dict.fromkeys(documents, "test"), renderer=lambda page, side: None,
+        {f"q{i}": {f"p{i}": 1} for i in range(N)},
+        dict.fromkeys(documents, "test"),
+        renderer=lambda page, side: None,
         part="test",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -41,10 +45,17 @@ def write_fusion(tmp_path, corpus):
         (folder / "fusion.json").write_text(json.dumps({"width": width}))
         wanted = {"backbone": 0.0, "final_layer_mlp": gain / 2, "fusion": gain, "no_bias": 9.0}
         lines = [
-            {"model": model, "split": split, "measure": f"{name}_ndcg_at_5", "query_id": f"q{i}",
-             "value": base + more + 0.001 * (i % 5) + (5.0 if split == "validation" else 0.0)}
-            for split in ("validation", "test") for name, more in wanted.items() for i in range(queries)
-        ]  # fmt: skip
+            {
+                "model": model,
+                "split": split,
+                "measure": f"{name}_ndcg_at_5",
+                "query_id": f"q{i}",
+                "value": base + more + 0.001 * (i % 5) + (5.0 if split == "validation" else 0.0),
+            }
+            for split in ("validation", "test")
+            for name, more in wanted.items()
+            for i in range(queries)
+        ]
         (folder / "per_query.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return folder
 
@@ -83,9 +94,15 @@ def test_each_backbone_is_the_measure_of_its_own(corpus, write_fusion, write_lat
     late = [write_late("other-late", 0.9), write_late("elsewhere", 0.8)]
     table = main_table(corpus, [write_fusion(), write_fusion("other", gain=-0.1, base=0.6)], late)
     assert list(table["system"]) == [
-        "m", "m, final layer mlp", "m, fused", "elsewhere", "other", "other, final layer mlp", "other, fused",
+        "m",
+        "m, final layer mlp",
+        "m, fused",
+        "elsewhere",
+        "other",
+        "other, final layer mlp",
+        "other, fused",
         "other-late",
-    ]  # fmt: skip
+    ]
     found = table.set_index("system")
     assert found.loc["other, fused", "difference_to_backbone"] == pytest.approx(-0.1)
     assert found.loc["other-late", "difference_to_backbone"] == pytest.approx(0.9 - 0.602)

@@ -40,9 +40,13 @@ def test_table_and_files(files, capsys):
         rows = list(csv.DictReader(handle))
     assert [row["query_id"] for row in rows] == [f"q{i}" for i in range(10)]
     assert rows[0] == {
-        "query_id": "q0", "ndcg_at_5": "1.000000", "ndcg_at_5_worst": "1.000000", "ndcg_at_5_best": "1.000000",
-        "order_matters": "False", "has_results": "True",
-    }  # fmt: skip
+        "query_id": "q0",
+        "ndcg_at_5": "1.000000",
+        "ndcg_at_5_worst": "1.000000",
+        "ndcg_at_5_best": "1.000000",
+        "order_matters": "False",
+        "has_results": "True",
+    }
     assert (rows[8]["order_matters"], rows[9]["ndcg_at_5"], rows[9]["has_results"]) == ("True", "0.000000", "False")
     records = read_records(files / "out" / "records.jsonl")
     assert [record.measure for record in records[:4]] == ["ndcg_at_5", "ndcg_at_5_worst", "ndcg_at_5_best", "tie_rate"]
@@ -91,7 +95,10 @@ def test_one_query_has_no_interval(files, capsys):
 def test_runs_as_a_module_and_explains_its_options(files):
     done = subprocess.run(
         [sys.executable, "-m", "miner_diag.retrieval", "--help"],
-        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
     assert "Ranks that count." in done.stdout
     assert "--qrels" in done.stdout

@@ -21,10 +21,12 @@ def loop(queries, pages, similarity="cosine"):
         vectors = side.item(i).astype(np.float64)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if similarity == "cosine" else vectors
 
-    return np.array([
-        [sum(max(float(t @ u) for u in rows(pages, p)) for t in rows(queries, q)) for p in range(len(pages))]
-        for q in range(len(queries))
-    ])  # fmt: skip
+    return np.array(
+        [
+            [sum(max(float(t @ u) for u in rows(pages, p)) for t in rows(queries, q)) for p in range(len(pages))]
+            for q in range(len(queries))
+        ]
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -86,15 +86,22 @@ def run(options: TrainOptions) -> None:
     clock = RunClock()
     corpus = load_corpus(options.data, queries="verbatim", fold=options.fold)
     lines = draw_lines(
-        corpus.split("train"), options, pages=options.pages, per_document=options.pages_per_document,
+        corpus.split("train"),
+        options,
+        pages=options.pages,
+        per_document=options.pages_per_document,
         folder=options.out / "lines",
-    )  # fmt: skip
+    )
     held_out = draw_lines(corpus.split("validation"), options, pages=100, per_document=10)
     clock.stage("lines")
     reader = train_reader(
-        lines, steps=options.steps, seed=options.seed, columns=options.columns, bfloat16=options.bfloat16,
+        lines,
+        steps=options.steps,
+        seed=options.seed,
+        columns=options.columns,
+        bfloat16=options.bfloat16,
         state=options.out / "state.safetensors",
-    )  # fmt: skip
+    )
     clock.stage("train")
     scores = asdict(score_reader(reader, held_out[:1000]))
     clock.stage("score")

@@ -52,9 +52,11 @@ def page_lines(path: Path, number: int, longest_side: int = LONGEST_SIDE) -> lis
 def _labelled(line: Line, characters: str, boxes: np.ndarray, middle: np.ndarray) -> LabelledLine | None:
     inside = (
         (boxes[:, 0] >= 0)
-        & (middle[:, 0] > line.left - 1) & (middle[:, 0] < line.right + 1)
-        & (middle[:, 1] > line.top - 3) & (middle[:, 1] < line.bottom + 3)
-    )  # fmt: skip
+        & (middle[:, 0] > line.left - 1)
+        & (middle[:, 0] < line.right + 1)
+        & (middle[:, 1] > line.top - 3)
+        & (middle[:, 1] < line.bottom + 3)
+    )
     own = [i for i in np.flatnonzero(inside) if not characters[i].isspace()]
     if len(own) < 2:
         return None

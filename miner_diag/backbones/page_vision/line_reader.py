@@ -39,11 +39,16 @@ class LineReader(nn.Module):
         super().__init__()
         one, two, three = channels
         self.fold = nn.Sequential(
-            _convolution(1, one), nn.MaxPool2d(2),
-            _convolution(one, two), nn.MaxPool2d((2, 1)),
-            _convolution(two, three), nn.MaxPool2d((2, 1)),
-            nn.Conv2d(three, width, (HEIGHT // 8, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        )  # fmt: skip
+            _convolution(1, one),
+            nn.MaxPool2d(2),
+            _convolution(one, two),
+            nn.MaxPool2d((2, 1)),
+            _convolution(two, three),
+            nn.MaxPool2d((2, 1)),
+            nn.Conv2d(three, width, (HEIGHT // 8, 3), padding=(0, 1), bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
         self.along = nn.Sequential(*(_Along(width) for _ in range(depth)))
         self.head = nn.Conv1d(width, N_CLASSES, 1)
 

@@ -45,9 +45,15 @@ class ReaderScores:
 
 
 def train_reader(
-    lines: Sequence[LabelledLine], *, steps: int, seed: int, columns: int = 16_000, rate: float = 3e-3,
-    bfloat16: bool = False, state: Path | None = None,
-) -> LineReader:  # fmt: skip
+    lines: Sequence[LabelledLine],
+    *,
+    steps: int,
+    seed: int,
+    columns: int = 16_000,
+    rate: float = 3e-3,
+    bfloat16: bool = False,
+    state: Path | None = None,
+) -> LineReader:
     """Return a reader trained on `lines`.
 
     The loss is a cross-entropy per frame at first (each character at the frame of its middle, blank elsewhere: the
@@ -76,9 +82,16 @@ def train_reader(
     torch.manual_seed(seed)
     reader = LineReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(reader.parameters(), lr=rate, weight_decay=1e-3)
-    key = canonical_json({
-        "lines": _digest(lines), "steps": steps, "seed": seed, "columns": columns, "rate": rate, "bfloat16": bfloat16,
-    })  # fmt: skip
+    key = canonical_json(
+        {
+            "lines": _digest(lines),
+            "steps": steps,
+            "seed": seed,
+            "columns": columns,
+            "rate": rate,
+            "bfloat16": bfloat16,
+        }
+    )
     done = 0
     if (found := take_state(state, key, CheckpointError)) is not None:
         noted, tensors = found
@@ -194,9 +207,12 @@ def _worn(batch: Sequence[LabelledLine], rng: np.random.Generator) -> tuple[torc
 
 
 def _loss(
-    scores: torch.Tensor, batch: Sequence[LabelledLine], lengths: Sequence[int], places: Sequence[np.ndarray],
+    scores: torch.Tensor,
+    batch: Sequence[LabelledLine],
+    lengths: Sequence[int],
+    places: Sequence[np.ndarray],
     share: float,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Return the loss of scores [B, N_CLASSES, T]: `share` of it per frame, the rest CTC per character."""
     n_frames = scores.shape[2]
     target = torch.zeros(len(batch), n_frames, dtype=torch.long)
@@ -207,7 +223,11 @@ def _loss(
     labels = torch.from_numpy(np.concatenate([line.labels for line in batch]).astype(np.int64))
     n_labels = torch.tensor([len(line.labels) for line in batch])
     ctc = functional.ctc_loss(
-        functional.log_softmax(scores, 1).permute(2, 0, 1), labels, torch.tensor(lengths), n_labels,
-        reduction="sum", zero_infinity=True,
-    )  # fmt: skip
+        functional.log_softmax(scores, 1).permute(2, 0, 1),
+        labels,
+        torch.tensor(lengths),
+        n_labels,
+        reduction="sum",
+        zero_infinity=True,
+    )
     return share * 2 * per_frame + (1.1 - share) * ctc / len(labels)

@@ -152,9 +152,21 @@ def test_a_shard_without_a_line(tmp_path):
 
 def test_the_command_writes_numbers_and_where_they_come_from(tmp_path, capsys):
     main(
-        ["--data", "sample", "--pages", "3", "--lines-per-page", "4", "--steps", "2", "--columns", "2000",
-         "--out", str(tmp_path)]
-    )  # fmt: skip
+        [
+            "--data",
+            "sample",
+            "--pages",
+            "3",
+            "--lines-per-page",
+            "4",
+            "--steps",
+            "2",
+            "--columns",
+            "2000",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     assert "of words are read" in capsys.readouterr().out
     path = tmp_path / "page-vision.safetensors"
     assert isinstance(load_line_reader(path), LineReader)
