@@ -14,7 +14,7 @@ from miner_diag.backbones.loading import load_model
 from miner_diag.backbones.lora import merge_adapter
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official
+from miner_diag.backbones.vision_language import FamilyDefaults
 
 HEADS = re.compile(r"(^|\.)(lm_head|custom_text_proj)$")
 """Adapted modules behind the hidden states."""
@@ -24,7 +24,7 @@ class BiQwen25(QwenVLRetriever):
     """A bi-encoder on Qwen2.5-VL: a whole checkpoint, or an adapter that is added to its base model."""
 
     family: ClassVar[str] = "biqwen2_5"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Query: ",
         page_prompt="Describe the image.",

@@ -9,10 +9,10 @@ from torch import nn
 
 from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import Pooling, Side
-from miner_diag.backbones.two_towers import TwoTowers, drawn_to_cover
+from miner_diag.backbones.dual_encoder import DualEncoder, drawn_to_cover
 
 
-class CLIPTowers(TwoTowers):
+class CLIPDualEncoder(DualEncoder):
     """CLIP: a query's end-of-text token, a page's class token, each projected. Pages are cut to their middle square."""
 
     family: ClassVar[str] = "clip"

@@ -17,10 +17,10 @@ import torch
 import transformers
 
 from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, forward_key, ids_of
-from miner_diag.backbones.choices import choose_dtype
 from miner_diag.backbones.late import unit_tokens
 from miner_diag.backbones.loading import choose_device, load_model, load_processor
 from miner_diag.backbones.revision import folder_revision
+from miner_diag.backbones.settings import choose_dtype
 
 if TYPE_CHECKING:
     from miner_diag.backbones.reader import Render

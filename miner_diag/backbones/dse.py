@@ -13,7 +13,7 @@ from PIL import Image
 from miner_diag.backbones.base import Encoded, Side
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official
+from miner_diag.backbones.vision_language import FamilyDefaults
 
 BLANK_SIDE = 56
 """Pixels of the blank picture before every query: the card asks for 1 x 1, which qwen_vl_utils raises to 56 x 56."""
@@ -25,7 +25,7 @@ class DSEQwen2(QwenVLRetriever):
     """DSE on Qwen2-VL. A query goes behind a blank black picture of four visual tokens, as on its card."""
 
     family: ClassVar[str] = "dse"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Query: ",
         page_prompt="What is shown in this image?",

@@ -57,9 +57,9 @@ FAMILIES = (
     ),
     Family("nemotron_vl", ("llama_nemotron_vl",), "", "nemotron_vl:NemotronEmbedVL", "llama-nemotron-embed-vl"),
     Family("modernvbert", ("modernvbert",), "", "modernvbert:BiModernVBERT", "ModernVBERT bi-encoders"),
-    Family("clip", ("clip",), "", "clip:CLIPTowers", "CLIP: two towers"),
-    Family("siglip", ("siglip",), "", "siglip:SiglipTowers", "SigLIP and fixed-size SigLIP 2: two towers"),
-    Family("siglip2", ("siglip2",), "", "siglip:Siglip2Towers", "SigLIP 2 of any proportion: two towers"),
+    Family("clip", ("clip",), "", "clip:CLIPDualEncoder", "CLIP: two towers"),
+    Family("siglip", ("siglip",), "", "siglip:SiglipDualEncoder", "SigLIP and fixed-size SigLIP 2: two towers"),
+    Family("siglip2", ("siglip2",), "", "siglip:Siglip2DualEncoder", "SigLIP 2 of any proportion: two towers"),
 )
 """Every family of retrievers that look at pages."""
 

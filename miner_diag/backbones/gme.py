@@ -10,7 +10,7 @@ from typing import ClassVar
 from miner_diag.backbones.base import Side
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official
+from miner_diag.backbones.vision_language import FamilyDefaults
 
 
 class GMEQwen2VL(QwenVLRetriever):
@@ -20,7 +20,7 @@ class GMEQwen2VL(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "gme"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Find an image that matches the given text.",
         page_prompt="You are a helpful assistant.",

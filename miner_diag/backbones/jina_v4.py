@@ -18,7 +18,7 @@ from miner_diag.backbones.lora import merge_adapter
 from miner_diag.backbones.pipeline import read_json
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official
+from miner_diag.backbones.vision_language import FamilyDefaults
 
 TASK = "retrieval"
 """Which of the file's three adapters is merged."""
@@ -33,7 +33,7 @@ class JinaEmbeddingsV4(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "jina_v4"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="Query: ",
         page_prompt="Describe the image.",

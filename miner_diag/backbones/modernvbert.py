@@ -16,7 +16,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import get_resiz
 from miner_diag.backbones.base import Side
 from miner_diag.backbones.pictures import size_of_longest
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official, Plan, VisionLanguageRetriever
+from miner_diag.backbones.vision_language import FamilyDefaults, Plan, VisionLanguageRetriever
 
 
 class BiModernVBERT(VisionLanguageRetriever):
@@ -27,7 +27,7 @@ class BiModernVBERT(VisionLanguageRetriever):
     """
 
     family: ClassVar[str] = "modernvbert"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="",
         page_prompt="Describe the image.",

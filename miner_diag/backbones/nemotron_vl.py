@@ -30,7 +30,7 @@ from miner_diag.backbones.loading import load_model
 from miner_diag.backbones.pictures import closest_tiling, size_of_longest
 from miner_diag.backbones.pipeline import read_json
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official, Plan, VisionLanguageRetriever
+from miner_diag.backbones.vision_language import FamilyDefaults, Plan, VisionLanguageRetriever
 
 PAGE_TILES = 1650 / 512
 """Longer side a page is drawn at before it is cut, in tiles: letter paper at 150 dpi, as the authors' pages are."""
@@ -92,11 +92,11 @@ class NemotronVLModel(PreTrainedModel):
             states = self.vision_model(pixel_values, output_hidden_states=True).hidden_states[self.config.select_layer]
         n_tiles, n_patches, width = states.shape
         side = round(n_patches**0.5)
-        fold = round(1 / self.config.downsample_ratio)
-        folded = states.view(n_tiles, side // fold, fold, side // fold, fold, width)
+        merge = round(1 / self.config.downsample_ratio)
+        merged = states.view(n_tiles, side // merge, merge, side // merge, merge, width)
         # order within a merged token: rows outermost, then columns, then channels
-        folded = folded.permute(0, 1, 3, 2, 4, 5).reshape(n_tiles, (side // fold) ** 2, fold * fold * width)
-        return self.mlp1(folded)
+        merged = merged.permute(0, 1, 3, 2, 4, 5).reshape(n_tiles, (side // merge) ** 2, merge * merge * width)
+        return self.mlp1(merged)
 
     def forward(
         self,
@@ -120,7 +120,7 @@ class NemotronEmbedVL(VisionLanguageRetriever):
     """
 
     family: ClassVar[str] = "nemotron_vl"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="query: ",
         page_prompt="passage: ",

@@ -11,7 +11,7 @@ from typing import ClassVar
 from miner_diag.backbones.base import Side
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import Official
+from miner_diag.backbones.vision_language import FamilyDefaults
 
 SLOT = "@@item@@"
 """Marks the item's place while the checkpoint's chat template is filled in."""
@@ -28,7 +28,7 @@ class Qwen3VLEmbedding(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "qwen3_vl"
-    official: ClassVar[Official] = Official(
+    official: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Retrieve images or text relevant to the user's query.",
         page_prompt="Represent the user's input.",

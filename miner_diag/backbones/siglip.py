@@ -11,11 +11,11 @@ from PIL import Image
 
 from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import BackboneError, Encoded, Pooling
+from miner_diag.backbones.dual_encoder import DualEncoder, drawn_to_cover
 from miner_diag.backbones.pictures import size_of_area
-from miner_diag.backbones.two_towers import TwoTowers, drawn_to_cover
 
 
-class SiglipTowers(TwoTowers):
+class SiglipDualEncoder(DualEncoder):
     """SigLIP: a query's last position, padding included; a page's patches by attention. Pages are made square."""
 
     family: ClassVar[str] = "siglip"
@@ -64,7 +64,7 @@ class SiglipTowers(TwoTowers):
         self.no_budget()
 
 
-class Siglip2Towers(SiglipTowers):
+class Siglip2DualEncoder(SiglipDualEncoder):
     """SigLIP 2 of any proportion (NaFlex): as SigLIP, but a page keeps its shape within a number of patches."""
 
     family: ClassVar[str] = "siglip2"

@@ -22,13 +22,13 @@ from miner_diag.backbones.base import (
     ids_of,
 )
 from miner_diag.backbones.batches import pad_batch
-from miner_diag.backbones.choices import check_vocabulary, choose_dtype, choose_limit, choose_pooling
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
 from miner_diag.backbones.pipeline import read_pipeline
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.reader import PageReader
 from miner_diag.backbones.revision import folder_revision
+from miner_diag.backbones.settings import check_vocabulary, choose_dtype, choose_limit, choose_pooling
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query

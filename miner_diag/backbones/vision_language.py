@@ -17,11 +17,11 @@ from tqdm import tqdm
 from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
-from miner_diag.backbones.choices import check_pooling, choose_dtype, text_limit
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
+from miner_diag.backbones.settings import check_pooling, choose_dtype, text_limit
 from miner_diag.backbones.templates import Template, encode_between, expand_placeholder, without_markers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Official:
+class FamilyDefaults:
     """What a family's authors do; every field can be overruled by the user."""
 
     pooling: Pooling
@@ -68,7 +68,7 @@ class VisionLanguageRetriever(ABC):
     """
 
     family: ClassVar[str]
-    official: ClassVar[Official]
+    official: ClassVar[FamilyDefaults]
     image_processor_class: ClassVar[str]
     """Name of the transformers class that is pinned for this family."""
     placeholder: ClassVar[str]

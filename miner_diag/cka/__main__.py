@@ -11,14 +11,20 @@ import numpy as np
 import pandas as pd
 
 from miner_diag.cka.diagnosis import Diagnosis, Rules, diagnose
+from miner_diag.cka.dual_encoder import diagnose_dual_encoder
+from miner_diag.cka.dual_encoder_table import (
+    cross_frame,
+    dual_encoder_figure,
+    dual_encoder_layer_table,
+    dual_encoder_records,
+    dual_encoder_sentences,
+)
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.plots import cka_heat_map, layer_curves
 from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame, sentences
-from miner_diag.cka.towers import diagnose_towers
-from miner_diag.cka.towers_table import cross_frame, tower_figure, tower_records, tower_sentences, tower_table
 from miner_diag.command import run_command
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.provenance import RunClock, write_run
@@ -102,7 +108,7 @@ def run_towers(
 ) -> None:
     """Diagnose a retriever of two towers: each by itself, never layer l of one with layer l of the other."""
     out, backbone, corpus = options.out, embedded.backbone, embedded.corpus
-    diagnosis = diagnose_towers(
+    diagnosis = diagnose_dual_encoder(
         embedded.stores.queries.layer_embeddings,
         embedded.stores.pages.layer_embeddings,
         **_described(embedded, by_document),
@@ -111,8 +117,8 @@ def run_towers(
         device=str(backbone.device),
     )
     clock.stage("diagnosis")
-    table, cross = tower_table(diagnosis), cross_frame(diagnosis)
-    records = tower_records(
+    table, cross = dual_encoder_layer_table(diagnosis), cross_frame(diagnosis)
+    records = dual_encoder_records(
         diagnosis,
         model=backbone.name,
         model_revision=backbone.revision,
@@ -126,7 +132,7 @@ def run_towers(
     write_atomic(out / "cka_matrix_query_page.csv", cross.to_csv(lineterminator="\n"))
     title = f"{backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
     with atomic_path(out / "layers.png") as path:
-        tower_figure(table, title).savefig(path, dpi=200)
+        dual_encoder_figure(table, title).savefig(path, dpi=200)
     ax = cka_heat_map(cross, estimator=options.estimator, title=f"{title}\nqueries and their pages")
     ax.set(xlabel="layer of the page tower", ylabel="layer of the query tower")
     heat_map = ax.get_figure(root=True)
@@ -134,7 +140,7 @@ def run_towers(
     with atomic_path(out / "cka_matrix.png") as path:
         heat_map.savefig(path, dpi=200)
     clock.stage("write")
-    told = tower_sentences(diagnosis)
+    told = dual_encoder_sentences(diagnosis)
     notes = [f"{layer.side} tower, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note]
     notes += embedded.notes() + caution
     facts = embedded.facts() | {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from miner_diag.cka.arrays import as_matrix
+from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
 from miner_diag.cka.hsic import Estimator, Kernel
@@ -22,7 +23,6 @@ from miner_diag.cka.jackknife import (
 )
 from miner_diag.cka.matrix import cka_matrix, linear_cka
 from miner_diag.cka.permutation import PermutationNull
-from miner_diag.cka.result import CKAMatrix
 from miner_diag.stats import Interval
 
 

@@ -122,7 +122,7 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose every layer of a retriever whose queries and pages pass the same layers.
 
-    Two towers are diagnosed by :func:`~miner_diag.cka.towers.diagnose_towers`.
+    Two towers are diagnosed by :func:`~miner_diag.cka.dual_encoder.diagnose_dual_encoder`.
 
     Parameters
     ----------

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.features import feature_sums
 from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.groups import MAX_GROUPS, leave_groups_out
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import cka_bounds, group_numbers
 from miner_diag.cka.permutation import biased_null_mean, permutation_nulls
-from miner_diag.cka.result import CKAMatrix
 from miner_diag.cka.sides import Sides, prepare, zero_hsic
 from miner_diag.cka.sums import PairSums
 

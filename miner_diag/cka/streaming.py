@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from miner_diag.cka.arrays import split_layers
+from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.jackknife import cka_bounds
 from miner_diag.cka.layers import MIN_ITEMS
 from miner_diag.cka.moments import PairMoments, total
-from miner_diag.cka.result import CKAMatrix
 from miner_diag.cka.sides import zero_hsic
 from miner_diag.cka.stream_state import StreamState
 

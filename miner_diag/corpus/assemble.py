@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Page, Query, Skipped
 from miner_diag.corpus.document import Document
 from miner_diag.corpus.harvest import clean_text
-from miner_diag.corpus.hiding import folded, hidden_characters, longest_part, stands_in
+from miner_diag.corpus.hiding import hidden_characters, longest_part, plain_letters, stands_in
 from miner_diag.corpus.pdf import character_boxes, open_page, open_pdf, read_characters, render_page
 from miner_diag.corpus.splits import crossing_pages, split_of
 
@@ -116,7 +116,7 @@ def unique_queries(
     for document in documents:
         for page in document.pages:
             for _, text in page.candidates:
-                found[folded(text)].add(_page_id(document.doc_id, page.number))
+                found[plain_letters(text)].add(_page_id(document.doc_id, page.number))
     queries: list[Query] = []
     qrels: dict[str, dict[str, int]] = {}
     taken: set[str] = set()
@@ -124,7 +124,7 @@ def unique_queries(
         for page in document.pages:
             page_id, n_here = _page_id(document.doc_id, page.number), 0
             for kind, text in page.candidates:
-                key = folded(text)
+                key = plain_letters(text)
                 if page.page_hash in crossing or len(found[key]) > 1 or key in taken:
                     continue
                 taken.add(key)

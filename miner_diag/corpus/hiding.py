@@ -19,15 +19,15 @@ MIN_PART_SHARE = 0.5
 
 
 def letters(text: str) -> tuple[str, np.ndarray]:
-    r"""Return the letters and digits of `text`, folded, and where each of them stands.
+    r"""Return the plain letters and digits of `text`, and where each of them stands.
 
-    Folded means: compatibility decomposition (ligatures and accents taken apart), case folding, and everything that is
+    Plain means: compatibility decomposition (ligatures and accents taken apart), case folding, and everything that is
     no letter or digit left out.
 
     Returns
     -------
     str
-        The folded letters, C of them.
+        The plain letters, C of them.
     ndarray [C]
         For each, its position in `text`.
 
@@ -39,19 +39,19 @@ def letters(text: str) -> tuple[str, np.ndarray]:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64)
     upper = (codes >= 65) & (codes <= 90)
     plain = upper | ((codes >= 97) & (codes <= 122)) | ((codes >= 48) & (codes <= 57))
-    positions, folded = [np.flatnonzero(plain)], [codes[plain] + 32 * upper[plain]]
+    positions, plain_letters = [np.flatnonzero(plain)], [codes[plain] + 32 * upper[plain]]
     for position in np.flatnonzero(codes > 127):
         inside = [ord(c) for c in unicodedata.normalize("NFKD", text[position]).casefold() if c.isalnum()]
         positions.append(np.full(len(inside), position))
-        folded.append(np.array(inside, dtype=np.int64))
-    where, what = np.concatenate(positions), np.concatenate(folded)
+        plain_letters.append(np.array(inside, dtype=np.int64))
+    where, what = np.concatenate(positions), np.concatenate(plain_letters)
     order = np.argsort(where, kind="stable")
     return what[order].astype("<u4").tobytes().decode("utf-32-le"), where[order]
 
 
 @lru_cache(maxsize=1 << 16)
-def folded(text: str) -> str:
-    """Return the folded letters of `text` alone; the same query meets every page of its document."""
+def plain_letters(text: str) -> str:
+    """Return the plain letters of `text` alone; the same query meets every page of its document."""
     return letters(text)[0]
 
 
@@ -74,7 +74,7 @@ def hidden_characters(text: str, queries: Sequence[str]) -> np.ndarray:
         True where a character is hidden.
     """
     hidden = np.zeros(len(text), dtype=bool)
-    needles = sorted({needle for query in queries if (needle := folded(query))}, key=lambda n: (-len(n), n))
+    needles = sorted({needle for query in queries if (needle := plain_letters(query))}, key=lambda n: (-len(n), n))
     stream, where = letters(text)
     while True:
         ranges = [span for needle in needles for span in _occurrences(stream, needle)]
@@ -92,12 +92,12 @@ def longest_part(text: str, query: str) -> str | None:
     Notable means at least `MIN_PART_WORDS` words and `MIN_PART_SHARE` of the query's letters: some outline titles are
     worded a little differently from the heading on the page.
     """
-    stream, words = folded(text), query.split()
-    total = len(folded(query))
+    stream, words = plain_letters(text), query.split()
+    total = len(plain_letters(query))
     for length in range(len(words), MIN_PART_WORDS - 1, -1):
         for start in range(len(words) - length + 1):
             part = " ".join(words[start : start + length])
-            needle = folded(part)
+            needle = plain_letters(part)
             if needle and len(needle) >= MIN_PART_SHARE * total and needle in stream:
                 return part
     return None
@@ -105,8 +105,8 @@ def longest_part(text: str, query: str) -> str | None:
 
 def stands_in(query: str, text: str) -> bool:
     """Return whether all letters of `query` stand in a row in `text`; False for a query without letters."""
-    needle = folded(query)
-    return bool(needle) and needle in folded(text)
+    needle = plain_letters(query)
+    return bool(needle) and needle in plain_letters(text)
 
 
 def _occurrences(stream: str, needle: str) -> list[tuple[int, int]]:

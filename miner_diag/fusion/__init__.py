@@ -1,34 +1,34 @@
 """Fusion: selected layers, masked and weighted, in one vector of the same size, judged against honest controls."""
 
 from miner_diag.fusion.fit import fit_fusion
-from miner_diag.fusion.folded import Folded, fold
-from miner_diag.fusion.judge import Judgement, judge_systems, read_test
+from miner_diag.fusion.judge import SystemComparison, judge_systems, read_test
 from miner_diag.fusion.masks import MaskOptions, adaptive_shares, neuron_mask, neuron_masks
+from miner_diag.fusion.merged import MergedFusion, merge
 from miner_diag.fusion.model import Fusion, FusionError, projection_map
-from miner_diag.fusion.result import AblationOptions, Entry, SensitivityOptions, oracle, run_rows, sensitivity
-from miner_diag.fusion.systems import Probed, Row, Shape, build_fusion, query_specific, rows
-from miner_diag.fusion.train import Trained, TrainingOptions, embed_split, ndcg_of, train
+from miner_diag.fusion.result import AblationOptions, SensitivityOptions, TrainedSystem, oracle, run_rows, sensitivity
+from miner_diag.fusion.systems import FittedProbes, FusionConfig, Row, build_fusion, query_specific, rows
+from miner_diag.fusion.train import FusionTrainOptions, TrainedRun, embed_split, ndcg_of, train
 
 __all__ = [
     "AblationOptions",
-    "Entry",
-    "Folded",
+    "FittedProbes",
     "Fusion",
+    "FusionConfig",
     "FusionError",
-    "Judgement",
+    "FusionTrainOptions",
     "MaskOptions",
-    "Probed",
+    "MergedFusion",
     "Row",
     "SensitivityOptions",
-    "Shape",
-    "Trained",
-    "TrainingOptions",
+    "SystemComparison",
+    "TrainedRun",
+    "TrainedSystem",
     "adaptive_shares",
     "build_fusion",
     "embed_split",
     "fit_fusion",
-    "fold",
     "judge_systems",
+    "merge",
     "ndcg_of",
     "neuron_mask",
     "neuron_masks",

@@ -10,8 +10,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from miner_diag.command import run_command
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.fusion.job import Fold, FusionOptions, forget_states, run_fold, state_folder
@@ -28,7 +28,7 @@ from miner_diag.fusion.table import (
     weights_table,
     width_table,
 )
-from miner_diag.probes.job import embed_whole
+from miner_diag.probes.splits import embed_whole
 from miner_diag.provenance import RunClock, write_run
 from miner_diag.records import write_records
 

@@ -8,37 +8,37 @@ from typing import Any
 import numpy as np
 
 from miner_diag.fusion.masks import MaskOptions
-from miner_diag.fusion.systems import Probed, Shape, build_fusion
-from miner_diag.fusion.train import Trained, TrainingOptions, train
-from miner_diag.probes.data import Judged
+from miner_diag.fusion.systems import FittedProbes, FusionConfig, build_fusion
+from miner_diag.fusion.train import FusionTrainOptions, TrainedRun, train
+from miner_diag.probes.retrieval_data import RetrievalData
 
 
 def fit_fusion(
-    train_split: Judged,
-    validation: Judged,
-    probed: Probed,
-    training: TrainingOptions | None = None,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    probed: FittedProbes,
+    training: FusionTrainOptions | None = None,
     *,
     layers: tuple[int, ...] | None = None,
-    shape: Shape | None = None,
+    shape: FusionConfig | None = None,
     mask: MaskOptions | None = None,
     device: Any = "cpu",
     state: Path | None = None,
     progress: bool = False,
-) -> Trained:
+) -> TrainedRun:
     """Fit a fusion of the selected layers on cached vectors.
 
     Parameters
     ----------
-    train_split, validation : Judged
+    train_split, validation : RetrievalData
         What it is fitted to, and what decides when to stop.
-    probed : Probed
+    probed : FittedProbes
         Probes, their scores, salience and selection.
-    training : TrainingOptions, optional
+    training : FusionTrainOptions, optional
         The defaults if not given.
     layers : tuple of int, optional
         Instead of the selected ones; rising, the final layer last.
-    shape, mask : Shape, MaskOptions, optional
+    shape, mask : FusionConfig, MaskOptions, optional
         What is trained, and which neurons are kept.
     device : str
         Where.
@@ -49,7 +49,7 @@ def fit_fusion(
 
     Returns
     -------
-    Trained
+    TrainedRun
         `system` is the fusion at its best epoch; where training did not help it is what it started from.
 
     Raises
@@ -57,8 +57,8 @@ def fit_fusion(
     FusionError
         If the layers cannot be fused, or training fails; see `build_fusion` and `train`.
     """
-    training = training or TrainingOptions()
-    shape = shape or Shape()
+    training = training or FusionTrainOptions()
+    shape = shape or FusionConfig()
     fusion = build_fusion(
         probed,
         probed.selected if layers is None else layers,

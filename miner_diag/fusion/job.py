@@ -11,29 +11,29 @@ from typing import Any, Literal
 import numpy as np
 
 from miner_diag.corpus import Corpus
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.splits import resplit
-from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded, StoreOptions
 from miner_diag.files import canonical_json, sha256_bytes
-from miner_diag.fusion.judge import Judgement, judge_systems, read_test
+from miner_diag.fusion.fitted_probes import fitted_probes_of, read_fitted_probes, study_for_fusion
+from miner_diag.fusion.judge import SystemComparison, judge_systems, read_test
 from miner_diag.fusion.masks import MaskOptions
 from miner_diag.fusion.model import FusionError, check_layers
 from miner_diag.fusion.pooled import HEAD, SplitValues
-from miner_diag.fusion.probed import fit_probed, probed_of, read_probed
 from miner_diag.fusion.result import (
     HEADS,
     AblationOptions,
-    Entry,
     SensitivityOptions,
+    TrainedSystem,
     best_head,
     oracle,
     run_query_specific,
     run_rows,
 )
-from miner_diag.fusion.systems import Probed, Row, Shape, rows
-from miner_diag.fusion.train import TrainingOptions
-from miner_diag.probes.job import Split, Splits, fitting_splits
-from miner_diag.probes.result import StudyOptions
+from miner_diag.fusion.systems import FittedProbes, FusionConfig, Row, rows
+from miner_diag.fusion.train import FusionTrainOptions
+from miner_diag.probes.splits import Split, Splits, fitting_splits
+from miner_diag.probes.study import StudyOptions
 
 ORACLE = "oracle_layer"
 """The row that uses the answers."""
@@ -65,11 +65,11 @@ class FusionOptions(StoreOptions):
     """Write sensitivity.csv: kept share x number of layers x threshold of the alignment ratio, on validation."""
     probe: StudyOptions = field(default_factory=StudyOptions)
     """How probes are fitted and layers selected."""
-    shape: Shape = field(default_factory=Shape)
+    shape: FusionConfig = field(default_factory=FusionConfig)
     """What the fusion is built of."""
     mask: MaskOptions = field(default_factory=MaskOptions)
     """Which neurons are kept."""
-    training: TrainingOptions = field(default_factory=TrainingOptions)
+    training: FusionTrainOptions = field(default_factory=FusionTrainOptions)
     """How the fusion and all it is held against are trained."""
     ablation: AblationOptions = field(default_factory=AblationOptions)
     """How much is trained."""
@@ -88,22 +88,22 @@ class Fold:
 
     corpus: Corpus
     """The items, with its splits."""
-    probed: Probed
+    probed: FittedProbes
     """Of its training documents."""
-    entries: tuple[Entry, ...]
+    entries: tuple[TrainedSystem, ...]
     """What was trained."""
     splits: dict[str, Split]
     """train, validation and test."""
     values: dict[str, dict[str, np.ndarray]]
     """Split -> system -> nDCG@5 [S, Q]."""
-    judged: dict[str, list[Judgement]]
+    judged: dict[str, list[SystemComparison]]
     """Split -> judgements."""
     head: str
     """The head that validation likes best: what a gain must go beyond."""
     caution: tuple[str, ...]
     """What is to be said of the selection and of the intervals."""
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> TrainedSystem:
         """Return a system's entry."""
         return next(entry for entry in self.entries if entry.name == name)
 
@@ -114,13 +114,13 @@ class Fold:
         return SplitValues(judged.relevance.query_ids, judged.documents, values)
 
 
-def probe_splits(embedded: Embedded, splits: Splits, options: FusionOptions, folder: Path | None) -> Probed:
+def probe_splits(embedded: Embedded, splits: Splits, options: FusionOptions, folder: Path | None) -> FittedProbes:
     """Read the probes in `folder`, or fit them (and write them there, if a folder is given)."""
     backbone = embedded.backbone
     if folder is not None and (folder / "run.json").exists():
-        return read_probed(folder, backbone.key(), splits)
+        return read_fitted_probes(folder, backbone.key(), splits)
     by_document, _ = over_documents(splits.validation.corpus, options.intervals_over)
-    found = fit_probed(
+    found = study_for_fusion(
         splits,
         options.probe,
         by_document=by_document,
@@ -131,7 +131,7 @@ def probe_splits(embedded: Embedded, splits: Splits, options: FusionOptions, fol
     )
     if folder is not None:
         write_probes(found, splits, embedded, options, folder)
-    return probed_of(found)
+    return fitted_probes_of(found)
 
 
 def write_probes(found: Any, splits: Splits, embedded: Embedded, options: FusionOptions, folder: Path) -> None:
@@ -155,7 +155,7 @@ def run_fold(
     probes: Path | None = None,
     state: Path | None = None,
     only: tuple[str, ...] = (),
-    before_test: Callable[[Probed, Splits, tuple[Entry, ...]], None] | None = None,
+    before_test: Callable[[FittedProbes, Splits, tuple[TrainedSystem, ...]], None] | None = None,
     told: Callable[[str], None] = print,
 ) -> Fold:
     """Fit everything to one split by document, and then judge it on its test documents.

@@ -1,4 +1,4 @@
-"""Judgement: the one place that reads the test split, and what a difference there is worth."""
+"""SystemComparison: the one place that reads the test split, and what a difference there is worth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings.job import Embedded
-from miner_diag.probes.job import Split, take_split
+from miner_diag.probes.splits import Split, take_split
 from miner_diag.stats import Interval, bootstrap_crossed, holm, paired_permutation
 
 ALPHA = 0.05
@@ -39,7 +39,7 @@ def read_test(embedded: Embedded, corpus: Corpus, reads: list[dict[str, Any]], *
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SystemComparison:
     """One system on one split."""
 
     name: str
@@ -83,7 +83,7 @@ def judge_systems(
     clusters: Sequence[str] | None = None,
     confidence: float = 0.95,
     bounds: Sequence[str] = (),
-) -> list[Judgement]:
+) -> list[SystemComparison]:
     """Compare all systems with the backbone and with the head.
 
     Parameters
@@ -128,7 +128,7 @@ def judge_systems(
         return interval(np.stack(pairs))
 
     return [
-        Judgement(
+        SystemComparison(
             name,
             interval(found),
             difference(name, "backbone"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from miner_diag.files import sha256_bytes, write_atomic
 from miner_diag.probes.kinds import KINDS, Kind, unit
-from miner_diag.probes.stack import Probe, Side, differences
+from miner_diag.probes.probe_stack import Probe, Side, differences
 
 FORMAT = 1
 """Raised when the layout of the files changes."""

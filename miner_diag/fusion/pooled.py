@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miner_diag.fusion.judge import Judgement, judge_systems
+from miner_diag.fusion.judge import SystemComparison, judge_systems
 
 HEAD = "head"
 """The head on the final layer that validation liked best in each split."""
@@ -60,7 +60,7 @@ def pool(found: Sequence[SplitValues]) -> tuple[dict[str, np.ndarray], list[str]
 
 def judge_pooled(
     found: Sequence[SplitValues], rng: np.random.Generator, *, by_document: bool = True, confidence: float = 0.95
-) -> list[Judgement]:
+) -> list[SystemComparison]:
     """Judge backbone, head and fusion on all splits together.
 
     Parameters

@@ -11,10 +11,18 @@ import numpy as np
 
 from miner_diag.fusion.masks import MaskOptions
 from miner_diag.fusion.model import FusionError
-from miner_diag.fusion.systems import Probed, Row, Shape, SingleProbe, build_fusion, n_parameters, query_specific
-from miner_diag.fusion.train import Trained, TrainingOptions, ndcg_of, train
-from miner_diag.probes.data import Judged
-from miner_diag.probes.judge import predicted_kinds
+from miner_diag.fusion.systems import (
+    FittedProbes,
+    FusionConfig,
+    Row,
+    SingleProbe,
+    build_fusion,
+    n_parameters,
+    query_specific,
+)
+from miner_diag.fusion.train import FusionTrainOptions, TrainedRun, ndcg_of, train
+from miner_diag.probes.compare_kinds import predicted_kinds
+from miner_diag.probes.retrieval_data import RetrievalData
 
 HEADS = ("final_layer_linear", "final_layer_head", "final_layer_mlp")
 """Heads on the final layer alone; a gain of the fusion counts only beyond the one that validation likes best."""
@@ -41,16 +49,16 @@ class AblationOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class TrainedSystem:
     """A row of the ablation, trained."""
 
     name: str
     """Of the system."""
     what: str
     """In words."""
-    options: TrainingOptions
+    options: FusionTrainOptions
     """As validation settled them."""
-    runs: tuple[Trained, ...]
+    runs: tuple[TrainedRun, ...]
     """One per seed; one alone for what is not trained."""
     n_parameters: int
     """Numbers that are trained."""
@@ -65,32 +73,32 @@ class Entry:
         """Of one training, in the mean."""
         return float(np.mean([run.seconds for run in self.runs]))
 
-    def ndcg(self, judged: Judged, device: Any = "cpu", width: int | None = None) -> np.ndarray:
+    def ndcg(self, judged: RetrievalData, device: Any = "cpu", width: int | None = None) -> np.ndarray:
         """Return nDCG@5 [S, Q] on another split, of the first `width` coordinates if given."""
         return np.stack([ndcg_of(run.system, judged, device, width) for run in self.runs])
 
 
 def run_rows(
     rows: Sequence[Row],
-    train_split: Judged,
-    validation: Judged,
-    training: TrainingOptions,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    training: FusionTrainOptions,
     options: AblationOptions,
     *,
     device: Any = "cpu",
     state: Path | None = None,
     progress: bool = False,
     told: Callable[[str], None] | None = None,
-) -> list[Entry]:
+) -> list[TrainedSystem]:
     """Tune and train every row, each with the same data, steps, seeds and number of trials.
 
     Parameters
     ----------
     rows : sequence of Row
         What is trained.
-    train_split, validation : Judged
+    train_split, validation : RetrievalData
         The test split is not among the arguments.
-    training, options : TrainingOptions, AblationOptions
+    training, options : FusionTrainOptions, AblationOptions
         How.
     device : str
         Where.
@@ -115,19 +123,24 @@ def run_rows(
 
 
 def _run_row(
-    row: Row, train_split: Judged, validation: Judged, training: TrainingOptions, options: AblationOptions, **how: Any
-) -> Entry:
+    row: Row,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    training: FusionTrainOptions,
+    options: AblationOptions,
+    **how: Any,
+) -> TrainedSystem:
     state: Path | None = how.pop("state")
     training = replace(training, **row.training)
 
-    def scaled(scale: float) -> TrainingOptions:
+    def scaled(scale: float) -> FusionTrainOptions:
         return replace(
             training,
             learning_rate=scale * training.learning_rate,
             weight_learning_rate=scale * training.weight_learning_rate,
         )
 
-    def fit(scale: float, seed: int) -> Trained:
+    def fit(scale: float, seed: int) -> TrainedRun:
         settled = replace(scaled(scale), seed=seed)
         path = None if state is None or not row.trained else state / f"{row.name}-{scale:g}-{seed}.safetensors"
         system = row.build(np.random.default_rng([seed, 1]))
@@ -136,16 +149,21 @@ def _run_row(
     first = training.seed
     size = n_parameters(row.build(np.random.default_rng(0)))
     if not row.trained:
-        return Entry(row.name, row.what, training, (fit(1.0, first),), size)
+        return TrainedSystem(row.name, row.what, training, (fit(1.0, first),), size)
     trials = {scale: fit(scale, first) for scale in options.rate_scales}
     scale = max(trials, key=lambda scale: trials[scale].score)
     runs = [trials[scale], *(fit(scale, first + seed) for seed in range(1, options.n_seeds))]
-    return Entry(row.name, row.what, scaled(scale), tuple(runs), size)
+    return TrainedSystem(row.name, row.what, scaled(scale), tuple(runs), size)
 
 
 def run_query_specific(
-    fusion: Entry, train_split: Judged, validation: Judged, *, device: Any = "cpu", state: Path | None = None
-) -> Entry:
+    fusion: TrainedSystem,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    *,
+    device: Any = "cpu",
+    state: Path | None = None,
+) -> TrainedSystem:
     """Train the query-specific layer weights on top of each seed's fitted fusion."""
     runs = []
     for number, run in enumerate(fusion.runs):
@@ -154,12 +172,12 @@ def run_query_specific(
         variant = query_specific(run.system)
         runs.append(train(variant, train_split, validation, options, device=device, state=path, name="query_specific"))
     what = "fusion whose layer weights follow the query; pages, and so the index, unchanged"
-    return Entry(
+    return TrainedSystem(
         "query_specific", what, fusion.options, tuple(runs), n_parameters(query_specific(fusion.runs[0].system))
     )
 
 
-def oracle(probed: Probed, judged: Judged, fusion: np.ndarray) -> np.ndarray:
+def oracle(probed: FittedProbes, judged: RetrievalData, fusion: np.ndarray) -> np.ndarray:
     """Return nDCG@5 [1, Q] of the best single layer's probe, or the fusion, picked for each query by the answers.
 
     An upper bound of choosing a layer per query, not a system.
@@ -168,7 +186,7 @@ def oracle(probed: Probed, judged: Judged, fusion: np.ndarray) -> np.ndarray:
     return np.max([*layers, fusion.mean(axis=0)], axis=0)[None]
 
 
-def best_head(entries: Sequence[Entry]) -> str:
+def best_head(entries: Sequence[TrainedSystem]) -> str:
     """Return the head on the final layer that validation likes best.
 
     Raises
@@ -195,11 +213,11 @@ class SensitivityOptions:
 
 
 def sensitivity(
-    probed: Probed,
-    train_split: Judged,
-    validation: Judged,
-    shape: Shape,
-    training: TrainingOptions,
+    probed: FittedProbes,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    shape: FusionConfig,
+    training: FusionTrainOptions,
     options: SensitivityOptions,
     *,
     device: Any = "cpu",

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from miner_diag.fusion.baselines import ConcatPca, LayerMix, MeanOfLast, ResidualHead
 from miner_diag.fusion.masks import MaskOptions, neuron_masks
 from miner_diag.fusion.model import Fusion, FusionError, check_layers, projection_map
-from miner_diag.fusion.rivals import ConcatPca, LayerMix, MeanOfLast, ResidualHead
 from miner_diag.fusion.whitening import whitening_map
-from miner_diag.probes.data import Judged
 from miner_diag.probes.kinds import KINDS, Kind
-from miner_diag.probes.stack import ProbeStack
+from miner_diag.probes.probe_stack import ProbeStack
+from miner_diag.probes.retrieval_data import RetrievalData
 
 
 @dataclass(frozen=True, eq=False)
-class Probed:
+class FittedProbes:
     """What the probe stage hands over."""
 
     stack: ProbeStack
@@ -49,7 +49,7 @@ class Probed:
 
 
 @dataclass(frozen=True)
-class Shape:
+class FusionConfig:
     """What a fusion is built of."""
 
     final: str = "projection"
@@ -76,15 +76,15 @@ class Shape:
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage must be above 0 and at most 1; got {self.shrinkage}")
 
-    def final_map(self, train: Judged) -> np.ndarray | None:
+    def final_map(self, train: RetrievalData) -> np.ndarray | None:
         """Return what the final layer's matrix starts from, [D, D]; None for the identity."""
         return whitening_map(train.pages, self.shrinkage) if self.start == "whitened" else None
 
 
 def build_fusion(
-    probed: Probed,
+    probed: FittedProbes,
     layers: tuple[int, ...],
-    shape: Shape,
+    shape: FusionConfig,
     mask: MaskOptions,
     rng: np.random.Generator,
     kinds: tuple[Kind, ...] | None = None,
@@ -95,19 +95,19 @@ def build_fusion(
 
     Parameters
     ----------
-    probed : Probed
+    probed : FittedProbes
         Probes, their scores and salience.
     layers : tuple of int [K]
         Rising, the final layer last.
-    shape, mask : Shape, MaskOptions
+    shape, mask : FusionConfig, MaskOptions
         What is trained, and which neurons are kept.
     rng : Generator
         For random masks.
     kinds : tuple of str [L], optional
         Instead of the chosen ones.
     final_map : ndarray [D, D], optional
-        Where the matrix of the final layer starts (`Shape.final_map`); the identity if not given. Projections of inner
-        layers, which were fitted to speak as the final layer does, pass through it.
+        Where the matrix of the final layer starts (`FusionConfig.final_map`); the identity if not given. Projections of
+        inner layers, which were fitted to speak as the final layer does, pass through it.
 
     Raises
     ------
@@ -200,7 +200,9 @@ class Row:
     """Training options that are its own."""
 
 
-def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: MaskOptions) -> list[Row]:
+def rows(
+    probed: FittedProbes, train: RetrievalData, validation: RetrievalData, shape: FusionConfig, mask: MaskOptions
+) -> list[Row]:
     """Return all systems of the ablation but those that start from a fitted fusion.
 
     Raises
@@ -308,7 +310,7 @@ def rows(probed: Probed, train: Judged, validation: Judged, shape: Shape, mask: 
 class SingleProbe(nn.Module):
     """One fitted probe, frozen."""
 
-    def __init__(self, probed: Probed, layer: int, kind: Kind) -> None:
+    def __init__(self, probed: FittedProbes, layer: int, kind: Kind) -> None:
         super().__init__()
         self.layers: tuple[int, ...] = (layer,)
         self.kind, self.probe = kind, probed.stack.probe(layer, kind)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from miner_diag.fusion.judge import Judgement
-from miner_diag.fusion.result import Entry
-from miner_diag.probes.data import Judged
+from miner_diag.fusion.judge import SystemComparison
+from miner_diag.fusion.result import TrainedSystem
+from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -18,14 +18,14 @@ TARGET = 0.045
 """MINER's headline, relative to the backbone's nDCG@5 ("up to 4.5 %"): published, not run here."""
 
 
-def ablation_table(judged: Mapping[str, Sequence[Judgement]], entries: Sequence[Entry]) -> pd.DataFrame:
+def ablation_table(judged: Mapping[str, Sequence[SystemComparison]], entries: Sequence[TrainedSystem]) -> pd.DataFrame:
     """Return ``ablation.csv``: a row per split and system.
 
     Parameters
     ----------
     judged : dict
         Split -> its judgements.
-    entries : sequence of Entry
+    entries : sequence of TrainedSystem
         What was trained; systems without one (bounds) have empty cells.
     """
     known = {entry.name: entry for entry in entries}
@@ -48,7 +48,7 @@ def ablation_table(judged: Mapping[str, Sequence[Judgement]], entries: Sequence[
     return pd.DataFrame(rows)
 
 
-def _judged(j: Judgement, base: float) -> dict[str, Any]:
+def _judged(j: SystemComparison, base: float) -> dict[str, Any]:
     """Return the columns of a judgement; `base` is the backbone's nDCG@5."""
     return {
         "ndcg_at_5": j.ndcg.value,
@@ -71,7 +71,7 @@ def _difference(name: str, prefix: str, interval: Interval | None) -> dict[str, 
     return {name: interval.value, prefix + ends[0]: interval.low, prefix + ends[1]: interval.high}
 
 
-def weights_table(fusion: Entry) -> pd.DataFrame:
+def weights_table(fusion: TrainedSystem) -> pd.DataFrame:
     """Return ``weights.csv``: weight and kept neurons of each layer, for each seed."""
     rows = []
     for number, run in enumerate(fusion.runs):
@@ -91,7 +91,7 @@ def weights_table(fusion: Entry) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def seeds_table(entries: Sequence[Entry], test: dict[str, np.ndarray]) -> pd.DataFrame:
+def seeds_table(entries: Sequence[TrainedSystem], test: dict[str, np.ndarray]) -> pd.DataFrame:
     """Return ``seeds.csv``: validation and test nDCG@5 of each training."""
     rows = []
     for entry in entries:
@@ -111,7 +111,7 @@ def seeds_table(entries: Sequence[Entry], test: dict[str, np.ndarray]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def curve_table(entries: Sequence[Entry]) -> pd.DataFrame:
+def curve_table(entries: Sequence[TrainedSystem]) -> pd.DataFrame:
     """Return ``training.csv``: validation nDCG@5 and loss after each epoch of each training."""
     rows = []
     for entry in entries:
@@ -129,7 +129,7 @@ def curve_table(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def width_table(entries: Sequence[Entry], judged: Judged, device: Any = "cpu") -> pd.DataFrame:
+def width_table(entries: Sequence[TrainedSystem], judged: RetrievalData, device: Any = "cpu") -> pd.DataFrame:
     """Return ``widths.csv``: nDCG@5 of the first D, D/2, D/4 and D/8 coordinates, mean over seeds."""
     rows = []
     for entry in entries:
@@ -150,7 +150,7 @@ def per_query(
                 yield Record(**common, split=split, measure=f"{name}_ndcg_at_5", value=float(value), query_id=query_id)
 
 
-def pooled_table(judged: Sequence[Judgement]) -> pd.DataFrame:
+def pooled_table(judged: Sequence[SystemComparison]) -> pd.DataFrame:
     """Return ``pooled.csv``: backbone, head and fusion on the test documents of all document splits together."""
     base = next(j for j in judged if j.name == "backbone").ndcg.value
     rows = []
@@ -166,7 +166,7 @@ def pooled_table(judged: Sequence[Judgement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sentences(judged: Sequence[Judgement], head: str, where: str = "test") -> list[str]:
+def sentences(judged: Sequence[SystemComparison], head: str, where: str = "test") -> list[str]:
     """Return what the ablation says on test documents (`where` names them), in words."""
     found = {j.name: j for j in judged}
     backbone, fusion = found["backbone"], found["fusion"]

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from miner_diag.files import canonical_json
 from miner_diag.fusion.model import FusionError
-from miner_diag.probes.data import Judged, Vectors, rows_of
 from miner_diag.probes.kinds import unit
-from miner_diag.probes.stack import Side
+from miner_diag.probes.probe_stack import Side
+from miner_diag.probes.retrieval_data import RetrievalData, Vectors, rows_of
 from miner_diag.retrieval.ndcg import ndcg_at_k
 from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
 
@@ -48,7 +48,7 @@ class System(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class FusionTrainOptions:
     """How a fusion, and all it is held against, is trained. notebooks/LOG.md says how the defaults came about."""
 
     temperature: float = 0.05
@@ -90,7 +90,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedRun:
     """A system at its best epoch."""
 
     system: Any
@@ -112,7 +112,7 @@ class Trained:
         return float(self.ndcg.mean())
 
 
-def embed_split(system: System, judged: Judged, device: Any = "cpu") -> tuple[np.ndarray, np.ndarray]:
+def embed_split(system: System, judged: RetrievalData, device: Any = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Return a system's vectors of queries [Q, D] and pages [P, D], float32."""
     if torch.device(device).type != "cpu":  # a trained system lies on the CPU
         system = copy.deepcopy(system).to(device)
@@ -127,7 +127,7 @@ def embed_split(system: System, judged: Judged, device: Any = "cpu") -> tuple[np
     return embedded[0], embedded[1]
 
 
-def ndcg_of(system: System, judged: Judged, device: Any = "cpu", width: int | None = None) -> np.ndarray:
+def ndcg_of(system: System, judged: RetrievalData, device: Any = "cpu", width: int | None = None) -> np.ndarray:
     """Return nDCG@5 [Q] of a system's vectors, cut to their first `width` coordinates if given."""
     queries, pages = (side[:, :width] for side in embed_split(system, judged, device))
     if width is not None:
@@ -137,15 +137,15 @@ def ndcg_of(system: System, judged: Judged, device: Any = "cpu", width: int | No
 
 def train(
     system: Any,
-    train_split: Judged,
-    validation: Judged,
-    options: TrainingOptions,
+    train_split: RetrievalData,
+    validation: RetrievalData,
+    options: FusionTrainOptions,
     *,
     device: Any = "cpu",
     state: Path | None = None,
     progress: bool = False,
     name: str = "fusion",
-) -> Trained:
+) -> TrainedRun:
     """Train a system's parameters; return it at the epoch with the best validation nDCG@5.
 
     The loss is InfoNCE: a query against the pages of its batch and other training pages and, if asked for, a page
@@ -155,9 +155,9 @@ def train(
     ----------
     system : System
         Left as it is; a copy is trained. One without parameters is only judged.
-    train_split, validation : Judged
+    train_split, validation : RetrievalData
         What it is fitted to, and what decides when to stop.
-    options : TrainingOptions
+    options : FusionTrainOptions
         How.
     device : str
         Where.
@@ -229,9 +229,9 @@ def train(
 
 def batch_loss(
     system: System,
-    split: Judged,
+    split: RetrievalData,
     rows: tuple[np.ndarray, np.ndarray],
-    options: TrainingOptions,
+    options: FusionTrainOptions,
     rng: np.random.Generator,
     device: Any,
 ) -> Tensor:
@@ -274,7 +274,7 @@ def take(vectors: Vectors, rows: np.ndarray, layers: tuple[int, ...], device: An
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(device)
 
 
-def _key(system: Any, name: str, options: TrainingOptions, query_rows: np.ndarray, page_rows: np.ndarray) -> str:
+def _key(system: Any, name: str, options: FusionTrainOptions, query_rows: np.ndarray, page_rows: np.ndarray) -> str:
     """Return what a state must share to be of this training: start, what is learned, options and pairs."""
     start = hashlib.sha256()
     for part, tensor in sorted(system.state_dict().items()):
@@ -310,11 +310,11 @@ class _Run:
             self.best = {name: tensor.clone() for name, tensor in self.system.state_dict().items()}
         self.curve.append(float(ndcg.mean()))
 
-    def done(self, seconds: float) -> Trained:
+    def done(self, seconds: float) -> TrainedRun:
         """Return the best."""
         self.system.load_state_dict(self.best)
         frozen = self.system.cpu().requires_grad_(False)
-        return Trained(frozen, self.ndcg, tuple(self.curve), tuple(self.loss), self.best_epoch, seconds)
+        return TrainedRun(frozen, self.ndcg, tuple(self.curve), tuple(self.loss), self.best_epoch, seconds)
 
     def keep(self, path: Path | None, key: str, optimiser: Any, rng: np.random.Generator, seconds: float) -> None:
         """Write everything the next epoch depends on; without `optimiser`, what a finished training left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from miner_diag.fusion.model import FusionError
-from miner_diag.probes.data import Vectors, rows_of
+from miner_diag.probes.retrieval_data import Vectors, rows_of
 
 _BLOCK = 1024  # pages read at once
 

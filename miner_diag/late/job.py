@@ -12,7 +12,7 @@ from miner_diag.backbones import Backbone, load_backbone
 from miner_diag.backbones.late import Kept, LateBackbone
 from miner_diag.backbones.late_registry import load_late_backbone
 from miner_diag.corpus import Corpus
-from miner_diag.corpus.units import over_documents
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.embeddings import extract_corpus
 from miner_diag.embeddings.extract_tokens import TokenStores, extract_corpus_tokens
 from miner_diag.embeddings.job import RetrieverOptions, facts_of

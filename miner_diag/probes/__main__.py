@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from safetensors.numpy import save as save_safetensors
 
 from miner_diag.command import run_command
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.corpus.units import over_documents
 from miner_diag.embeddings.job import Embedded, StoreOptions
 from miner_diag.files import atomic_path, write_atomic
-from miner_diag.probes.data import Side
-from miner_diag.probes.job import Splits, embed_whole, fitting_splits
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
-from miner_diag.probes.result import Study, StudyOptions, study
+from miner_diag.probes.retrieval_data import Side
+from miner_diag.probes.splits import Splits, embed_whole, fitting_splits
+from miner_diag.probes.study import Study, StudyOptions, study
 from miner_diag.probes.sweep import sweep, sweep_frame
 from miner_diag.probes.table import (
     concentration_frame,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from miner_diag.probes.data import Judged
 from miner_diag.probes.kinds import KINDS
+from miner_diag.probes.probe_stack import ProbeStack
+from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.probes.select import FusedScores, SelectionRule, select
-from miner_diag.probes.stack import ProbeStack
-from miner_diag.probes.train import TrainOptions, fit_probes, judge
+from miner_diag.probes.train import ProbeTrainOptions, fit_probes, judge
 from miner_diag.retrieval.ndcg import chance_ndcg
 from miner_diag.stats import Interval, bootstrap_means
 
@@ -37,9 +37,9 @@ class Control:
 
 
 def shuffled_pairs(
-    train: Judged,
-    validation: Judged,
-    options: TrainOptions,
+    train: RetrievalData,
+    validation: RetrievalData,
+    options: ProbeTrainOptions,
     rng: np.random.Generator,
     *,
     clusters: tuple[str, ...] | None = None,
@@ -85,7 +85,7 @@ def shuffled_pairs(
     return controls
 
 
-def _judged(stack: ProbeStack, judged: Judged) -> np.ndarray:
+def _judged(stack: ProbeStack, judged: RetrievalData) -> np.ndarray:
     return judge(torch.from_numpy(stack.gates), torch.from_numpy(stack.weights), judged)
 
 
@@ -128,7 +128,7 @@ def random_label_selection(
     return RandomSelection(n_draws, tuple(float(share) for share in counts / n_draws), float(np.mean(gains)))
 
 
-def chance(judged: Judged) -> float:
+def chance(judged: RetrievalData) -> float:
     """Return nDCG@5 of a random order."""
     counts = np.bincount(judged.relevance.query[judged.relevance.grade > 0], minlength=judged.relevance.n_queries)
     return float(np.mean([chance_ndcg(judged.relevance.n_pages, int(n), 5) for n in counts]))

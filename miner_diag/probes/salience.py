@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from miner_diag.probes.data import Judged, Side, layer_of
 from miner_diag.probes.kinds import unit
-from miner_diag.probes.stack import Probe, ProbeStack
+from miner_diag.probes.probe_stack import Probe, ProbeStack
+from miner_diag.probes.retrieval_data import RetrievalData, Side, layer_of
 
 _BLOCK = 4096  # pairs held at once
 
 
-def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+def salience(stack: ProbeStack, judged: RetrievalData) -> tuple[np.ndarray, np.ndarray]:
     """Return the salience of every neuron, [L, D] float32 for base probes and [L, D] for normalized projections.
 
     Base: ``s_j = g_j^2``, the weight of neuron j in the cosine of two gated vectors; ``|g_query,j g_page,j|`` where
@@ -27,7 +27,7 @@ def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]
     ----------
     stack : ProbeStack
         The probes.
-    judged : Judged
+    judged : RetrievalData
         Whose true pairs are averaged over: the training split.
     """
     base = np.abs(stack.gates[:, 0] * (stack.gates[:, -1] if judged.fixed is None else 1))
@@ -37,7 +37,7 @@ def salience(stack: ProbeStack, judged: Judged) -> tuple[np.ndarray, np.ndarray]
     return base.astype(np.float32), projected.astype(np.float32)
 
 
-def projection_salience(probe: Probe, judged: Judged) -> np.ndarray:
+def projection_salience(probe: Probe, judged: RetrievalData) -> np.ndarray:
     """Return the salience [D] of one projection's output coordinates; the formula is in `salience`."""
     query_rows, page_rows = judged.pairs
     queries, pages = layer_of(judged.queries, probe.layer), layer_of(judged.pages, probe.layer)

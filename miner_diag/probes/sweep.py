@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from miner_diag.probes.data import Judged
-from miner_diag.probes.train import Fitted, TrainOptions, fit_probes
+from miner_diag.probes.retrieval_data import RetrievalData
+from miner_diag.probes.train import Fitted, ProbeTrainOptions, fit_probes
 
 Judges = Literal["base", "normalized_projection", "both"]
 
@@ -59,9 +59,9 @@ class Trial:
 
 
 def sweep(
-    train: Judged,
-    validation: Judged,
-    options: TrainOptions | None = None,
+    train: RetrievalData,
+    validation: RetrievalData,
+    options: ProbeTrainOptions | None = None,
     *,
     shared_layers: bool = True,
     device: Any = "cpu",
@@ -73,8 +73,8 @@ def sweep(
     needs another option (a rank beyond the width, shared probes of two towers) is left out by `values_for`. The last
     trials are those of `MORE_SEEDS`, which settle nothing.
     """
-    settled = options or TrainOptions()
-    known: dict[TrainOptions, tuple[Fitted, float]] = {}
+    settled = options or ProbeTrainOptions()
+    known: dict[ProbeTrainOptions, tuple[Fitted, float]] = {}
 
     def trial(option: str, judged_by: Judges, value: Any) -> Trial:
         asked = replace(settled, **{option: value})

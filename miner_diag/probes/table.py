@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from miner_diag.probes.compare_kinds import THRESHOLDS, RuleScore, best_threshold, left_out_hits, score_rule
 from miner_diag.probes.controls import Control
-from miner_diag.probes.judge import THRESHOLDS, RuleScore, best_threshold, left_out_hits, score_rule
 from miner_diag.probes.kinds import KINDS
-from miner_diag.probes.result import Study, ratio_of
 from miner_diag.probes.salience import concentration, neurons_for
+from miner_diag.probes.study import Study, ratio_of
 from miner_diag.records import Record
 
 COLUMNS = (

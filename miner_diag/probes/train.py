@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from miner_diag.probes.data import Judged, layer_of, rows_of
+from miner_diag.probes.initialization import Start, low_rank, starting_weights
 from miner_diag.probes.kinds import KINDS, both_probes, unit
-from miner_diag.probes.stack import ProbeError, ProbeStack
-from miner_diag.probes.start import Start, low_rank, starting_weights
+from miner_diag.probes.probe_stack import ProbeError, ProbeStack
+from miner_diag.probes.retrieval_data import RetrievalData, layer_of, rows_of
 from miner_diag.retrieval.ndcg import ndcg_at_k
 
 K = 5
@@ -21,7 +21,7 @@ K = 5
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class ProbeTrainOptions:
     """How probes are fitted. The defaults were chosen on the validation split; figures/03_probe_sweep.csv says how."""
 
     temperature: float = 0.1
@@ -96,9 +96,9 @@ class Fitted:
 
 
 def fit_probes(
-    train: Judged,
-    validation: Judged,
-    options: TrainOptions | None = None,
+    train: RetrievalData,
+    validation: RetrievalData,
+    options: ProbeTrainOptions | None = None,
     *,
     backbone: dict[str, str] | None = None,
     shared_layers: bool = True,
@@ -113,11 +113,11 @@ def fit_probes(
 
     Parameters
     ----------
-    train : Judged
+    train : RetrievalData
         What the probes are fitted to; a store larger than memory is read row by row.
-    validation : Judged
+    validation : RetrievalData
         What decides when each probe stops.
-    options : TrainOptions, optional
+    options : ProbeTrainOptions, optional
         The defaults if not given.
     backbone : dict, optional
         The backbone's key, kept with the probes.
@@ -135,7 +135,7 @@ def fit_probes(
         If the sides don't fit the backbone, there are fewer than two pairs, the rank exceeds the width, or a loss is
         not finite (layer, kind and step are named).
     """
-    options = options or TrainOptions()
+    options = options or ProbeTrainOptions()
     n_sides = _n_sides(options.sides, shared_layers, train.fixed)
     if (train.n_layers, train.width) != (validation.n_layers, validation.width):
         raise ProbeError(
@@ -184,7 +184,7 @@ def fit_probes(
     return Fitted(stack, last, best.ndcg, np.array(curve), loss, best.epoch, n_steps, n_negatives, n_masked)
 
 
-def judge(gates: Tensor, weights: Tensor, judged: Judged) -> np.ndarray:
+def judge(gates: Tensor, weights: Tensor, judged: RetrievalData) -> np.ndarray:
     """Return nDCG@5 [2, L, Q] of probes with these gates [L, S, D] and weights [L, S, D, D]; reads layer by layer."""
     values = np.empty((2, judged.n_layers, judged.relevance.n_queries))
     for layer in range(judged.n_layers):
@@ -194,7 +194,7 @@ def judge(gates: Tensor, weights: Tensor, judged: Judged) -> np.ndarray:
 
 
 @torch.no_grad()
-def probe_scores(gate: Tensor, weight: Tensor, judged: Judged, layer: int) -> np.ndarray:
+def probe_scores(gate: Tensor, weight: Tensor, judged: RetrievalData, layer: int) -> np.ndarray:
     """Return scores [2, Q, P] of one layer's probes: gate [S, D], weight [S, D, D]."""
     queries, pages = (_tensor(layer_of(v, layer), gate.device) for v in (judged.queries, judged.pages))
     z_queries = both_probes(gate[0], weight[0], queries, fixed=judged.fixed == "query")
@@ -206,7 +206,7 @@ class _Parameters:
     """What is trained: gates [L, S, D], and projections [L, S, D, D] or their two factors."""
 
     def __init__(
-        self, train: Judged, options: TrainOptions, n_sides: int, rng: np.random.Generator, device: Any
+        self, train: RetrievalData, options: ProbeTrainOptions, n_sides: int, rng: np.random.Generator, device: Any
     ) -> None:
         start = starting_weights(options.start, train, n_sides=n_sides, ridge=options.ridge, rng=rng)
         self.gates = torch.ones(train.n_layers, n_sides, train.width, device=device, requires_grad=True)
@@ -253,10 +253,10 @@ class _Best:
 
 def _loss(
     parameters: _Parameters,
-    train: Judged,
+    train: RetrievalData,
     rows: tuple[np.ndarray, np.ndarray],
     known: np.ndarray,
-    options: TrainOptions,
+    options: ProbeTrainOptions,
     device: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return InfoNCE [2, L] of a batch of pairs, and the penalties' sum."""

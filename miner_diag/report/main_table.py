@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from miner_diag.cka.plots import new_figure
 from miner_diag.corpus import Corpus
-from miner_diag.corpus.units import over_documents
+from miner_diag.corpus.clusters import over_documents
 from miner_diag.stats import bootstrap_mean, holm, paired_bootstrap, paired_permutation
 
 FLOAT = 4

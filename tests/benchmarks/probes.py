@@ -59,15 +59,15 @@ def main():
     import torch
 
     from miner_diag.embeddings.job import StoreOptions
-    from miner_diag.probes import TrainOptions, fit_probes
-    from miner_diag.probes.job import embed_whole, fitting_splits
+    from miner_diag.probes import ProbeTrainOptions, fit_probes
+    from miner_diag.probes.splits import embed_whole, fitting_splits
     from miner_diag.provenance import RunClock
 
     torch.set_num_threads(options.threads)
     embedded = embed_whole(StoreOptions(data=options.data), options.embeddings, RunClock())
     splits = fitting_splits(embedded)
     train = splits.train.judged
-    training = TrainOptions()
+    training = ProbeTrainOptions()
     start = time.perf_counter()
     fitted = fit_probes(train, splits.validation.judged, training, progress=True)
     stored = time.perf_counter() - start

@@ -28,8 +28,8 @@ def test_a_query_is_found_however_it_is_set(text):
 
 
 def test_ligatures_are_taken_apart_and_keep_their_place():
-    folded, where = letters("e\ufb03cient")
-    assert folded == "efficient"
+    plain_letters, where = letters("e\ufb03cient")
+    assert plain_letters == "efficient"
     assert where.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 6]
 
 
@@ -65,7 +65,7 @@ def test_nothing_of_any_query_is_left_in_any_text(text, queries):
 
 @given(st.text(max_size=40))
 def test_positions_lead_back_to_the_letters(text):
-    folded, where = letters(text)
-    assert len(folded) == len(where)
+    plain_letters, where = letters(text)
+    assert len(plain_letters) == len(where)
     assert np.all(np.diff(where) >= 0)
-    assert letters(folded)[0] == folded or not folded.isascii()
+    assert letters(plain_letters)[0] == plain_letters or not plain_letters.isascii()

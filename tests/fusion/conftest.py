@@ -11,8 +11,8 @@ from miner_diag.corpus import Corpus, Page, Query
 from miner_diag.embeddings.extract import CorpusStores
 from miner_diag.embeddings.job import Embedded
 from miner_diag.embeddings.store import StoreWriter
-from miner_diag.fusion import Probed
-from miner_diag.probes import Judged, ProbeStack
+from miner_diag.fusion import FittedProbes
+from miner_diag.probes import ProbeStack, RetrievalData
 from miner_diag.retrieval import Relevance
 
 KEY = {"model": "planted", "revision": "1"}
@@ -35,7 +35,7 @@ def judge_of(queries, pages, relevance=None, hashes=None, documents=None):
     """Query i asks for page i where nothing else is said."""
     relevance = np.arange(len(queries)) if relevance is None else relevance
     hashes = hashes or [f"h{number}" for number in range(len(pages))]
-    return Judged.of(queries, pages, Relevance.of(relevance, n_pages=len(pages)), hashes, documents)
+    return RetrievalData.of(queries, pages, Relevance.of(relevance, n_pages=len(pages)), hashes, documents)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,7 @@ def make_probed():
             KEY,
         )
         kinds = kinds or ("base", "normalized_projection", "base", "normalized_projection", "base")
-        return Probed(
+        return FittedProbes(
             stack,
             rng.uniform(0.2, 0.8, size=(2, L)),
             rng.exponential(size=(2, L, width)),

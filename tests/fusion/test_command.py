@@ -79,7 +79,7 @@ def arguments(checkpoint, documents, out, *more):
 def no_correlations():
     """Of the probe stage, what costs most here and decides nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("miner_diag.probes.result.correlate", lambda *args, **how: None)
+        patch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
         yield
 
 
@@ -182,7 +182,7 @@ def test_the_terminal_says_what_counts(first):
 
 def test_a_second_run_reuses_stores_and_probes_and_gives_the_same_numbers(first, documents, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["miner_diag.embeddings.extract"], "embed_halving", None)  # a forward would fail
-    monkeypatch.setattr("miner_diag.fusion.job.fit_probed", None)  # and so would fitting probes
+    monkeypatch.setattr("miner_diag.fusion.job.study_for_fusion", None)  # and so would fitting probes
     given = ["--embeddings", str(first.out / "embeddings"), "--probes", str(first.out / "probes")]
     out = tmp_path / "again"
     with contextlib.redirect_stdout(io.StringIO()):

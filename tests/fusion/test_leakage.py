@@ -10,7 +10,14 @@ import pandas as pd
 import pytest
 
 from miner_diag.corpus import Corpus, CorpusError
-from miner_diag.fusion import AblationOptions, MaskOptions, SensitivityOptions, Shape, TrainingOptions, read_test
+from miner_diag.fusion import (
+    AblationOptions,
+    FusionConfig,
+    FusionTrainOptions,
+    MaskOptions,
+    SensitivityOptions,
+    read_test,
+)
 from miner_diag.fusion.job import FusionOptions, run_fold
 from miner_diag.fusion.result import HEADS
 from miner_diag.fusion.table import (
@@ -23,15 +30,15 @@ from miner_diag.fusion.table import (
     width_table,
 )
 from miner_diag.probes import ProbeError, StudyOptions
-from miner_diag.probes.job import fitting_splits
+from miner_diag.probes.splits import fitting_splits
 
 PACKAGE = Path(__file__).parents[2] / "miner_diag"
 OPTIONS = FusionOptions(
     probe=StudyOptions(epochs=2, batch_size=16, resamples=3, rule="top_k", top_k=3, start="identity"),
-    training=TrainingOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2),
+    training=FusionTrainOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2),
     ablation=AblationOptions(n_seeds=2, rate_scales=(0.5,)),
     mask=MaskOptions(),
-    shape=Shape(),
+    shape=FusionConfig(),
     grid=SensitivityOptions(),
     intervals_over="items",
 )
@@ -45,7 +52,7 @@ def fold_of(embedded, reads=None, **how):
 def no_correlations():
     """Of the probe stage, what costs most here and decides nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("miner_diag.probes.result.correlate", lambda *args, **how: None)
+        patch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from miner_diag.fusion import Fusion, FusionError, MaskOptions, Shape, build_fusion, embed_split, projection_map
+from miner_diag.fusion import Fusion, FusionConfig, FusionError, MaskOptions, build_fusion, embed_split, projection_map
 from miner_diag.probes import Probe
 from miner_diag.retrieval import score_all
 
@@ -28,7 +28,7 @@ def unit(vectors):
 def built(make_probed, layers=(0, 1, 3, 4), *, sides=1, mask="adaptive", seed=0, **shape):
     shape = {"inner_weight": 0.3} | shape
     return build_fusion(
-        make_probed(sides=sides), layers, Shape(**shape), MaskOptions(mask=mask), np.random.default_rng(seed)
+        make_probed(sides=sides), layers, FusionConfig(**shape), MaskOptions(mask=mask), np.random.default_rng(seed)
     )
 
 
@@ -113,7 +113,9 @@ def test_projection_map_is_the_probe(rng, states, sides):
 @pytest.mark.parametrize("kind", ["base", "normalized_projection"])
 def test_one_layer_of_a_fusion_is_its_probe(make_probed, states, kind):
     probed = make_probed(kinds=(kind,) * 5)
-    fusion = build_fusion(probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0))
+    fusion = build_fusion(
+        probed, (1, 4), FusionConfig(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0)
+    )
     with torch.no_grad():
         fusion.layer_weights[1] = 0.0
     np.testing.assert_allclose(fusion.apply_to(states), probed.stack.probe(1, kind).apply(states[:, 1]), atol=1e-5)
@@ -267,7 +269,7 @@ def test_numbers_that_are_not_finite_are_not_saved(make_probed, tmp_path):
 )
 def test_layers_that_cannot_be_fused_are_named(make_probed, layers, message):
     with pytest.raises(FusionError, match=message):
-        build_fusion(make_probed(), layers, Shape(), MaskOptions(), np.random.default_rng(0))
+        build_fusion(make_probed(), layers, FusionConfig(), MaskOptions(), np.random.default_rng(0))
 
 
 ONES = np.ones((1, 4))
@@ -300,7 +302,7 @@ def test_parts_that_do_not_fit_are_named(changed, message):
 
 def test_a_shape_that_is_none_is_named():
     with pytest.raises(ValueError, match="final must be as_is, gate or projection; got 'linear'"):
-        Shape(final="linear")
+        FusionConfig(final="linear")
 
 
 @pytest.mark.parametrize(
@@ -312,12 +314,12 @@ def test_a_shape_that_is_none_is_named():
 )
 def test_a_start_that_is_none_is_named(wrong, told):
     with pytest.raises(ValueError, match=told):
-        Shape(**wrong)
+        FusionConfig(**wrong)
 
 
 def test_a_higher_score_keeps_more_neurons(make_probed):
     probed = make_probed(selected=(0, 1, 2, 3, 4))
-    fusion = build_fusion(probed, probed.selected, Shape(), MaskOptions(), np.random.default_rng(0))
+    fusion = build_fusion(probed, probed.selected, FusionConfig(), MaskOptions(), np.random.default_rng(0))
     chosen = [probed.scores[0 if kind == "base" else 1, layer] for layer, kind in enumerate(probed.kinds)]
     kept = fusion.masks.sum(dim=1).tolist()
     order = np.argsort(chosen[:-1])

@@ -5,8 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from miner_diag.fusion import AblationOptions, MaskOptions, Probed, Shape, TrainingOptions, rows, run_rows
-from miner_diag.fusion.probed import probed_of
+from miner_diag.fusion import (
+    AblationOptions,
+    FittedProbes,
+    FusionConfig,
+    FusionTrainOptions,
+    MaskOptions,
+    rows,
+    run_rows,
+)
+from miner_diag.fusion.fitted_probes import fitted_probes_of
 from miner_diag.probes import KINDS, StudyOptions, fit_probes, salience, study
 from miner_diag.stats import paired_bootstrap
 
@@ -33,12 +41,12 @@ PROBES = StudyOptions(
     rule="top_k",
     top_k=2,
 )
-TRAINING = TrainingOptions(
+TRAINING = FusionTrainOptions(
     epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
 )
 
 
-SHAPE = Shape(start="identity", inner_weight=0.0)
+SHAPE = FusionConfig(start="identity", inner_weight=0.0)
 
 
 def fit(data, probed):
@@ -52,9 +60,9 @@ def fit(data, probed):
 def planted(plant):
     data = plant()
     with pytest.MonkeyPatch.context() as patch:  # costs most here and decides nothing
-        patch.setattr("miner_diag.probes.result.correlate", lambda *args, **how: None)
+        patch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
         found = study(data.train, data.validation, PROBES)
-    return SimpleNamespace(study=found, **vars(fit(data, probed_of(found))))
+    return SimpleNamespace(study=found, **vars(fit(data, fitted_probes_of(found))))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def nothing(plant):
     scores = first.ndcg.mean(axis=2)
     kinds = tuple(KINDS[kind] for kind in scores.argmax(axis=0))
     told = np.stack(salience(first.stack, data.train))
-    return fit(data, Probed(first.stack, scores, told, kinds, (1, 4), (None,) * 5))
+    return fit(data, FittedProbes(first.stack, scores, told, kinds, (1, 4), (None,) * 5))
 
 
 def beyond(found, name, other):

@@ -8,12 +8,12 @@ import pytest
 
 from miner_diag.fusion import (
     AblationOptions,
-    Entry,
+    FusionConfig,
     FusionError,
+    FusionTrainOptions,
     MaskOptions,
     SensitivityOptions,
-    Shape,
-    TrainingOptions,
+    TrainedSystem,
     ndcg_of,
     oracle,
     rows,
@@ -25,14 +25,14 @@ from miner_diag.fusion.result import best_head, run_query_specific
 from miner_diag.fusion.systems import SingleProbe
 
 TRAINING = sys.modules["miner_diag.fusion.train"]
-QUICK = TrainingOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2, seed=7)
+QUICK = FusionTrainOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2, seed=7)
 TWO = AblationOptions(n_seeds=2, rate_scales=(0.1, 1.0))
 
 
 @pytest.fixture
 def run(small, make_probed):
     def make(*names, options=TWO, training=QUICK, **how):
-        found = rows(make_probed(), small, small, Shape(), MaskOptions())
+        found = rows(make_probed(), small, small, FusionConfig(), MaskOptions())
         some = [row for row in found if row.name in names]
         return {entry.name: entry for entry in run_rows(some, small, small, training, options, **how)}
 
@@ -45,7 +45,9 @@ def content(system):
 
 def test_validation_chooses_the_rate_with_the_first_seed(run, small, make_probed):
     entry = run("final_layer_linear")["final_layer_linear"]
-    row = next(row for row in rows(make_probed(), small, small, Shape(), MaskOptions()) if row.name == entry.name)
+    row = next(
+        row for row in rows(make_probed(), small, small, FusionConfig(), MaskOptions()) if row.name == entry.name
+    )
     trials = {}
     for scale in TWO.rate_scales:
         options = replace(QUICK, learning_rate=scale * 3e-3, weight_learning_rate=scale * 3e-2)
@@ -132,7 +134,7 @@ def test_query_specific_weights_are_trained_on_each_seeds_fusion(run, small):
 
 def entry_of(name, score):
     runs = (type("Run", (), {"ndcg": np.full(4, score), "seconds": 0.0})(),)
-    return Entry(name, "", QUICK, runs, 1)
+    return TrainedSystem(name, "", QUICK, runs, 1)
 
 
 def test_the_best_head_is_validations():
@@ -167,7 +169,7 @@ def table_of(small, probed, monkeypatch, **grid):
 
     monkeypatch.setattr("miner_diag.fusion.result.train", counting)
     options = SensitivityOptions(**grid)
-    return sensitivity(probed, small, small, Shape(), replace(QUICK, epochs=1), options), trained
+    return sensitivity(probed, small, small, FusionConfig(), replace(QUICK, epochs=1), options), trained
 
 
 def test_sensitivity_has_a_row_for_each_cell_and_trains_each_fusion_once(small, make_probed, monkeypatch):

@@ -9,10 +9,10 @@ import torch
 
 from miner_diag.fusion import (
     Fusion,
+    FusionConfig,
     FusionError,
+    FusionTrainOptions,
     MaskOptions,
-    Shape,
-    TrainingOptions,
     build_fusion,
     embed_split,
     ndcg_of,
@@ -42,14 +42,14 @@ ASKED_FOR = {
     "fusion",
 }
 HEADS = ("final_layer_linear", "final_layer_head", "final_layer_mlp")
-QUICK = TrainingOptions(epochs=3, batch_size=10, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2)
+QUICK = FusionTrainOptions(epochs=3, batch_size=10, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2)
 
 
 @pytest.fixture
 def listed(small, make_probed):
     def make(shape=None, mask=None, **changed):
         probed = make_probed(**changed)
-        found = rows(probed, small, small, shape or Shape(), mask or MaskOptions())
+        found = rows(probed, small, small, shape or FusionConfig(), mask or MaskOptions())
         return {row.name: row for row in found}, probed
 
     return make
@@ -74,7 +74,7 @@ def test_every_control_asked_for_is_a_row(listed):
 
 @pytest.mark.parametrize("final", ["gate", "projection"])
 def test_what_is_trained_starts_as_the_backbone(listed, small, final):
-    found, _ = listed(Shape(final=final, start="identity", inner_weight=0.0))
+    found, _ = listed(FusionConfig(final=final, start="identity", inner_weight=0.0))
     raw = embed_split(built(found["backbone"]), small)
     ranked = np.argsort(-(raw[0] @ raw[1].T), axis=1)
     for name in set(found) - UNTRAINED - OWN_START:
@@ -88,7 +88,9 @@ def test_what_is_trained_starts_as_the_backbone(listed, small, final):
 def test_heads_start_as_the_whitened_final_layer_and_so_does_the_fusion_without_inner_layers(
     listed, small, inner_weight
 ):
-    found, _ = listed(Shape(inner_weight=inner_weight), MaskOptions(mask="none"), kinds=("normalized_projection",) * 5)
+    found, _ = listed(
+        FusionConfig(inner_weight=inner_weight), MaskOptions(mask="none"), kinds=("normalized_projection",) * 5
+    )
     even = embed_split(built(found["whitened"]), small)
     raw = embed_split(built(found["backbone"]), small)
     assert np.abs(even[1] - raw[1]).max() > 0.01
@@ -101,7 +103,7 @@ def test_heads_start_as_the_whitened_final_layer_and_so_does_the_fusion_without_
 
 
 def test_identity_start_is_the_backbone_whatever_the_shape(listed, small):
-    found, _ = listed(Shape(inner_weight=0.5))
+    found, _ = listed(FusionConfig(inner_weight=0.5))
     for mine, raw in zip(
         embed_split(built(found["identity_start"]), small), embed_split(built(found["backbone"]), small), strict=True
     ):
@@ -110,7 +112,7 @@ def test_identity_start_is_the_backbone_whatever_the_shape(listed, small):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_read_the_final_layer_alone(listed, small, rng, name):
-    found, _ = listed(Shape(inner_weight=0.5))
+    found, _ = listed(FusionConfig(inner_weight=0.5))
     changed = []
     for vectors in (small.queries, small.pages):
         other = rng.normal(size=vectors.shape).astype(np.float32)
@@ -183,7 +185,9 @@ def test_best_single_layer_is_the_best_on_validation(listed, small):
 
 def test_frozen_probes_mix_what_the_first_stage_fitted(make_probed, small):
     probed = make_probed((1, 4))
-    fusion = build_fusion(probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0))
+    fusion = build_fusion(
+        probed, (1, 4), FusionConfig(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0)
+    )
     z = probed.stack.probe(1, "normalized_projection").apply(small.pages[:, 1])
     final = small.pages[:, -1] / np.linalg.norm(small.pages[:, -1], axis=1, keepdims=True)
     expected = (z + final) / np.linalg.norm(z + final, axis=1, keepdims=True)
@@ -195,7 +199,9 @@ def test_frozen_probes_mix_what_the_first_stage_fitted(make_probed, small):
 
 def inner_only(probed):
     """A fusion of layer 1 alone, whatever the final layer says."""
-    fusion = build_fusion(probed, (1, 4), Shape(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0))
+    fusion = build_fusion(
+        probed, (1, 4), FusionConfig(inner_weight=1.0), MaskOptions(mask="none"), np.random.default_rng(0)
+    )
     with torch.no_grad():
         fusion.layer_weights[-1] = 1e-6
     return fusion
@@ -215,7 +221,9 @@ def test_shuffled_layers_carry_nothing_where_queries_and_pages_share_their_rows(
 
 
 def test_shuffled_layers_leave_the_final_layer_and_are_the_same_in_each_run(small, make_probed):
-    fusion = build_fusion(make_probed((1, 4)), (1, 4), Shape(inner_weight=0.0), MaskOptions(), np.random.default_rng(0))
+    fusion = build_fusion(
+        make_probed((1, 4)), (1, 4), FusionConfig(inner_weight=0.0), MaskOptions(), np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(embed_split(ShuffledLayers(fusion, 3), small)[1], embed_split(fusion, small)[1])
     with torch.no_grad():
         fusion.layer_weights.fill_(1.0)
@@ -230,7 +238,7 @@ def test_shuffled_layers_leave_the_final_layer_and_are_the_same_in_each_run(smal
 @pytest.fixture
 def fitted(small, make_probed):
     probed = make_probed()
-    start = build_fusion(probed, probed.selected, Shape(), MaskOptions(), np.random.default_rng(0))
+    start = build_fusion(probed, probed.selected, FusionConfig(), MaskOptions(), np.random.default_rng(0))
     return train(start, small, small, QUICK).system
 
 

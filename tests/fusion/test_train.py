@@ -11,12 +11,12 @@ import torch
 from miner_diag.embeddings import StoreRows
 from miner_diag.embeddings.store import StoreWriter
 from miner_diag.fusion import (
+    FittedProbes,
     Fusion,
+    FusionConfig,
     FusionError,
+    FusionTrainOptions,
     MaskOptions,
-    Probed,
-    Shape,
-    TrainingOptions,
     build_fusion,
     embed_split,
     fit_fusion,
@@ -24,11 +24,13 @@ from miner_diag.fusion import (
     train,
 )
 from miner_diag.fusion.train import batch_loss
-from miner_diag.probes import Judged
+from miner_diag.probes import RetrievalData
 from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
 
 TRAINING = sys.modules["miner_diag.fusion.train"]  # the package has a function of that name
-QUICK = TrainingOptions(epochs=5, batch_size=5, negatives=20, patience=5, learning_rate=3e-3, weight_learning_rate=3e-2)
+QUICK = FusionTrainOptions(
+    epochs=5, batch_size=5, negatives=20, patience=5, learning_rate=3e-3, weight_learning_rate=3e-2
+)
 """Eight steps an epoch on forty pairs."""
 
 
@@ -40,7 +42,7 @@ def fusion(make_probed):
 def start_of(make_probed, layers=(0, 1, 4), mask="adaptive", **shape):
     """The backbone, unless `shape` says otherwise."""
     shape = {"inner_weight": 0.0} | shape
-    return build_fusion(make_probed(), layers, Shape(**shape), MaskOptions(mask=mask), np.random.default_rng(0))
+    return build_fusion(make_probed(), layers, FusionConfig(**shape), MaskOptions(mask=mask), np.random.default_rng(0))
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def four(request, rng, one_thread):
     answers = FOUR[request.param]
     queries, pages = (rng.normal(size=(n, 5, 16)).astype(np.float32) for n in (4, 7))
     relevance = Relevance.of([{p: 1 for q, p in answers if q == query} for query in range(4)], n_pages=7)
-    split = Judged.of(queries, pages, relevance, list("abccdef"))
+    split = RetrievalData.of(queries, pages, relevance, list("abccdef"))
     return split, answers, [0, 1, 2, 2, 3, 4, 5]
 
 
@@ -139,7 +141,7 @@ def test_mrl_loss_is_the_mean_over_the_prefixes(four, make_probed):
 def test_training_the_prefixes_helps_them(plant, make_probed, last_kept):
     data = plant()
     system = start_of(make_probed)
-    options = TrainingOptions(epochs=10, batch_size=100, patience=10, learning_rate=1e-2, weight_learning_rate=5e-2)
+    options = FusionTrainOptions(epochs=10, batch_size=100, patience=10, learning_rate=1e-2, weight_learning_rate=5e-2)
     plain, nested = (train(system, data.train, data.train, replace(options, mrl=mrl)) for mrl in (False, True))
 
     def prefix_loss(trained, width):
@@ -369,7 +371,7 @@ def test_no_validation_query_is_refused(small, fusion):
 )
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        TrainingOptions(**options)
+        FusionTrainOptions(**options)
 
 
 # --- fit_fusion
@@ -377,7 +379,7 @@ def test_options_out_of_range_are_named(options, message):
 
 def test_fit_fusion_is_build_and_train(small, make_probed, tmp_path):
     probed = make_probed((0, 1, 4))
-    shape = Shape(start="identity", inner_weight=0.0)
+    shape = FusionConfig(start="identity", inner_weight=0.0)
     fitted = fit_fusion(small, small, probed, QUICK, shape=shape, state=tmp_path / "state")
     assert content(fitted.system) == content(train(start_of(make_probed), small, small, QUICK).system)
     assert fitted.system.layers == (0, 1, 4) and (tmp_path / "state").exists()
@@ -387,7 +389,7 @@ def test_fit_fusion_is_build_and_train(small, make_probed, tmp_path):
         probed,
         replace(QUICK, epochs=1),
         layers=(2, 4),
-        shape=Shape(final="gate"),
+        shape=FusionConfig(final="gate"),
         mask=MaskOptions(mask="fixed", share=0.25),
     ).system
     assert (other.layers, other.kinds) == ((2, 4), ("base", "base"))
@@ -397,7 +399,7 @@ def test_fit_fusion_is_build_and_train(small, make_probed, tmp_path):
 def test_fit_fusion_refuses_what_cannot_be_fused(small, make_probed):
     with pytest.raises(FusionError, match="layers must be at most 5, as many as the backbone has; got 6"):
         fit_fusion(small, small, make_probed(), layers=(0, 1, 2, 3, 4, 5))
-    nothing: Probed = replace(make_probed(), selected=())
+    nothing: FittedProbes = replace(make_probed(), selected=())
     with pytest.raises(FusionError, match="layers must hold at least the final layer; got none"):
         fit_fusion(small, small, nothing)
 

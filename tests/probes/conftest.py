@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from miner_diag.probes import Judged, StudyOptions, study
+from miner_diag.probes import RetrievalData, StudyOptions, study
 from miner_diag.retrieval import Relevance
 
 L, D, SIGNAL = 9, 80, 8
@@ -29,7 +29,7 @@ def judged(queries, pages, hashes=None, documents=None):
     """Query i asks for page i."""
     n = len(queries)
     relevance = Relevance.of(np.arange(n), n_pages=len(pages))
-    return Judged.of(queries, pages, relevance, hashes or [f"h{i}" for i in range(len(pages))], documents)
+    return RetrievalData.of(queries, pages, relevance, hashes or [f"h{i}" for i in range(len(pages))], documents)
 
 
 def plant(n, rng, turn, rows):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(1)
 from miner_diag.embeddings.store import StoreWriter
-from miner_diag.probes import Judged, TrainOptions, fit_probes
+from miner_diag.probes import RetrievalData, ProbeTrainOptions, fit_probes
 from miner_diag.retrieval import Relevance
 
 N, L, D, SHARD = 14_000, 8, 128, 2_000  # 57 MB a side, 115 MB in all
@@ -24,9 +24,9 @@ for side in ("queries", "pages"):
         rows = range(number * SHARD, (number + 1) * SHARD)
         writer.write(number, rows, rng.normal(size=(SHARD, L, D)).astype(np.float32))
     stores.append(writer.finish(N // SHARD))
-few = Judged.of(*(rng.normal(size=(40, L, D)).astype(np.float32) for _ in "qp"), Relevance.of(np.arange(40), 40),
+few = RetrievalData.of(*(rng.normal(size=(40, L, D)).astype(np.float32) for _ in "qp"), Relevance.of(np.arange(40), 40),
                 [str(i) for i in range(40)])
-options = TrainOptions(epochs=1, batch_size=64, start="least_squares")
+options = ProbeTrainOptions(epochs=1, batch_size=64, start="least_squares")
 fit_probes(few, few, options)  # libraries have their buffers
 status = Path("/proc/self/status").read_text()
 used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) * 1024
@@ -35,7 +35,7 @@ try:
     read = [store.layer_embeddings for store in stores]
 except MemoryError:
     print("whole: too large")  # so the cap is one
-whole = Judged.of(*stores, Relevance.of(np.arange(N), N), [str(i) for i in range(N)])
+whole = RetrievalData.of(*stores, Relevance.of(np.arange(N), N), [str(i) for i in range(N)])
 fitted = fit_probes(whole, few, options)
 print(fitted.n_steps)
 """

@@ -1,16 +1,16 @@
 from dataclasses import fields, replace
 
-from miner_diag.probes import TrainOptions
+from miner_diag.probes import ProbeTrainOptions
 from miner_diag.probes.sweep import PLAN, sweep, sweep_frame, values_for
 
-QUICK = TrainOptions(epochs=1, batch_size=10)
+QUICK = ProbeTrainOptions(epochs=1, batch_size=10)
 
 
 def test_every_option_of_the_plan_exists_and_its_default_stands_first():
-    names = {field.name for field in fields(TrainOptions)}
+    names = {field.name for field in fields(ProbeTrainOptions)}
     for option, _, values in PLAN:
         assert option in names
-        default = getattr(TrainOptions(), option)
+        default = getattr(ProbeTrainOptions(), option)
         assert values[0] == ("shared" if option == "sides" else default)
 
 

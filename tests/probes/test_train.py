@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from miner_diag.probes import Judged, ProbeError, TrainOptions, fit_probes, judge
-from miner_diag.probes.result import raw_ndcg
+from miner_diag.probes import ProbeError, ProbeTrainOptions, RetrievalData, fit_probes, judge
+from miner_diag.probes.study import raw_ndcg
 from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
 
-QUICK = TrainOptions(
+QUICK = ProbeTrainOptions(
     epochs=4,
     batch_size=10,
     start="identity",
@@ -82,7 +82,7 @@ def test_pages_that_answer_the_query_are_masked_and_counted(rng, one_thread):
     # one other cell of its own page, each of the four queries of pages 2 and 3 has three: 4 * 1 + 4 * 3 = 16
     vectors = rng.normal(size=(8, 2, 5)).astype(np.float32)
     relevance = Relevance.of(np.repeat(np.arange(4), 2), n_pages=4)
-    data = Judged.of(vectors, vectors[:4], relevance, ["a", "b", "c", "c"])
+    data = RetrievalData.of(vectors, vectors[:4], relevance, ["a", "b", "c", "c"])
     fitted = fit_probes(data, data, replace(QUICK, epochs=1, batch_size=8))
     assert fitted.n_steps == 1
     assert (fitted.n_masked, fitted.n_negatives) == (16, 8 * 7 - 16)
@@ -92,7 +92,7 @@ def test_masking_keeps_equal_pages_from_being_pushed_apart(rng, one_thread):
     """Twelve queries, all of one page: every other cell is masked, so there is nothing to learn."""
     vectors = rng.normal(size=(12, 2, 5)).astype(np.float32)
     pages = np.concatenate([vectors[:1], rng.normal(size=(3, 2, 5)).astype(np.float32)])
-    data = Judged.of(vectors, pages, Relevance.of(np.zeros(12, dtype=int), n_pages=4), list("abcd"))
+    data = RetrievalData.of(vectors, pages, Relevance.of(np.zeros(12, dtype=int), n_pages=4), list("abcd"))
     fitted = fit_probes(data, data, replace(QUICK, epochs=2, batch_size=12, weight_decay=0.0))
     assert fitted.loss == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(fitted.last.gates, 1.0, atol=1e-6)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_names_layer_kind_and_step(small):
 )
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        TrainOptions(**options)
+        ProbeTrainOptions(**options)
 
 
 def test_bad_inputs_are_named(small):

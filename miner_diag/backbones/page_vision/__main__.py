@@ -25,7 +25,7 @@ from miner_diag.provenance import RunClock, write_run
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class ReaderTrainOptions:
     """Train the reader of text lines on pages of the train split."""
 
     data: str = "debian-docs-large"
@@ -52,7 +52,7 @@ class TrainOptions:
 
 
 def draw_lines(
-    corpus: Corpus, options: TrainOptions, *, pages: int, per_document: int, folder: Path | None = None
+    corpus: Corpus, options: ReaderTrainOptions, *, pages: int, per_document: int, folder: Path | None = None
 ) -> list[LabelledLine]:
     """Return lines of `pages` pages of a corpus, at most `per_document` of a document, drawn at random.
 
@@ -80,7 +80,7 @@ def draw_lines(
     return lines
 
 
-def run(options: TrainOptions) -> None:
+def run(options: ReaderTrainOptions) -> None:
     """Run the command."""
     logging.getLogger("miner_diag").setLevel(logging.INFO)
     clock = RunClock()
@@ -115,7 +115,7 @@ def run(options: TrainOptions) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    run_command(TrainOptions, run, "backbones.page_vision", args)
+    run_command(ReaderTrainOptions, run, "backbones.page_vision", args)
 
 
 if __name__ == "__main__":

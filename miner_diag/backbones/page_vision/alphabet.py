@@ -1,4 +1,4 @@
-"""The characters the line reader tells apart: what is left of a text once case, accents and ligatures are folded.
+"""The characters the line reader tells apart: what is left of a text once case, accents and ligatures are taken off.
 
 MiniLM's tokenizer lowercases and strips accents too, so nothing it would use is lost.
 """

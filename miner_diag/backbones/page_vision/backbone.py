@@ -6,7 +6,7 @@ from typing import Any
 
 from miner_diag.backbones.base import BackboneError
 from miner_diag.backbones.page_text import minilm_folder
-from miner_diag.backbones.page_vision.eyes import LineEyes
+from miner_diag.backbones.page_vision.picture_reader import LinePictureReader
 from miner_diag.backbones.page_vision.trained import trained_sha256
 from miner_diag.backbones.reader import PageReader, ReaderKind, Render
 from miner_diag.backbones.text_encoder import TextEncoder
@@ -33,7 +33,7 @@ def load_page_vision(
             f"{NAME} reads pictures with its own reader; got reader {reader!r}. Leave it at auto, or use --model "
             "page-text, which takes text-layer or ocr"
         )
-    eyes = PageReader("ocr", render, progress=progress, eyes=LineEyes)
+    eyes = PageReader("ocr", render, progress=progress, eyes=LinePictureReader)
     backbone = TextEncoder(minilm_folder(), name=NAME, reader=eyes, **options)
     backbone.revision = f"sha256:{sha256_bytes(f'{backbone.revision} {trained_sha256()}'.encode())}"
     return backbone

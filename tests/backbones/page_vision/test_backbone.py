@@ -13,11 +13,11 @@ from miner_diag.backbones import Backbone, BackboneError, load_backbone
 from miner_diag.backbones.__main__ import main as list_backbones
 from miner_diag.backbones.late import LateBackbone
 from miner_diag.backbones.late_registry import load_late_backbone
-from miner_diag.backbones.page_vision.eyes import LineEyes
+from miner_diag.backbones.page_vision.picture_reader import LinePictureReader
 from miner_diag.backbones.page_vision.trained import FILE, load_line_reader, trained_facts, trained_sha256
 from miner_diag.cka.__main__ import main as diagnose
 from miner_diag.corpus import load_corpus
-from miner_diag.corpus.hiding import folded
+from miner_diag.corpus.hiding import plain_letters
 
 PAGES = ["hcl-colors/2", "iranges-overview/1", "minimap2-paper/2"]
 """Of documents the line reader was not trained on; the last has two columns."""
@@ -67,17 +67,17 @@ def words_of(page):
 def share_read(picture, page):
     words = words_of(page)
     assert len(words) > 50
-    return len(words & set(LineEyes().read(picture).split())) / len(words)
+    return len(words & set(LinePictureReader().read(picture).split())) / len(words)
 
 
 def test_most_words_of_a_page_are_read(corpus, pages):
     """Measured: 1.00, 0.99 and 0.99 of the words of four letters and more."""
     for page in pages:
-        assert share_read(corpus.render(page.page_id, LineEyes.longest_side), page) > 0.95, page.page_id
+        assert share_read(corpus.render(page.page_id, LinePictureReader.longest_side), page) > 0.95, page.page_id
 
 
 def test_nothing_is_read_where_the_same_pixels_stand_elsewhere(corpus, pages):
-    pixels = np.asarray(corpus.render(pages[1].page_id, LineEyes.longest_side).convert("L"))
+    pixels = np.asarray(corpus.render(pages[1].page_id, LinePictureReader.longest_side).convert("L"))
     rng = np.random.default_rng(0)
     across, upside_down = rng.permuted(pixels, axis=1), pixels[::-1, ::-1]
     assert share_read(Image.fromarray(across), pages[1]) == 0
@@ -86,15 +86,15 @@ def test_nothing_is_read_where_the_same_pixels_stand_elsewhere(corpus, pages):
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 1200), (1200, 5), (333, 801)])
 def test_pictures_of_odd_sizes(size):
-    assert LineEyes().read(Image.new("RGB", size, "white")) == ""
+    assert LinePictureReader().read(Image.new("RGB", size, "white")) == ""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    assert isinstance(LineEyes().read(Image.fromarray(noise)), str)
+    assert isinstance(LinePictureReader().read(Image.fromarray(noise)), str)
 
 
 def test_reading_stops_where_the_encoder_does_and_loses_nothing(corpus, pages, backbone):
-    picture = corpus.render(pages[2].page_id, LineEyes.longest_side)
+    picture = corpus.render(pages[2].page_id, LinePictureReader.longest_side)
     limit = backbone.max_tokens("page")
-    some, whole = LineEyes(limit).read(picture), LineEyes().read(picture)
+    some, whole = LinePictureReader(limit).read(picture), LinePictureReader().read(picture)
     assert whole.startswith(some) and len(some) < 0.5 * len(whole)
     encode = partial(backbone.tokenizer, truncation=True, max_length=limit)
     assert encode(some)["input_ids"] == encode(whole)["input_ids"]
@@ -128,10 +128,13 @@ def test_a_page_lies_near_its_own_text(backbone, pages):
 
 def test_hidden_words_are_not_seen(corpus):
     hidden = load_corpus("sample", queries="hidden")
-    query = next(q for q in hidden.queries if q.doc_id == "jflex-manual" and len(folded(q.text)) > 12)
+    query = next(q for q in hidden.queries if q.doc_id == "jflex-manual" and len(plain_letters(q.text)) > 12)
     (page_id,) = hidden.qrels[query.query_id]
-    seen, there = (folded(LineEyes().read(c.render(page_id, LineEyes.longest_side))) for c in (hidden, corpus))
-    assert folded(query.text) in there and folded(query.text) not in seen
+    seen, there = (
+        plain_letters(LinePictureReader().read(c.render(page_id, LinePictureReader.longest_side)))
+        for c in (hidden, corpus)
+    )
+    assert plain_letters(query.text) in there and plain_letters(query.text) not in seen
 
 
 def test_a_blank_page_is_empty(corpus, pages):
@@ -144,10 +147,10 @@ def test_a_blank_page_is_empty(corpus, pages):
 
 
 def test_what_was_read_is_remembered(corpus, pages, monkeypatch):
-    picture = corpus.render(pages[0].page_id, LineEyes.longest_side)
-    first = LineEyes().read(picture)
-    monkeypatch.setattr(LineEyes, "_recognise", lambda *_: pytest.fail("looked twice"))
-    assert LineEyes().read(picture) == first
+    picture = corpus.render(pages[0].page_id, LinePictureReader.longest_side)
+    first = LinePictureReader().read(picture)
+    monkeypatch.setattr(LinePictureReader, "_recognise", lambda *_: pytest.fail("looked twice"))
+    assert LinePictureReader().read(picture) == first
 
 
 def test_the_late_partner_sees_the_same_tokens(backbone, corpus, pages):

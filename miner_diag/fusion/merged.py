@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from miner_diag.fusion.model import Fusion, FusionError
-from miner_diag.probes.stack import Side
+from miner_diag.probes.probe_stack import Side
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedLayer:
+class MergedLayer:
     """What one layer adds: ``normalize(matrix h) * weight`` at the coordinates `rows`."""
 
     layer: int
@@ -25,10 +25,10 @@ class FoldedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class Folded:
-    """A fusion folded for inference; equal to the unfolded one up to rounding."""
+class MergedFusion:
+    """A fusion merged for inference; equal to the one with separate parts up to rounding."""
 
-    layers: tuple[FoldedLayer, ...]
+    layers: tuple[MergedLayer, ...]
     """The selected layers; those of weight 0 are left out."""
     bias: np.ndarray
     """[D] float32."""
@@ -55,24 +55,24 @@ class Folded:
         return _unit(fused)
 
 
-def fold(fusion: Fusion) -> Folded:
-    """Fold a fusion.
+def merge(fusion: Fusion) -> MergedFusion:
+    """Merge a fusion.
 
     Raises
     ------
     FusionError
-        If its layer weights depend on the query: those cannot be folded into a matrix.
+        If its layer weights depend on the query: those cannot be merged into a matrix.
     """
     if fusion.query_map is not None:
-        raise FusionError("a query-specific fusion has no folded form; fold the fusion it started from")
+        raise FusionError("a query-specific fusion has no merged form; merge the fusion it started from")
     parts = []
     masks, weights = fusion.masks.numpy() > 0, fusion.layer_weights.detach().numpy()
     for number, layer in enumerate(fusion.layers):
         rows = np.flatnonzero(masks[number])
         if weights[number] != 0:
             matrix = np.ascontiguousarray(fusion.maps[number].detach().numpy()[:, rows])
-            parts.append(FoldedLayer(layer, rows, matrix, float(weights[number])))
-    return Folded(tuple(parts), fusion.bias.detach().numpy().copy(), fusion.n_layers)
+            parts.append(MergedLayer(layer, rows, matrix, float(weights[number])))
+    return MergedFusion(tuple(parts), fusion.bias.detach().numpy().copy(), fusion.n_layers)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

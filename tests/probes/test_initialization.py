@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
+from miner_diag.probes.initialization import low_rank, starting_weights
 from miner_diag.probes.kinds import projection_probe
-from miner_diag.probes.start import low_rank, starting_weights
 
 
 def test_least_squares_undoes_a_rotation(small, rng):

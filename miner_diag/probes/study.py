@@ -12,18 +12,18 @@ import torch
 from miner_diag.cka.alignment import Comparison, compare
 from miner_diag.cka.diagnosis import one_query_a_page
 from miner_diag.cka.errors import UndefinedCKAError
+from miner_diag.probes.compare_kinds import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
-from miner_diag.probes.data import Judged, Side, layer_of
-from miner_diag.probes.judge import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.kinds import KINDS, Kind
+from miner_diag.probes.retrieval_data import RetrievalData, Side, layer_of
 from miner_diag.probes.salience import salience
 from miner_diag.probes.select import FusedScores, SelectionRule, Stability, select, stability
-from miner_diag.probes.train import Fitted, TrainOptions, fit_probes, judge, probe_scores
+from miner_diag.probes.train import Fitted, ProbeTrainOptions, fit_probes, judge, probe_scores
 from miner_diag.stats import Interval, bootstrap_means
 
 
 @dataclass(frozen=True)
-class StudyOptions(TrainOptions, SelectionRule):
+class StudyOptions(ProbeTrainOptions, SelectionRule):
     """How probes are fitted, compared and selected."""
 
     n_seeds: int = 3
@@ -39,7 +39,7 @@ class StudyOptions(TrainOptions, SelectionRule):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        TrainOptions.__post_init__(self)
+        ProbeTrainOptions.__post_init__(self)
         SelectionRule.__post_init__(self)
         if self.n_seeds < 1 or self.resamples < 1:
             raise ValueError(f"n_seeds and resamples must be at least 1; got {self.n_seeds} and {self.resamples}")
@@ -48,9 +48,9 @@ class StudyOptions(TrainOptions, SelectionRule):
         if not self.ratio_threshold > 0:
             raise ValueError(f"ratio_threshold must be above 0; got {self.ratio_threshold}")
 
-    def training(self) -> TrainOptions:
+    def training(self) -> ProbeTrainOptions:
         """Return the part that says how probes are fitted."""
-        return TrainOptions(**{field.name: getattr(self, field.name) for field in fields(TrainOptions)})
+        return ProbeTrainOptions(**{field.name: getattr(self, field.name) for field in fields(ProbeTrainOptions)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ class Study:
 
 
 def study(
-    train: Judged,
-    validation: Judged,
+    train: RetrievalData,
+    validation: RetrievalData,
     options: StudyOptions | None = None,
     *,
     page_hashes: Sequence[str] | None = None,
@@ -120,7 +120,7 @@ def study(
 
     Parameters
     ----------
-    train, validation : Judged
+    train, validation : RetrievalData
         The two splits; they must not share documents.
     options : StudyOptions, optional
         The defaults if not given.
@@ -210,14 +210,14 @@ def study(
     )
 
 
-def raw_ndcg(judged: Judged) -> np.ndarray:
+def raw_ndcg(judged: RetrievalData) -> np.ndarray:
     """Return nDCG@5 [L, Q] of the raw layers by cosine: a base probe whose gate is 1 everywhere."""
     ones = torch.ones(judged.n_layers, 1, judged.width)
     unused = torch.eye(judged.width).expand(judged.n_layers, 1, judged.width, judged.width)
     return judge(ones, unused, judged)[0]
 
 
-def chosen_scores(fit: Fitted, verdicts: Sequence[KindVerdict], judged: Judged) -> np.ndarray:
+def chosen_scores(fit: Fitted, verdicts: Sequence[KindVerdict], judged: RetrievalData) -> np.ndarray:
     """Return the scores [L, Q, P] of each layer's chosen kind."""
     gates, weights = torch.from_numpy(fit.stack.gates), torch.from_numpy(fit.stack.weights)
     return np.stack(
@@ -229,7 +229,7 @@ def chosen_scores(fit: Fitted, verdicts: Sequence[KindVerdict], judged: Judged) 
 
 
 def comparisons(
-    judged: Judged, page_hashes: Sequence[str] | None, shared_layers: bool, confidence: float
+    judged: RetrievalData, page_hashes: Sequence[str] | None, shared_layers: bool, confidence: float
 ) -> tuple[tuple[Comparison | None, ...], tuple[Comparison | None, ...]]:
     """Return each layer's pages against the final layer, and its queries against their pages, one query a page.
 

@@ -14,11 +14,11 @@ from tqdm import tqdm
 from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
-from miner_diag.backbones.choices import choose_dtype
 from miner_diag.backbones.hooks import find_blocks, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
+from miner_diag.backbones.settings import choose_dtype
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
@@ -27,7 +27,7 @@ MOST_STRETCHED = 4
 """A page's longer side is drawn at most this many times the shorter one that the tower sees."""
 
 
-class TwoTowers:
+class DualEncoder:
     """A dual encoder. Each side has its own layers, depth and width; ``layer_shape(side)`` tells.
 
     Layer l of one tower and layer l of the other are different things and must not be paired. The last layer of

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from miner_diag.probes.data import Vectors, rows_of
 from miner_diag.probes.kinds import unit
-from miner_diag.probes.stack import Side
+from miner_diag.probes.probe_stack import Side
+from miner_diag.probes.retrieval_data import Vectors, rows_of
 
 _BLOCK = 1024  # items read at once
 

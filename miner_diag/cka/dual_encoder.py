@@ -36,7 +36,7 @@ SIDES = ("query", "page")
 
 
 @dataclass(frozen=True)
-class TowerLayer:
+class DualEncoderLayer:
     """One layer of one tower."""
 
     side: str
@@ -60,10 +60,10 @@ class TowerLayer:
 
 
 @dataclass(frozen=True)
-class TowersDiagnosis:
+class DualEncoderDiagnosis:
     """Both towers of one backbone on one split."""
 
-    layers: tuple[TowerLayer, ...]
+    layers: tuple[DualEncoderLayer, ...]
     """The queries' tower, then the pages'."""
     ndcg: Interval
     """NDCG@5 of the last layers, the only ones in one space."""
@@ -80,12 +80,12 @@ class TowersDiagnosis:
     n_pairs: int
     rules: Rules
 
-    def of(self, side: str) -> tuple[TowerLayer, ...]:
+    def of(self, side: str) -> tuple[DualEncoderLayer, ...]:
         """Return the layers of one tower."""
         return tuple(layer for layer in self.layers if layer.side == side)
 
 
-def diagnose_towers(
+def diagnose_dual_encoder(
     queries: np.ndarray,
     pages: np.ndarray,
     gold: Sequence[dict[int, int]],
@@ -98,7 +98,7 @@ def diagnose_towers(
     rules: Rules | None = None,
     rng: np.random.Generator,
     device: str = "cpu",
-) -> TowersDiagnosis:
+) -> DualEncoderDiagnosis:
     """Diagnose both towers; arguments as of :func:`~miner_diag.cka.diagnosis.diagnose`.
 
     Parameters
@@ -139,7 +139,7 @@ def diagnose_towers(
         **options,
     )
     chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
-    return TowersDiagnosis(
+    return DualEncoderDiagnosis(
         (*towers["query"], *towers["page"]),
         interval,
         ndcg,
@@ -155,7 +155,7 @@ def diagnose_towers(
 
 def _tower(
     side: str, states: np.ndarray, documents: Sequence[str] | None, rules: Rules, options: dict[str, Any]
-) -> list[TowerLayer]:
+) -> list[DualEncoderLayer]:
     last = states.shape[1] - 1
     views: dict[int, Comparison] = {}
     notes: dict[int, str] = {}
@@ -173,7 +173,7 @@ def _tower(
     for layer in range(last + 1):
         view, here = views.get(layer), states[:, layer]
         made.append(
-            TowerLayer(
+            DualEncoderLayer(
                 side,
                 layer,
                 layer / last if last else 1.0,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner_diag.fusion import Fusion, FusionError, MaskOptions, Shape, build_fusion, fold, ndcg_of
+from miner_diag.fusion import Fusion, FusionConfig, FusionError, MaskOptions, build_fusion, merge, ndcg_of
 from miner_diag.retrieval import ndcg_at_k, score_all
 
 WIDTH, N_LAYERS = 8, 5
@@ -36,9 +36,9 @@ def test_folded_is_unfolded(seed, sides, inner, zero):
         weights[0] = 0.0
     fusion = random_fusion(rng, layers, sides, weights=weights)
     states = rng.normal(size=(7, N_LAYERS, WIDTH)).astype(np.float32) * rng.uniform(0.1, 50)
-    folded = fold(fusion)
+    merged = merge(fusion)
     for side in ("query", "page"):
-        whole, served = fusion.apply_to(states, side), folded.apply_to(states, side)
+        whole, served = fusion.apply_to(states, side), merged.apply_to(states, side)
         assert served.dtype == np.float32 and served.shape == (7, WIDTH)
         np.testing.assert_allclose(served, whole, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(served, axis=1), 1, atol=1e-6)
@@ -51,44 +51,46 @@ def test_folded_is_unfolded(seed, sides, inner, zero):
 def test_sides_with_maps_of_their_own_differ(rng):
     fusion = random_fusion(rng, sides=2)
     states = rng.normal(size=(7, N_LAYERS, WIDTH)).astype(np.float32)
-    assert np.abs(fold(fusion).apply_to(states, "query") - fold(fusion).apply_to(states, "page")).max() > 0.01
+    assert np.abs(merge(fusion).apply_to(states, "query") - merge(fusion).apply_to(states, "page")).max() > 0.01
 
 
 def test_dropped_neurons_and_layers_cost_nothing(rng):
     masks = np.ones((3, WIDTH), dtype=bool)
     masks[0, 2:] = masks[1, 5:] = False
     kinds = ["normalized_projection", "base", "normalized_projection"]
-    folded = fold(random_fusion(rng, (0, 2, 4), kinds=kinds, masks=masks))
-    assert [part.matrix.shape for part in folded.layers] == [(1, 2, WIDTH), (1, 5), (1, WIDTH, WIDTH)]
-    assert [part.rows.tolist() for part in folded.layers] == [[0, 1], [0, 1, 2, 3, 4], list(range(WIDTH))]
+    merged = merge(random_fusion(rng, (0, 2, 4), kinds=kinds, masks=masks))
+    assert [part.matrix.shape for part in merged.layers] == [(1, 2, WIDTH), (1, 5), (1, WIDTH, WIDTH)]
+    assert [part.rows.tolist() for part in merged.layers] == [[0, 1], [0, 1, 2, 3, 4], list(range(WIDTH))]
     # 2 * 8 + 5 + 64 numbers of maps, a weight each, and the bias
-    assert folded.n_parameters == 2 * 8 + 5 + 64 + 3 + 8
+    assert merged.n_parameters == 2 * 8 + 5 + 64 + 3 + 8
     weights = np.array([0.5, 0.0, 1.0])
-    without = fold(random_fusion(rng, (0, 2, 4), kinds=kinds, masks=masks, weights=weights))
+    without = merge(random_fusion(rng, (0, 2, 4), kinds=kinds, masks=masks, weights=weights))
     assert [part.layer for part in without.layers] == [0, 4]
-    assert without.n_parameters == folded.n_parameters - 6
+    assert without.n_parameters == merged.n_parameters - 6
 
 
 def test_a_layer_that_is_left_out_is_not_read(rng):
-    folded = fold(random_fusion(rng, (0, 2, 4), weights=np.array([0.5, 0.0, 1.0])))
+    merged = merge(random_fusion(rng, (0, 2, 4), weights=np.array([0.5, 0.0, 1.0])))
     states = rng.normal(size=(7, N_LAYERS, WIDTH)).astype(np.float32)
-    before = folded.apply_to(states)
+    before = merged.apply_to(states)
     states[:, [1, 2, 3]] = np.nan
-    np.testing.assert_array_equal(folded.apply_to(states), before)
+    np.testing.assert_array_equal(merged.apply_to(states), before)
 
 
 def test_folding_leaves_the_fusion_alone(rng):
     fusion = random_fusion(rng)
     states = rng.normal(size=(7, N_LAYERS, WIDTH)).astype(np.float32)
-    folded, before = fold(fusion), fusion.apply_to(states)
-    folded.bias[:] = 0
+    merged, before = merge(fusion), fusion.apply_to(states)
+    merged.bias[:] = 0
     np.testing.assert_array_equal(fusion.apply_to(states), before)
 
 
 def test_mrl_cut_of_the_folded_form_ranks_as_that_of_the_unfolded(small, make_probed):
-    fusion = build_fusion(make_probed(), (0, 1, 4), Shape(inner_weight=0.4), MaskOptions(), np.random.default_rng(0))
-    folded = fold(fusion)
-    queries, pages = folded.apply_to(small.queries, "query"), folded.apply_to(small.pages, "page")
+    fusion = build_fusion(
+        make_probed(), (0, 1, 4), FusionConfig(inner_weight=0.4), MaskOptions(), np.random.default_rng(0)
+    )
+    merged = merge(fusion)
+    queries, pages = merged.apply_to(small.queries, "query"), merged.apply_to(small.pages, "page")
     for width in (16, 8, 4, 2):
         expected = ndcg_at_k(score_all(queries[:, :width], pages[:, :width]), small.relevance)
         np.testing.assert_allclose(ndcg_of(fusion, small, width=width), expected, atol=1e-9)
@@ -97,9 +99,9 @@ def test_mrl_cut_of_the_folded_form_ranks_as_that_of_the_unfolded(small, make_pr
 def test_what_cannot_be_folded_or_applied_is_refused(rng):
     fusion = random_fusion(rng, (0, 4))
     with pytest.raises(FusionError, match=r"must be \[N, 5, 8\]; got \[3, 5, 9\]"):
-        fold(fusion).apply_to(np.ones((3, 5, 9), dtype=np.float32))
+        merge(fusion).apply_to(np.ones((3, 5, 9), dtype=np.float32))
     with pytest.raises(FusionError, match=r"must be \[N, 5, 8\]; got \[3, 4, 8\]"):
-        fold(fusion).apply_to(np.ones((3, 4, 8), dtype=np.float32))
+        merge(fusion).apply_to(np.ones((3, 4, 8), dtype=np.float32))
     asking = Fusion(
         [0, 4],
         ["base"] * 2,
@@ -110,5 +112,5 @@ def test_what_cannot_be_folded_or_applied_is_refused(rng):
         n_layers=5,
         query_map=np.zeros((2, 8)),
     )
-    with pytest.raises(FusionError, match="a query-specific fusion has no folded form; fold the fusion it started"):
-        fold(asking)
+    with pytest.raises(FusionError, match="a query-specific fusion has no merged form; merge the fusion it started"):
+        merge(asking)

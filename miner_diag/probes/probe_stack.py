@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
 from miner_diag.files import canonical_json, write_atomic
-from miner_diag.probes.data import Side
 from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
+from miner_diag.probes.retrieval_data import Side
 
 FORMAT = 1
 """Raised when the layout of the file changes."""

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from miner_diag.cka.dual_encoder import SIDES, DualEncoderDiagnosis, DualEncoderLayer
 from miner_diag.cka.plots import COLOURS, new_figure
-from miner_diag.cka.towers import SIDES, TowerLayer, TowersDiagnosis
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -32,7 +32,7 @@ COLUMNS = (
 """Columns of ``layers.csv`` for two towers: a row is a layer of one tower. nDCG@5 stands at the last layers alone."""
 
 
-def tower_table(diagnosis: TowersDiagnosis) -> pd.DataFrame:
+def dual_encoder_layer_table(diagnosis: DualEncoderDiagnosis) -> pd.DataFrame:
     """Return one row per layer of either tower with the columns `COLUMNS`."""
     rows = []
     for layer in diagnosis.layers:
@@ -53,14 +53,14 @@ def tower_table(diagnosis: TowersDiagnosis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def cross_frame(diagnosis: TowersDiagnosis) -> pd.DataFrame:
+def cross_frame(diagnosis: DualEncoderDiagnosis) -> pd.DataFrame:
     """Return CKA of every query layer (index) with every page layer (columns)."""
     index = pd.Index(diagnosis.usable["query"], name="query_layer")
     return pd.DataFrame(diagnosis.cross.values, index=index, columns=list(diagnosis.usable["page"]))
 
 
-def tower_records(
-    diagnosis: TowersDiagnosis,
+def dual_encoder_records(
+    diagnosis: DualEncoderDiagnosis,
     *,
     model: str,
     model_revision: str,
@@ -110,7 +110,7 @@ def tower_records(
     return records
 
 
-def tower_sentences(diagnosis: TowersDiagnosis) -> tuple[str, str]:
+def dual_encoder_sentences(diagnosis: DualEncoderDiagnosis) -> tuple[str, str]:
     """Return two sentences: what retrieves, and which probe each tower's layers need."""
     ndcg = diagnosis.ndcg
     first = (
@@ -129,7 +129,7 @@ def tower_sentences(diagnosis: TowersDiagnosis) -> tuple[str, str]:
     return first, f"By the alignment ratio to each tower's last layer (threshold {threshold}), {'; '.join(told)}."
 
 
-def tower_figure(table: pd.DataFrame, title: str) -> Figure:
+def dual_encoder_figure(table: pd.DataFrame, title: str) -> Figure:
     """Draw CKA and alignment ratio to the tower's last layer against relative depth, a curve a tower."""
     figure = new_figure(7.0, 5.6)
     axes = figure.subplots(2, 1, sharex=True)
@@ -150,7 +150,7 @@ def tower_figure(table: pd.DataFrame, title: str) -> Figure:
 _KINDS = ("base", "normalized_projection")
 
 
-def _measures(layer: TowerLayer) -> Iterator[tuple[str, Interval, str]]:
+def _measures(layer: DualEncoderLayer) -> Iterator[tuple[str, Interval, str]]:
     view = layer.to_final
     if view is not None:
         yield "cka_final", view.cka, "jackknife, Fisher's z"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from miner_diag.embeddings.store import StoreWriter
-from miner_diag.probes import Judged
-from miner_diag.probes.data import layer_of, rows_of
+from miner_diag.probes import RetrievalData
+from miner_diag.probes.retrieval_data import layer_of, rows_of
 from miner_diag.retrieval import Relevance
 
 
@@ -35,7 +35,7 @@ def test_known_matches_by_hand(rng):
     vectors = rng.normal(size=(3, 2, 4)).astype(np.float32)
     # query 0 asks for pages 0 and 1; query 1 for 1; query 2 for 2, which looks like page 0
     relevance = Relevance.of([{0: 1, 1: 1}, {1: 1}, {2: 1}], n_pages=3)
-    data = Judged.of(vectors, vectors, relevance, ["same", "other", "same"])
+    data = RetrievalData.of(vectors, vectors, relevance, ["same", "other", "same"])
     known = data.known_matches(np.array([0, 1, 2]), np.array([0, 1, 2]))
     assert known.tolist() == [[True, True, True], [False, True, False], [True, False, True]]
     queries, pages = data.pairs
@@ -44,7 +44,7 @@ def test_known_matches_by_hand(rng):
 
 def test_a_grade_of_zero_is_no_pair(rng):
     vectors = rng.normal(size=(2, 1, 4)).astype(np.float32)
-    data = Judged.of(vectors, vectors, Relevance.of([{0: 1, 1: 0}, {1: 2}], n_pages=2), ["a", "b"])
+    data = RetrievalData.of(vectors, vectors, Relevance.of([{0: 1, 1: 0}, {1: 2}], n_pages=2), ["a", "b"])
     assert data.pairs[1].tolist() == [0, 1]
 
 
@@ -58,4 +58,4 @@ def test_shuffling_keeps_vectors_and_breaks_pairs(small, rng):
 def test_judgements_must_fit(rng):
     vectors = rng.normal(size=(3, 2, 4)).astype(np.float32)
     with pytest.raises(ValueError, match="relevance is of 2 queries and 3 pages; the vectors are of 3 and 3"):
-        Judged.of(vectors, vectors, Relevance.of(np.arange(2), n_pages=3), list("abc"))
+        RetrievalData.of(vectors, vectors, Relevance.of(np.arange(2), n_pages=3), list("abc"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings.job import Embedded, StoreOptions, embed
 from miner_diag.embeddings.rows import StoreRows
-from miner_diag.probes.data import Judged, Side, Vectors, final_at_every_layer
-from miner_diag.probes.stack import ProbeError
+from miner_diag.probes.probe_stack import ProbeError
+from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, final_at_every_layer
 from miner_diag.provenance import RunClock
 from miner_diag.retrieval.relevance import Relevance
 
@@ -20,7 +20,7 @@ class Split:
 
     corpus: Corpus
     """Its queries and pages."""
-    judged: Judged
+    judged: RetrievalData
     """Its vectors and judgements, rows as in `corpus`."""
 
     def facts(self) -> dict[str, int | str]:
@@ -114,7 +114,7 @@ def take_split(
         fixed, place = ("query", 0) if side == "page" else ("page", 1)
         _, n_layers, width = sides[1 - place].shape
         vectors[place] = final_at_every_layer(sides[place].layer(sides[place].shape[1] - 1), n_layers, width)
-    judged = Judged.of(
+    judged = RetrievalData.of(
         vectors[0],
         vectors[1],
         Relevance.from_qrels(part.qrels, *ids),

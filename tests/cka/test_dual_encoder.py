@@ -8,8 +8,13 @@ import pytest
 
 from miner_diag.cka import linear_cka
 from miner_diag.cka.__main__ import main
-from miner_diag.cka.towers import diagnose_towers
-from miner_diag.cka.towers_table import COLUMNS, tower_records, tower_sentences, tower_table
+from miner_diag.cka.dual_encoder import diagnose_dual_encoder
+from miner_diag.cka.dual_encoder_table import (
+    COLUMNS,
+    dual_encoder_layer_table,
+    dual_encoder_records,
+    dual_encoder_sentences,
+)
 from miner_diag.records import read_records
 from tests.backbones.tiny import save_two_towers
 
@@ -17,7 +22,7 @@ from tests.backbones.tiny import save_two_towers
 @pytest.fixture(scope="module")
 def towers(planted_towers):
     queries, pages, gold, ids = planted_towers
-    return diagnose_towers(queries, pages, gold, **ids, rng=np.random.default_rng(0))
+    return diagnose_dual_encoder(queries, pages, gold, **ids, rng=np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,7 @@ def test_each_tower_is_compared_with_its_own_last_layer(towers, planted_towers):
 def test_only_the_last_layers_are_ranked_with(towers, planted):
     final = planted.of["final"]
     assert towers.ndcg.value == pytest.approx(final.ndcg.value)
-    table = tower_table(towers)
+    table = dual_encoder_layer_table(towers)
     assert tuple(table.columns) == COLUMNS
     assert table["ndcg_at_5"].notna().tolist() == [False] * 3 + [True] + [False] * 4 + [True]
 
@@ -59,7 +64,7 @@ def test_no_number_depends_on_a_pairing_by_layer_number(planted_towers, towers):
     queries, pages, gold, ids = planted_towers
     changed = pages.copy()
     changed[:, 1:3] = changed[:, [2, 1]]
-    again = diagnose_towers(queries, changed, gold, **ids, rng=np.random.default_rng(0))
+    again = diagnose_dual_encoder(queries, changed, gold, **ids, rng=np.random.default_rng(0))
     for before, after in zip(towers.of("query"), again.of("query"), strict=True):
         assert before.to_final.cka == after.to_final.cka and before.probe_kind == after.probe_kind
     assert again.ndcg == towers.ndcg
@@ -76,14 +81,14 @@ def test_the_cross_matrix_is_of_all_layers_with_all(towers, planted_towers, plan
 
 
 def test_records_and_sentences(towers):
-    records = tower_records(
+    records = dual_encoder_records(
         towers, model="m", model_revision="r", dataset="d", split="s", widths={"query": 16, "page": 24}, seed=0
     )
     measures = {record.measure for record in records}
     assert {"cka_query_final", "cka_page_final", "cka_query_layer_page_layer", "ndcg_at_5"} <= measures
     assert "cka_query_page" not in measures, "that pairs layers of one number"
     assert {(r.d, r.layer) for r in records if r.measure == "effective_rank_page"} == {(24, n) for n in (1, 2, 3, 4)}
-    first, second = tower_sentences(towers)
+    first, second = dual_encoder_sentences(towers)
     assert "Two towers: nDCG@5" in first and "page tower: base probe for 3, 4, normalized projection for 1, 2" in second
 
 
@@ -92,7 +97,7 @@ def test_last_layers_that_share_no_space_are_refused(planted_towers):
     pages = pages.copy()
     pages[:, -1, 20] = 1
     with pytest.raises(ValueError, match="last layers must share a space of at most 16 dimensions"):
-        diagnose_towers(queries, pages, gold, **ids, rng=np.random.default_rng(0))
+        diagnose_dual_encoder(queries, pages, gold, **ids, rng=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip2"])

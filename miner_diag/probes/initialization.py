@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miner_diag.probes.data import Judged, Vectors, rows_of
+from miner_diag.probes.retrieval_data import RetrievalData, Vectors, rows_of
 
 Start = Literal["identity", "orthogonal", "least_squares"]
 
 _BLOCK = 512  # items read at once
 
 
-def starting_weights(start: Start, train: Judged, *, n_sides: int, ridge: float, rng: np.random.Generator) -> Tensor:
+def starting_weights(
+    start: Start, train: RetrievalData, *, n_sides: int, ridge: float, rng: np.random.Generator
+) -> Tensor:
     """Return W [L, S, D, D] float32 for every layer and side.
 
     Parameters
@@ -24,7 +26,7 @@ def starting_weights(start: Start, train: Judged, *, n_sides: int, ridge: float,
         identity: the layer's own coordinates. orthogonal: a random rotation, which keeps all cosines.
         least_squares: the W that minimises ``|W LayerNorm(h_l) - normalize(e)|^2`` over the training items, e being the
         final layer of the same item, with a ridge.
-    train : Judged
+    train : RetrievalData
         The training items.
     n_sides : int
         1: queries and pages share a probe. 2: each has its own.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from miner_diag.probes import best_threshold, compare_kinds, correlate, predicted_kinds, score_rule
-from miner_diag.probes.judge import THRESHOLDS, KindVerdict, left_out_hits, spearman
+from miner_diag.probes.compare_kinds import THRESHOLDS, KindVerdict, left_out_hits, spearman
 from miner_diag.stats import Interval
 
 

@@ -20,7 +20,7 @@ _PIECES = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 """MiniLM's tokenizer parts text at spaces and around punctuation, and makes at least one token of every part."""
 
 
-class LineEyes(PictureReader):
+class LinePictureReader(PictureReader):
     """Reads pictures of pages with :class:`LineReader`; words are remembered in the cache by the pixels seen.
 
     A page is read by itself, so its words do not depend on other pages.

@@ -13,17 +13,17 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from miner_diag.fusion.model import FusionError
-from miner_diag.fusion.systems import Probed
-from miner_diag.probes.job import Splits
+from miner_diag.fusion.systems import FittedProbes
 from miner_diag.probes.kinds import KINDS
-from miner_diag.probes.result import Study, StudyOptions, study
-from miner_diag.probes.stack import ProbeStack
+from miner_diag.probes.probe_stack import ProbeStack
+from miner_diag.probes.splits import Splits
+from miner_diag.probes.study import Study, StudyOptions, study
 
 
-def probed_of(found: Study) -> Probed:
+def fitted_probes_of(found: Study) -> FittedProbes:
     """Return what the fusion needs of a study."""
     first = found.fits[0]
-    return Probed(
+    return FittedProbes(
         first.stack,
         first.ndcg.mean(axis=2),
         np.stack(found.salience),
@@ -33,7 +33,7 @@ def probed_of(found: Study) -> Probed:
     )
 
 
-def fit_probed(
+def study_for_fusion(
     splits: Splits, options: StudyOptions, *, by_document: bool, backbone: Mapping[str, str], **settings: Any
 ) -> Study:
     """Run the probe stage once: one seed, no controls; its own command does the whole of it."""
@@ -50,7 +50,7 @@ def fit_probed(
     )
 
 
-def read_probed(folder: Path, backbone: Mapping[str, str], splits: Splits) -> Probed:
+def read_fitted_probes(folder: Path, backbone: Mapping[str, str], splits: Splits) -> FittedProbes:
     """Read what ``python -m miner_diag.probes`` wrote.
 
     Raises
@@ -80,7 +80,7 @@ def read_probed(folder: Path, backbone: Mapping[str, str], splits: Splits) -> Pr
     salience = load_file(folder / "salience.safetensors")
     ratios = tuple(None if np.isnan(ratio) else float(ratio) for ratio in of_kind[0]["alignment_ratio_page_final"])
     selected = json.loads((folder / "selection.json").read_text(encoding="utf-8"))["selected_layers"]
-    return Probed(
+    return FittedProbes(
         stack,
         np.stack([rows["validation_ndcg_at_5"].to_numpy() for rows in of_kind]),
         np.stack([salience[kind] for kind in KINDS]),

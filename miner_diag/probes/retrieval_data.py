@@ -20,7 +20,7 @@ Side = Literal["query", "page"]
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class RetrievalData:
     """Queries and pages of one split with the pairs of them that belong together."""
 
     queries: Vectors
@@ -59,7 +59,7 @@ class Judged:
         page_hashes: Sequence[str],
         documents: Sequence[str] | None = None,
         fixed: Side | None = None,
-    ) -> Judged:
+    ) -> RetrievalData:
         """Build one; `page_hashes` [P] are equal for pages that look the same, `documents` [Q] label the queries."""
         _, groups = np.unique(np.asarray(page_hashes), return_inverse=True)
         labels = relevance.query_ids if documents is None else tuple(documents)
@@ -100,7 +100,7 @@ class Judged:
         place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
         return known[place] == asked
 
-    def shuffled(self, rng: np.random.Generator) -> Judged:
+    def shuffled(self, rng: np.random.Generator) -> RetrievalData:
         """Return the same vectors with the answers dealt out anew: nothing is left to learn."""
         order = rng.permutation(self.relevance.n_pages)
         judged = replace(self.relevance, page=order[self.relevance.page])

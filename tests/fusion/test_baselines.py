@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from miner_diag.embeddings.store import StoreWriter
-from miner_diag.fusion.rivals import ConcatPca, LayerMix, MeanOfLast, ResidualHead
+from miner_diag.fusion.baselines import ConcatPca, LayerMix, MeanOfLast, ResidualHead
 
 
 def unit(vectors):
@@ -71,7 +71,7 @@ def test_concat_pca_is_sklearns(states, rng):
 
 
 def test_concat_pca_reads_stores(states, tmp_path, monkeypatch):
-    monkeypatch.setattr("miner_diag.fusion.rivals._BLOCK", 7)
+    monkeypatch.setattr("miner_diag.fusion.baselines._BLOCK", 7)
     writer = StoreWriter(tmp_path / "s", {"of": "test"}, [str(i) for i in range(30)], states.shape)
     writer.write(0, list(range(30)), states)
     from_disk = ConcatPca((0, 1, 4), (writer.finish(1),))

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
-from miner_diag.probes import Judged, ProbeError, TrainOptions, fit_probes, judge, salience
-from miner_diag.probes.data import final_at_every_layer
-from miner_diag.probes.job import take_split
-from miner_diag.probes.result import comparisons, raw_ndcg
+from miner_diag.probes import ProbeError, ProbeTrainOptions, RetrievalData, fit_probes, judge, salience
+from miner_diag.probes.retrieval_data import final_at_every_layer
+from miner_diag.probes.splits import take_split
+from miner_diag.probes.study import comparisons, raw_ndcg
 from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
 
 N, MEANING = 300, 8
-OPTIONS = TrainOptions(
+OPTIONS = ProbeTrainOptions(
     epochs=12, batch_size=50, start="identity", learning_rate=1e-2, temperature=0.05, to_final=0.0, gate_l1=0.0
 )
 
@@ -42,13 +42,13 @@ def towers(one_thread):
 def of_pages(sides):
     queries, pages = sides
     final = final_at_every_layer(queries[:, -1], *pages.shape[1:])
-    return Judged.of(final, pages, Relevance.of(np.arange(N), N), [str(n) for n in range(N)], fixed="query")
+    return RetrievalData.of(final, pages, Relevance.of(np.arange(N), N), [str(n) for n in range(N)], fixed="query")
 
 
 def of_queries(sides):
     queries, pages = sides
     final = final_at_every_layer(pages[:, -1], *queries.shape[1:])
-    return Judged.of(queries, final, Relevance.of(np.arange(N), N), [str(n) for n in range(N)], fixed="page")
+    return RetrievalData.of(queries, final, Relevance.of(np.arange(N), N), [str(n) for n in range(N)], fixed="page")
 
 
 def test_a_layer_of_one_tower_is_found_against_the_other_ones_final_embedding(towers):
