@@ -26,9 +26,13 @@ class Record:
     split: str
     """"train", "validation", "test" or "all"."""
     measure: str
-    """As in the table's column: "cka_page_final", "ndcg_at_5"."""
+    """What was measured, as in the table's column: "cka_page_final", "ndcg_at_5"."""
     value: float
     """The number; a measure that has no value has no record."""
+    system: str | None = None
+    """What of the model was measured: "backbone", "fusion", "final_layer_head"; None where the model itself is."""
+    side: str | None = None
+    """"query" or "page" for a measure of one side alone; None elsewhere."""
     low: float | None = None
     """Lower end of the interval."""
     high: float | None = None
@@ -41,6 +45,8 @@ class Record:
     """How many items (queries, pages or pairs) the number rests on."""
     n_clusters: int | None = None
     """How many documents the interval is over; None where items stand for themselves."""
+    effective_clusters: float | None = None
+    """Kish's effective number of these documents, (sum of n)^2 / sum of n^2 with n items in a document."""
     d: int | None = None
     """Width of the layer."""
     layer: int | None = None
@@ -81,14 +87,25 @@ def read_records(path: Path | str) -> list[Record]:
     Raises
     ------
     ValueError
-        If a line is no record; the message names file and line.
+        If there is no such file, it holds no record, its last line is cut, or a line is no record; the message names
+        the file, the line and the next step.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; the run in {path.parent} is not whole. Start its command again")
+    text = path.read_text(encoding="utf-8")
+    if not text.strip():
+        raise ValueError(f"{path} holds no record; expected a JSON object on each line. Start the command again")
+    if not text.endswith("\n"):
+        raise ValueError(f"{path} is cut: its last line has no end. Start the command again")
     records = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             records.append(Record(**json.loads(line)))
         except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is not a record: {error}") from None
+            raise ValueError(
+                f"{path}, line {number} is not a record: {error}. Start the command that wrote it again"
+            ) from None
     return records
 
 

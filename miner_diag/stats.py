@@ -16,7 +16,29 @@ from scipy import special, stats
 
 BootstrapMethod = Literal["percentile", "bca"]
 
+IntervalsOver = Literal["auto", "items", "documents"]
+"""What intervals are over; auto is documents where there are enough of them, else items."""
+
 _BLOCK = 1 << 22  # resampling weights held at once: 32 MiB of float64
+
+
+@dataclass(frozen=True)
+class StatisticsOptions:
+    """How intervals and tests are taken; the same in every command."""
+
+    intervals_over: IntervalsOver = "auto"
+    """What intervals and tests are over: whole documents (pages and queries of a document are alike, so such intervals
+    hold for other documents too) or single items (these hold for these documents only). auto takes documents if there
+    are at least 6 of them."""
+    confidence: float = 0.95
+    """The nominal coverage of every interval."""
+    seed: int = 0
+    """The seed of bootstrap and permutations."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, both excluded; got {self.confidence}")
 
 
 @dataclass(frozen=True)
@@ -32,9 +54,12 @@ class Interval:
     confidence: float
     """Nominal coverage, as 0.95."""
     n: int
-    """Values the estimate rests on."""
+    """Number of values that the estimate rests on."""
     n_clusters: int | None = None
-    """Clusters that were resampled; None where each value stands for itself."""
+    """Number of clusters that were resampled; None where each value stands for itself."""
+    effective_clusters: float | None = None
+    """Kish's effective number of these clusters, (sum of n)^2 / sum of n^2; it is below `n_clusters` where clusters
+    differ in size."""
 
     def __str__(self) -> str:
         """Return value and ends to four digits."""

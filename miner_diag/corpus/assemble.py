@@ -55,16 +55,19 @@ def assemble(
     queries, qrels = unique_queries(usable, crossing)
     if not queries:
         raise CorpusError(_nothing_usable(name, left_out))
-    hidden = _hidden_texts(usable, queries, qrels) if form == "hidden" else {}
+    hidden = _hidden_texts(usable, queries, qrels)
     pages = []
     for document in usable:
         for page in document.pages:
             if page.page_hash in crossing:
                 continue
-            text = _without(page.characters, hidden.get(document.doc_id, ()))
+            taken_out = hidden_characters(page.characters, hidden.get(document.doc_id, ()))
+            text = _without(page.characters, taken_out) if form == "hidden" else clean_text(page.characters)
             page_id = _page_id(document.doc_id, page.number)
-            pages.append(Page(page_id, document.doc_id, page.number, text, page.page_hash))
-    renderer = PdfRenderer({d.doc_id: d.path for d in usable}, hidden)
+            pages.append(
+                Page(page_id, document.doc_id, page.number, text, page.page_hash, words_hidden=bool(taken_out.any()))
+            )
+    renderer = PdfRenderer({d.doc_id: d.path for d in usable}, hidden if form == "hidden" else {})
     return Corpus(name, form, fold, tuple(pages), tuple(queries), qrels, splits, renderer, tuple(left_out))
 
 
@@ -150,9 +153,8 @@ def _hidden_texts(
     return {doc_id: tuple(texts) for doc_id, texts in hidden.items()}
 
 
-def _without(characters: str, queries: Sequence[str]) -> str:
-    hidden = hidden_characters(characters, queries) if queries else np.zeros(len(characters), dtype=bool)
-    return clean_text("".join(" " if gone else c for c, gone in zip(characters, hidden, strict=True)))
+def _without(characters: str, taken_out: np.ndarray) -> str:
+    return clean_text("".join(" " if gone else c for c, gone in zip(characters, taken_out, strict=True)))
 
 
 def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> str:

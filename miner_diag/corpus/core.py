@@ -37,6 +37,8 @@ class Page:
     """The page's text layer, "" where it has none; without the hidden queries' words in the hidden form."""
     page_hash: str
     """SHA-256 of the page's pixels as rendered, before anything is hidden."""
+    words_hidden: bool = False
+    """Whether the hidden form takes words out of this page: only then do its two forms differ."""
 
 
 @dataclass(frozen=True)

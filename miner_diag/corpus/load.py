@@ -11,7 +11,7 @@ from miner_diag.corpus.manifest import load_manifest, manifest_folder, manifest_
 from miner_diag.corpus.table import is_table, load_table
 
 
-def load_corpus(data: Path | str = "sample", *, queries: Form = "hidden", fold: int = 0) -> Corpus:
+def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0) -> Corpus:
     """Load queries, pages and qrels.
 
     Parameters
@@ -19,25 +19,34 @@ def load_corpus(data: Path | str = "sample", *, queries: Form = "hidden", fold: 
     data : str or path
         The name of a shipped manifest ("sample", "debian-docs-small", "debian-docs-large"), a folder of PDFs, a folder
         with a table in BEIR form, or a manifest file of your own (.yaml).
-    queries : {"hidden", "verbatim"}
-        Whether a query's own words are taken out of its page; a table's queries are its own, nothing is hidden there.
+    queries : {"hidden", "verbatim"}, optional
+        Whether a query's own words are taken out of its page; "hidden" if not given. A table brings its own queries,
+        of which nothing is hidden, so it takes neither.
     fold : int
-        Salts the splits by document; 0 is the default.
+        Number of the split by document; 0 is the default.
 
     Raises
     ------
     CorpusError
-        If there is no such data, or nothing of it can be used.
+        If there is no such data, nothing of it can be used, or `queries` is given with a table.
     """
-    if queries not in get_args(Form):
+    if queries is not None and queries not in get_args(Form):
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
+    form: Form = queries or "hidden"
     if str(data) in manifest_names():
-        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=queries, fold=fold)
+        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold)
     path = Path(data)
+    if path.is_dir() and is_table(path):
+        if queries is not None:
+            raise CorpusError(
+                f"{path} is a table, which brings its own queries, so queries {queries!r} has no effect; leave out "
+                "--queries"
+            )
+        return load_table(path, fold=fold)
     if path.is_dir():
-        return load_table(path, fold=fold) if is_table(path) else load_folder(path, form=queries, fold=fold)
+        return load_folder(path, form=form, fold=fold)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return load_manifest(read_manifest(path), form=queries, fold=fold)
+        return load_manifest(read_manifest(path), form=form, fold=fold)
     raise CorpusError(
         f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
         "a table (queries.jsonl, corpus.jsonl, qrels.tsv) or a manifest file (.yaml)"

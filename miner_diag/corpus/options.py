@@ -1,0 +1,42 @@
+"""Which queries and pages a command runs over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miner_diag.corpus.core import Corpus, Form
+from miner_diag.corpus.load import load_corpus
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which queries and pages a command runs over."""
+
+    data: str = "sample"
+    """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
+    (queries.jsonl, corpus.jsonl, qrels.tsv), or a manifest file (.yaml)."""
+    queries: Form | None = None
+    """What is done to a query's own words: hidden takes them out of its page, verbatim leaves pages as they are. Hidden
+    is used if this is not given. A table brings its own queries, so the option is refused there."""
+    fold: int = 0
+    """The number of the split by document: each number deals the documents to train, validation and test anew."""
+    limit: int | None = None
+    """The largest number of pages; they are drawn by the hash of their ids."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.fold < 0:
+            raise ValueError(f"fold must be 0 or more; got {self.fold}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1 page; got {self.limit}")
+
+    def load(self, split: str = "all") -> Corpus:
+        """Load the queries and pages of a split; `limit` draws from the pages of that split.
+
+        Raises
+        ------
+        CorpusError
+            If the data cannot be used, or the split holds no query.
+        """
+        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold).split(split)
+        return corpus if self.limit is None else corpus.sample_pages(self.limit)
