@@ -7,14 +7,15 @@ import sys
 
 STAGES = {
     "corpus": "fetch and check a data set, and show what is in it",
+    "retrieval": "score a run file against qrels with nDCG@k",
     "backbones": "list the retrievers that are known, and what this machine can run",
     "embeddings": "run a retriever once and keep the pooled vector of every layer",
-    "retrieval": "score a run against qrels with nDCG@k",
-    "late": "judge a late-interaction retriever: MaxSim, tokens and bytes per page",
+    "store": "list what is kept of earlier runs, how large it is, and delete it on request",
     "cka": "diagnose a retriever's layers: CKA, alignment ratio, nDCG@5",
     "probes": "fit probes: which kind each layer needs, which layers to keep",
-    "fusion": "fuse layers into one vector of the same size, and judge it against honest controls",
-    "report": "put a backbone, its fusion and late interaction on one table",
+    "fusion": "fit and save a fusion of layers in one vector of the same size, and the heads it is held against",
+    "evaluation": "compare saved systems on any corpus: intervals, paired tests, main table",
+    "late": "score a late-interaction retriever: MaxSim, tokens and bytes per page",
 }
 """Each stage with a command, in the order the data flows."""
 

@@ -1,10 +1,4 @@
-import os
 import sys
-
-# Threads are set once, before any library starts its pool: tests stay comparable between machines.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest

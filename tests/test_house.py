@@ -11,13 +11,17 @@ PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
     {"version", "files"},
-    {"records", "stats", "provenance", "command", "training_state"},
+    {"figures", "records", "stats", "provenance", "command", "training_state"},
+    {"runs"},
     {"corpus", "retrieval"},
     {"backbones"},
     {"embeddings"},
-    {"cka", "late"},
+    {"store"},
+    {"cka"},
     {"probes"},
     {"fusion"},
+    {"evaluation"},
+    {"late"},
     {"serving"},
     {"report"},
     {"__init__", "__main__"},
@@ -89,6 +93,40 @@ def test_only_backbones_import_transformers():
             assert path.relative_to(PACKAGE).parts[0] == "backbones", f"{path} imports transformers"
 
 
+STAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__main__.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_one_way_in(stage):
+    main = (PACKAGE / stage / "__main__.py").read_text(encoding="utf-8")
+    assert len(main.splitlines()) <= 20, f"{stage}/__main__.py does more than to parse and to run"
+    assert f"from miner_diag.{stage}.run import" in main
+    assert (PACKAGE / stage / "run.py").exists()
+
+
+def test_miner_diag_knows_every_stage():
+    from miner_diag.__main__ import STAGES as KNOWN
+
+    assert set(KNOWN) == set(STAGES)
+
+
+def test_nothing_imports_a_main():
+    sources = [*PACKAGE.rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    for path in sources:
+        for module in imported(path):
+            assert not (module or "").endswith(".__main__"), f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_options_are_composed():
+    """No options class inherits from another one."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith(("Options", "Rule", "Rules", "Config")):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                inherited = [name for name in bases if name.endswith(("Options", "Rule", "Rules"))]
+                assert not inherited, f"{path.relative_to(ROOT)}: {node.name} inherits {inherited}"
+
+
 def test_no_pickles():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         modules = {module.split(".")[0] for module in imported(path)}
@@ -99,18 +137,19 @@ def test_readme_tree_is_the_tree():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- tree -->\n```text\n(.*?)```", text, re.DOTALL)
     assert block, "README.md has no file tree between <!-- tree --> and the end of its code block"
+    lines = block.group(1).splitlines()
+    assert len(lines) <= 30, "a folder and its purpose a line; what a file holds stands in its docstring"
     told, stack = set(), []
-    for line in block.group(1).splitlines():
+    for line in lines:
         depth = (len(line) - len(line.lstrip())) // 2
-        name = line.strip().split("  ")[0].strip()
-        stack = [*stack[:depth], name.rstrip("/")]
-        told.add("/".join(stack))
+        names = re.split(r"  +", line.strip())[0].split(", ")
+        stack = [*stack[:depth], names[0].rstrip("/")]
+        told |= {"/".join([*stack[:-1], name.rstrip("/")]) for name in names}
     for entry in told:
         assert (ROOT / entry).exists(), f"README names {entry}, which is not there"
-    for path in PACKAGE.rglob("*.py"):
-        entry = path.relative_to(ROOT).as_posix()
-        if path.name not in ("__init__.py", "__main__.py"):
-            assert entry in told, f"README's tree lacks {entry}"
+    for path in PACKAGE.glob("*/__init__.py"):
+        entry = path.parent.relative_to(ROOT).as_posix()
+        assert entry in told, f"README's tree lacks {entry}"
 
 
 def test_the_package_ships_its_licence_and_notice():

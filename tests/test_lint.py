@@ -18,6 +18,18 @@ def test_ruff_has_nothing_to_say(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_mypy_has_nothing_to_say():
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_line_escapes_the_formatter():
+    marks = ["# fmt: " + word for word in ("skip", "off")]
+    sources = [path for path in ROOT.rglob("*.py") if not {".venv", "build"} & set(path.parts)]
+    escaped = [str(path) for path in sources for mark in marks if mark in path.read_text(encoding="utf-8")]
+    assert not escaped, escaped
+
+
 @pytest.mark.parametrize("source", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_notebook_is_made_from_its_source(source):
     made, kept = jupytext.read(source), jupytext.read(source.with_suffix(".ipynb"))
