@@ -28,12 +28,13 @@ def run_command(
     run : callable
         Takes the options.
     stage : str
-        Name of the stage: "cka".
+        The stage that is run, as "cka"; of a program outside the package its module, as "tools.probe_sweep".
     args : sequence of str, optional
         The command line; None takes the process's own.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = tyro.cli(options_type, args=args, prog=f"python -m miner_diag.{stage}", description=options_type.__doc__)
+    module = stage if "." in stage else f"miner_diag.{stage}"
+    options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=options_type.__doc__)
     try:
         run(options)
     except (ValueError, OSError) as error:

@@ -8,11 +8,11 @@ from miner_diag.backbones.base import (
     BackboneError,
     CheckpointError,
     Encoded,
-    Pooling,
     Side,
     UnknownBackboneError,
 )
-from miner_diag.backbones.registry import EMBEDDED, load_backbone
+from miner_diag.backbones.options import LoadOptions, Pooling
+from miner_diag.backbones.registry import EMBEDDED, is_late, load_backbone, load_late_backbone
 
 __all__ = [
     "EMBEDDED",
@@ -20,8 +20,11 @@ __all__ = [
     "BackboneError",
     "CheckpointError",
     "Encoded",
+    "LoadOptions",
     "Pooling",
     "Side",
     "UnknownBackboneError",
+    "is_late",
     "load_backbone",
+    "load_late_backbone",
 ]

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from miner_diag.backbones.options import LoadOptions, Pooling
+
 if TYPE_CHECKING:
     import torch
 
     from miner_diag.corpus.core import Page, Query
-
-Pooling = Literal["last", "mean", "cls"]
-"""How token states become one vector: the last token's, the mean over tokens, the first token's."""
 
 Side = Literal["query", "page"]
 """Which side of the retrieval an item is on."""
@@ -69,29 +68,32 @@ class Backbone(Protocol):
     the blocks' outputs, layer n_layers is what the backbone retrieves with.
     """
 
+    options: LoadOptions
+    """What it was loaded with."""
     name: str
-    """As it is called in tables: "page-text", or the folder's name."""
+    """What tables call it: "page-text", or the folder's name."""
     revision: str
     """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
     n_layers: int
-    """Transformer blocks; there are ``L = n_layers + 1`` hidden states. Of two towers, the pages'."""
+    """Number of transformer blocks; there are ``L = n_layers + 1`` hidden states. Of a dual encoder it is that of the
+    page encoder."""
     width: int
-    """Width D of the hidden states. Of two towers, the pages'."""
+    """Width D of the hidden states; in a dual encoder that of the page encoder."""
     pooling: Pooling
-    """One of "last", "mean", "cls". Of two towers, the pages'."""
+    """One of "last", "mean", "cls"; in a dual encoder that of the page encoder."""
     query_prompt: str
     """What is put before a query; "" if nothing."""
     page_prompt: str
     """What is put before a page's text; "" if nothing."""
     dtype: torch.dtype
-    """Of the forward; pooled vectors are float32 whatever it is."""
+    """The precision of the forward; pooled vectors are float32 in any case."""
     device: torch.device
     """Where the forward runs."""
     last_layer: str
     """A sentence: what layer L is, and that the backbone retrieves with it."""
     shared_layers: bool
-    """True if both sides pass the same layers, so layer l of a query and layer l of a page correspond; False for
-    two towers, whose layers must not be paired."""
+    """True if both sides pass the same layers, so that layer l of a query and layer l of a page correspond; False for a
+    dual encoder, whose layers must not be paired."""
 
     def layer_shape(self, side: Side) -> tuple[int, int]:
         """Return (L, D) of a side: the same for both where layers are shared."""
@@ -115,7 +117,9 @@ def forward_key(backbone: Any) -> dict[str, str]:
     import torch
 
     model = backbone.model
-    return {
+    # keys of stores that were written before remote code had a place in them stay as they are
+    remote = {"remote_code": "run"} if backbone.options.trust_remote_code else {}
+    return remote | {
         "backbone": backbone.name,
         "backbone_revision": backbone.revision,
         "architecture": type(model).__name__,
@@ -147,10 +151,10 @@ def item_id(item: Query | Page, side: Side) -> str:
     BackboneError
         If the item is of the other side.
     """
-    found = getattr(item, f"{side}_id", None)
-    if found is None:
+    identifier = getattr(item, f"{side}_id", None)
+    if identifier is None:
         raise BackboneError(f"side is {side!r}, so items must have a {side}_id; got a {type(item).__name__}")
-    return str(found)
+    return str(identifier)
 
 
 def ids_of(items: Sequence[Query] | Sequence[Page], side: Side) -> list[str]:

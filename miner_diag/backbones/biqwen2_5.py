@@ -24,7 +24,7 @@ class BiQwen25(QwenVLRetriever):
     """A bi-encoder on Qwen2.5-VL: a whole checkpoint, or an adapter that is added to its base model."""
 
     family: ClassVar[str] = "biqwen2_5"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Query: ",
         page_prompt="Describe the image.",
@@ -41,21 +41,21 @@ class BiQwen25(QwenVLRetriever):
 
     def files(self) -> Path:
         """Return the adapter's folder if tokenizer and image processor are in it, else the base model's."""
-        base, folder = self.asked.base_model, self.asked.folder
+        base, folder = self.checkpoint.base_model, self.checkpoint.folder
         whole = (folder / "tokenizer.json").exists() and (folder / "preprocessor_config.json").exists()
         return folder if base is None or whole else base
 
     def load_weights(self) -> Any:
         """Return the base model with the adapter merged into it, or the whole checkpoint."""
-        if self.asked.base_model is None:
+        if self.checkpoint.base_model is None:
             return super().load_weights()
         model = load_model(
-            self.asked.base_model,
+            self.checkpoint.base_model,
             dtype=self.dtype,
             device=self.device,
-            trust_remote_code=self.asked.trust_remote_code,
+            trust_remote_code=self.options.trust_remote_code,
         )
-        merge_adapter(model, self.asked.folder, harmless=HEADS)
+        merge_adapter(model, self.checkpoint.folder, harmless=HEADS)
         return model
 
     def extra_key(self) -> dict[str, str]:

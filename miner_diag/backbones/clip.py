@@ -1,4 +1,4 @@
-"""CLIP as a page retriever: two towers, each projected into the shared space (arXiv 2103.00020)."""
+"""CLIP as a page retriever: a dual encoder, each half projected into the shared space (arXiv 2103.00020)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import Pooling, Side
 from miner_diag.backbones.dual_encoder import DualEncoder, drawn_to_cover
 
@@ -23,10 +22,6 @@ class CLIPDualEncoder(DualEncoder):
         "page": "the final norm and the visual projection",
     }
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
-        self.no_budget()
-
     def width_of_embedding(self) -> int:
         """Return the projection's width."""
         return int(self.model.config.projection_dim)
@@ -37,16 +32,16 @@ class CLIPDualEncoder(DualEncoder):
         return project(output.pooler_output)
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the tower."""
+        """Return how pages enter the encoder."""
         return f"shorter side {self._side()}, middle square"
 
     def page_tokens(self) -> int:
         """Return patches and the class token."""
-        config = self.towers["page"].config
+        config = self.encoders["page"].config
         return (config.image_size // config.patch_size) ** 2 + 1
 
     def drawn_size(self, proportion: float) -> tuple[int, int]:
-        """Return a size whose shorter side is the tower's."""
+        """Return a size whose shorter side is the encoder's."""
         return drawn_to_cover(proportion, self._side())
 
     def _side(self) -> int:

@@ -6,10 +6,8 @@ tokens take part, as in its ``score_retrieval``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,39 +15,21 @@ import torch
 import transformers
 
 from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, forward_key, ids_of
+from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.families import PROCESSORS, late_architecture
 from miner_diag.backbones.late import unit_tokens
 from miner_diag.backbones.loading import choose_device, load_model, load_processor
 from miner_diag.backbones.revision import folder_revision
-from miner_diag.backbones.settings import choose_dtype
+from miner_diag.backbones.settings import choose_dtype, limit_within
 
 if TYPE_CHECKING:
-    from miner_diag.backbones.reader import Render
     from miner_diag.corpus.core import Page, Query
-
-PROCESSORS = {
-    "ColPaliForRetrieval": "ColPaliProcessor",
-    "ColQwen2ForRetrieval": "ColQwen2Processor",
-    "ColModernVBertForRetrieval": "ColModernVBertProcessor",
-}
-"""The classes that are known, by the name in a checkpoint's ``architectures``, and their processors."""
 
 LONGEST_SIDE = 1024
 """Pixels a page is drawn at, at least; the image processor resizes from there."""
 
 _TOKENS = ("input_ids", "token_type_ids")
 _DROPPED = ("attention_mask", "labels", "mm_token_type_ids")  # made anew, for training, not taken by these classes
-
-
-def late_architecture(folder: Path) -> str | None:
-    """Return which of `PROCESSORS` a checkpoint's config.json names; None if it names none of them."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no configuration: {error}") from error
-    return next((name for name in named if name in PROCESSORS), None)
 
 
 class ColVision:
@@ -59,20 +39,10 @@ class ColVision:
 
     Parameters
     ----------
-    folder : path
-        The checkpoint, with its processor.
-    name : str, optional
-        As it is called in tables; the folder's name if not given.
-    render : callable, optional
-        Draws a page (``corpus.render``); needed as soon as there are pages.
-    max_tokens : int, optional
-        Longest input; the model's positions if not given. A query's text is cut to fit, its augmentation stays.
-    dtype : {"auto", "float32", "bfloat16"}
-        Of the forward; "auto" is bfloat16 on a GPU, float32 on a CPU.
-    device : str
-        "auto", "cpu", "cuda" or "cuda:N".
-    query_prompt, page_prompt : str, optional
-        Overrule the processor's ``query_prefix`` and ``visual_prompt_prefix``.
+    checkpoint : Checkpoint
+        The folder with its processor. Of its options, `max_tokens` is the longest input (a query's text is cut to fit,
+        its augmentation stays), and the prompts stand in place of the processor's ``query_prefix`` and
+        ``visual_prompt_prefix``; "auto" runs the forward in bfloat16 on a GPU, in float32 on a CPU.
 
     Raises
     ------
@@ -80,42 +50,30 @@ class ColVision:
         If the folder cannot be loaded whole; the message says what is missing.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        name: str | None = None,
-        render: Render | None = None,
-        max_tokens: int | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        query_prompt: str | None = None,
-        page_prompt: str | None = None,
-    ) -> None:
-        folder = Path(folder)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        folder, options = checkpoint.folder, checkpoint.options
+        self.options = options
         self.architecture = late_architecture(folder)
         if self.architecture is None:
             raise CheckpointError(
                 f"{folder / 'config.json'} must name one of {', '.join(PROCESSORS)} as its architecture, and does not"
             )
-        self.name = folder.resolve().name if name is None else name
-        self.render = render
-        self.device = choose_device(device)
-        if dtype == "auto":
-            dtype = "bfloat16" if self.device.type == "cuda" else "float32"
-        self.dtype = choose_dtype(dtype, self.device)
+        self.name = checkpoint.name
+        self.render = checkpoint.pictures.render
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device, on_gpu=torch.bfloat16)
         self.processor = load_processor(folder, getattr(transformers, PROCESSORS[self.architecture]))
         self.model = load_model(
             folder, dtype=self.dtype, device=self.device, model_class=getattr(transformers, self.architecture)
         )
-        if query_prompt is not None:
-            self.processor.query_prefix = query_prompt
-        if page_prompt is not None:
-            self.processor.visual_prompt_prefix = page_prompt
+        if options.query_prompt is not None:
+            self.processor.query_prefix = options.query_prompt
+        if options.page_prompt is not None:
+            self.processor.visual_prompt_prefix = options.page_prompt
         text = self.model.config.get_text_config()
         text.use_cache = False
         positions = int(text.max_position_embeddings)
-        self.max_tokens = positions if max_tokens is None else min(max_tokens, positions)
+        self.max_tokens = limit_within(options.max_tokens, positions, positions)
         self.revision = folder_revision(folder)
         self.width = int(self.model.config.embedding_dim)
         size = dict(self.processor.image_processor.size)

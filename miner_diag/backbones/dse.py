@@ -25,7 +25,7 @@ class DSEQwen2(QwenVLRetriever):
     """DSE on Qwen2-VL. A query goes behind a blank black picture of four visual tokens, as on its card."""
 
     family: ClassVar[str] = "dse"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Query: ",
         page_prompt="What is shown in this image?",

@@ -1,4 +1,4 @@
-"""Dual encoders: queries pass one tower, page pictures another; only the last layers share a space."""
+"""Dual encoders: queries pass one encoder, page pictures another; only the last layers share a space."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
+from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.hooks import find_blocks, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
-from miner_diag.backbones.settings import choose_dtype
+from miner_diag.backbones.settings import choose_dtype, limit_within
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
 
 MOST_STRETCHED = 4
-"""A page's longer side is drawn at most this many times the shorter one that the tower sees."""
+"""A page's longer side is drawn at most this many times the shorter one that the encoder sees."""
 
 
 class DualEncoder:
     """A dual encoder. Each side has its own layers, depth and width; ``layer_shape(side)`` tells.
 
-    Layer l of one tower and layer l of the other are different things and must not be paired. The last layer of
-    either side is the embedding behind the tower's own head, the only one that both sides share. Inner layers are
+    Layer l of one encoder and layer l of the other are different things and must not be paired. The last layer of
+    either side is the embedding behind the encoder's own head, the only one that both sides share. Inner layers are
     pooled as the head reads them: at the token it reads, or over all patches where it attends to all. Where the
     embedding is narrower or wider than the hidden states, the narrower rows are filled with zeros, which moves no
     cosine, no CKA and no rank.
@@ -45,46 +45,43 @@ class DualEncoder:
     """What stands between the last block and the embedding of each side."""
     shared_layers = False
 
-    def __init__(self, asked: Asked) -> None:
-        if asked.pooling is not None:
-            raise BackboneError(f"{asked.name} has two towers with heads of their own; --pooling does not apply to it")
-        self.asked, self.name, self.pictures = asked, asked.name, asked.pictures
-        self.device = choose_device(asked.device)
-        self.dtype = choose_dtype(asked.dtype, self.device)
-        self.query_prompt, self.page_prompt = asked.query_prompt or "", ""
-        if asked.page_prompt:
-            raise BackboneError(f"{asked.name} sees pages as pictures alone; --page-prompt does not apply to it")
-        self.tokenizer = load_tokenizer(asked.folder, trust_remote_code=asked.trust_remote_code)
-        self.image_processor = load_image_processor(self.image_processor_class, asked.folder)
-        self.model = load_model(
-            asked.folder, dtype=self.dtype, device=self.device, trust_remote_code=asked.trust_remote_code
-        )
-        self.revision = folder_revision(asked.folder)
-        self.towers: dict[str, Any] = {"query": self.model.text_model, "page": self.model.vision_model}
-        self._depths = {side: int(tower.config.num_hidden_layers) for side, tower in self.towers.items()}
-        self._blocks = {side: find_blocks(tower, self._depths[side]) for side, tower in self.towers.items()}
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        options = checkpoint.options
+        self.checkpoint, self.options = checkpoint, options
+        self.name, self.pictures = checkpoint.name, checkpoint.pictures
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.query_prompt, self.page_prompt = options.query_prompt or "", ""
+        folder, trusted = checkpoint.folder, options.trust_remote_code
+        self.tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
+        self.image_processor = load_image_processor(self.image_processor_class, folder)
+        self.model = load_model(folder, dtype=self.dtype, device=self.device, trust_remote_code=trusted)
+        self.revision = folder_revision(folder)
+        self.encoders: dict[str, Any] = {"query": self.model.text_model, "page": self.model.vision_model}
+        self._depths = {side: int(encoder.config.num_hidden_layers) for side, encoder in self.encoders.items()}
+        self._blocks = {side: find_blocks(encoder, self._depths[side]) for side, encoder in self.encoders.items()}
         self.embedding_width = self.width_of_embedding()
-        self._widths = {side: max(int(t.config.hidden_size), self.embedding_width) for side, t in self.towers.items()}
+        self._widths = {side: max(int(t.config.hidden_size), self.embedding_width) for side, t in self.encoders.items()}
         self.n_layers, self.width, self.pooling = self._depths["page"], self._widths["page"], self.poolings["page"]
-        most = int(self.towers["query"].config.max_position_embeddings)
-        self._limit = min(asked.max_tokens or most, most)
+        most = int(self.encoders["query"].config.max_position_embeddings)
+        self._limit = limit_within(options.max_tokens, most, most)
         self.last_layer = "; ".join(
             f"layer {self._depths[side]} of {what} is the embedding of width {self.embedding_width} behind "
             f"{self.heads[side]}"
             for side, what in (("query", "queries"), ("page", "pages"))
         )
-        self.last_layer = f"{self.name} has two towers and retrieves with their last layers: {self.last_layer}."
+        self.last_layer = f"{self.name} is a dual encoder and retrieves with their last layers: {self.last_layer}."
 
     def width_of_embedding(self) -> int:
         """Return the width of the shared space."""
         raise NotImplementedError
 
     def head(self, output: Any, side: Side) -> torch.Tensor:
-        """Return the embedding [B, E] of a tower's output."""
+        """Return the embedding [B, E] of an encoder's output."""
         return output.pooler_output
 
     def layer_shape(self, side: Side) -> tuple[int, int]:
-        """Return (L, D) of a side's tower."""
+        """Return (L, D) of a side's encoder."""
         check_side(side)
         return self._depths[side] + 1, self._widths[side]
 
@@ -120,13 +117,13 @@ class DualEncoder:
         if side == "query":
             texts = [item.text for item in items]  # type: ignore[union-attr]
             return [self._query(name, text) for name, text in zip(ids, texts, strict=True)]
-        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.asked.progress)
+        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.checkpoint.progress)
         return [self._page(name) for name in bar]
 
     def collate(
         self, batch: Sequence[Encoded], padding_side: str = "right"
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Pad a batch or draw its pictures; return a tower's inputs and the pooling mask [B, T]."""
+        """Pad a batch or draw its pictures; return an encoder's inputs and the pooling mask [B, T]."""
         inputs, pool_mask = pad_batch(batch, {"input_ids": self._padding()}, padding_side, self.device)
         pixels = join_pixels(batch, self.device)
         if not pixels:
@@ -134,7 +131,7 @@ class DualEncoder:
         return pixels, pixels.get("pixel_attention_mask", pool_mask)
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
-        """Run one forward of the side's tower and pool every layer inside it; return [B, L, D], float32."""
+        """Run one forward of the side's encoder and pool every layer inside it; return [B, L, D], float32."""
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
         return self.embed_collated(*self.collate(batch))
@@ -143,7 +140,7 @@ class DualEncoder:
         """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
         side: Side = "page" if "pixel_values" in inputs else "query"
         return pooled_forward(
-            lambda: self.head(self.towers[side](**inputs), side),
+            lambda: self.head(self.encoders[side](**inputs), side),
             self._blocks[side],
             Pooler(pool_mask, self.poolings[side]),
             self.name,
@@ -151,11 +148,11 @@ class DualEncoder:
         )
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the tower."""
+        """Return how pages enter the encoder."""
         raise NotImplementedError
 
     def page_tokens(self) -> int:
-        """Return how many tokens the vision tower sees of a page."""
+        """Return how many tokens the page encoder sees of a page."""
         raise NotImplementedError
 
     def drawn_size(self, proportion: float) -> tuple[int, int]:
@@ -184,11 +181,6 @@ class DualEncoder:
         return Encoded(
             page_id, "page", {}, self.page_tokens(), pixels=lambda: self.preprocess(self.pictures.draw(page_id, size))
         )
-
-    def no_budget(self) -> None:
-        """Refuse a pixel budget, where pages are seen at one size."""
-        if self.asked.max_pixels is not None:
-            raise BackboneError(f"{self.name} sees pages at a fixed size; --max-pixels does not apply to it")
 
 
 def drawn_to_cover(proportion: float, side: int) -> tuple[int, int]:

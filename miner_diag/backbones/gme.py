@@ -20,7 +20,7 @@ class GMEQwen2VL(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "gme"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Find an image that matches the given text.",
         page_prompt="You are a helpful assistant.",

@@ -33,7 +33,7 @@ class JinaEmbeddingsV4(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "jina_v4"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="Query: ",
         page_prompt="Describe the image.",
@@ -59,7 +59,7 @@ class JinaEmbeddingsV4(QwenVLRetriever):
 
     def load_weights(self) -> Any:
         """Return the language and vision model with the retrieval adapter merged into it."""
-        folder = self.asked.folder
+        folder = self.checkpoint.folder
         content = read_json(folder / "config.json", dict)
         kept = {name: value for name, value in content.items() if name not in ("auto_map", "model_type")}
         model = load_model(
@@ -75,4 +75,4 @@ class JinaEmbeddingsV4(QwenVLRetriever):
 
     def extra_key(self) -> dict[str, str]:
         """Return which adapter was merged."""
-        return {"adapter": TASK if (self.asked.folder / "adapters").is_dir() else "merged in the file"}
+        return {"adapter": TASK if (self.checkpoint.folder / "adapters").is_dir() else "merged in the file"}

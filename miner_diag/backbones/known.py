@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from miner_diag.backbones.base import BackboneError
-from miner_diag.corpus.manifest import manifest_folder
+from miner_diag.corpus.manifest_file import manifest_folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

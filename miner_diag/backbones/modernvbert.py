@@ -27,7 +27,7 @@ class BiModernVBERT(VisionLanguageRetriever):
     """
 
     family: ClassVar[str] = "modernvbert"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="",
         page_prompt="Describe the image.",

@@ -120,7 +120,7 @@ class NemotronEmbedVL(VisionLanguageRetriever):
     """
 
     family: ClassVar[str] = "nemotron_vl"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="mean",
         query_prompt="query: ",
         page_prompt="passage: ",
@@ -145,8 +145,8 @@ class NemotronEmbedVL(VisionLanguageRetriever):
         """Return the settings of tiles; the pixels are prepared here."""
         settings: dict[str, Any] = {}
         for name in ("preprocessor_config.json", "processor_config.json"):
-            if (self.asked.folder / name).exists():
-                settings |= read_json(self.asked.folder / name, dict)
+            if (self.checkpoint.folder / name).exists():
+                settings |= read_json(self.checkpoint.folder / name, dict)
         return SimpleNamespace(
             most=int(settings.get("max_input_tiles") or settings.get("max_num_tiles") or MAX_TILES),
             thumbnail=bool(settings.get("use_thumbnail", True)),
@@ -154,11 +154,11 @@ class NemotronEmbedVL(VisionLanguageRetriever):
 
     def load_weights(self) -> Any:
         """Return the model, its vision weights renamed from how older versions of the library saved them."""
-        config = NemotronVLConfig(**read_json(Path(self.asked.folder) / "config.json", dict))
+        config = NemotronVLConfig(**read_json(Path(self.checkpoint.folder) / "config.json", dict))
         if config.img_context_token_id is None:
             config.img_context_token_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         return load_model(
-            self.asked.folder,
+            self.checkpoint.folder,
             dtype=self.dtype,
             device=self.device,
             config=config,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 from miner_diag.backbones.base import CheckpointError
+from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.reader import PageReader
 from miner_diag.backbones.text_encoder import TextEncoder
 
 NAME = "page-text"
@@ -29,9 +30,7 @@ def minilm_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def load_page_text(**options: Any) -> TextEncoder:
-    """Return all-MiniLM-L6-v2 (6 blocks, 7 hidden states, width 384, mean pooling) over the page's text.
-
-    `options` are those of :class:`~miner_diag.backbones.text_encoder.TextEncoder`.
-    """
-    return TextEncoder(minilm_folder(), name=NAME, **options)
+def load_text_encoder(checkpoint: Checkpoint) -> TextEncoder:
+    """Return a text encoder over the page's text, which comes from where the options say."""
+    reader = PageReader(checkpoint.options.reader or "auto", checkpoint.pictures.render, progress=checkpoint.progress)
+    return TextEncoder(checkpoint.folder, checkpoint.options, name=checkpoint.name, reader=reader)

@@ -28,7 +28,7 @@ class Qwen3VLEmbedding(QwenVLRetriever):
     """
 
     family: ClassVar[str] = "qwen3_vl"
-    official: ClassVar[FamilyDefaults] = FamilyDefaults(
+    defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
         pooling="last",
         query_prompt="Retrieve images or text relevant to the user's query.",
         page_prompt="Represent the user's input.",

@@ -6,11 +6,12 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from tqdm import tqdm
 
 from miner_diag.backbones.base import BackboneError
+from miner_diag.backbones.options import ReaderKind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from miner_diag.corpus.core import Page
 
 logger = logging.getLogger(__name__)
-
-ReaderKind = Literal["text-layer", "ocr", "auto"]
-"""The text layer as it is; every page's picture through RapidOCR; the picture only where there is no text."""
 
 Render = Callable[[str, int], "Image.Image"]
 """Draws a page: page_id, longest side in pixels. ``corpus.render`` is one."""
@@ -44,8 +42,9 @@ class PageReader:
         read: words that a corpus has whited out stay unread.
     progress : bool
         Show a bar with rate and time left while pictures are read.
-    eyes : callable, optional
-        max_words -> what reads pictures: :class:`~miner_diag.backbones.ocr.PictureReader` (RapidOCR) if not given.
+    picture_reader : callable, optional
+        Takes max_words and gives what reads pictures: :class:`~miner_diag.backbones.ocr.PictureReader` (RapidOCR) if
+        not given.
 
     Raises
     ------
@@ -59,7 +58,7 @@ class PageReader:
         render: Render | None = None,
         *,
         progress: bool = True,
-        eyes: Callable[[int | None], PictureReader] | None = None,
+        picture_reader: Callable[[int | None], PictureReader] | None = None,
     ) -> None:
         if kind not in get_args(ReaderKind):
             raise BackboneError(f"reader must be one of {', '.join(get_args(ReaderKind))}; got {kind!r}")
@@ -70,9 +69,9 @@ class PageReader:
         """Words of a picture that are read at most; an encoder of N tokens sees no more than N words."""
         self.counts: Counter[str] = Counter()
         """Pages read so far, as "text-layer", "ocr" and, of these, "empty"."""
-        self._eyes = eyes
+        self._make_picture_reader = picture_reader
         rapidocr = _installed("rapidocr") and _installed("onnxruntime")
-        self._can_ocr = kind != "text-layer" and (eyes is not None or rapidocr)
+        self._can_ocr = kind != "text-layer" and (picture_reader is not None or rapidocr)
         if kind == "ocr" and not self._can_ocr:
             raise BackboneError(f"reader is ocr, but RapidOCR is not installed; {EXTRA}")
 
@@ -120,8 +119,8 @@ class PageReader:
         return [(number, reader.read(self.render(pages[number].page_id, reader.longest_side))) for number in bar]
 
     def _picture_reader(self) -> PictureReader:
-        if self._eyes is not None:
-            return self._eyes(self.max_words)
+        if self._make_picture_reader is not None:
+            return self._make_picture_reader(self.max_words)
         from miner_diag.backbones.ocr import PictureReader
 
         return PictureReader(self.max_words)

@@ -1,168 +1,208 @@
-"""From the name a user gives to a loaded backbone."""
+"""From what a user says to a loaded retriever: one way for single-vector and late-interaction retrievers."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from miner_diag.backbones.base import Backbone, CheckpointError, Pooling, UnknownBackboneError
-from miner_diag.backbones.late_registry import EMBEDDED_LATE
+from miner_diag.backbones.base import Backbone, BackboneError, CheckpointError, UnknownBackboneError
+from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.families import (
+    COL,
+    EVERY,
+    LATE_TEXT,
+    WORDS,
+    Family,
+    brings_code,
+    family_named,
+    find_family,
+    late_architecture,
+    model_type,
+)
+from miner_diag.backbones.options import LoadOptions
+from miner_diag.backbones.pictures import PagePictures
 from miner_diag.backbones.pipeline import is_adapter, read_json
-from miner_diag.backbones.reader import PageReader, ReaderKind, Render
+from miner_diag.backbones.reader import Render
+
+if TYPE_CHECKING:
+    from miner_diag.backbones.known import KnownModel
+    from miner_diag.backbones.late import LateBackbone
 
 EMBEDDED = {
-    "page-text": "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
-    "page-vision": "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+    "page-text": Family(
+        "page-text",
+        (),
+        "",
+        "page_text:load_text_encoder",
+        "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
+        EVERY | WORDS | {"pooling", "reader", "page_prompt"},
+    ),
+    "page-vision": Family(
+        "page-vision",
+        (),
+        "",
+        "page_vision.backbone:load_page_vision",
+        "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+        EVERY | WORDS | {"pooling", "page_prompt"},
+    ),
 }
-"""Backbones that come with the package: name -> what it is."""
+"""Single-vector retrievers that come with the package, by name."""
+
+EMBEDDED_LATE = {
+    "page-text-late": Family(
+        "page-text-late",
+        (),
+        "",
+        "late:late_page_text",
+        "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384",
+        EVERY | WORDS | {"kept_tokens", "reader", "page_prompt"},
+    ),
+    "page-vision-late": Family(
+        "page-vision-late",
+        (),
+        "",
+        "late:late_page_vision",
+        "the same over what a small reader of our own makes out in the page's picture; no text layer",
+        EVERY | WORDS | {"kept_tokens", "page_prompt"},
+    ),
+}
+"""Late-interaction retrievers that come with the package, by name."""
 
 
 def load_backbone(
-    model: str = "page-text",
-    *,
-    model_family: str | None = None,
-    revision: str | None = None,
-    base_model: str | None = None,
-    pooling: Pooling | None = None,
-    reader: ReaderKind = "auto",
-    render: Render | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    max_tokens: int | None = None,
-    max_pixels: int | None = None,
-    query_prompt: str | None = None,
-    page_prompt: str | None = None,
-    trust_remote_code: bool = False,
-    progress: bool = True,
+    options: LoadOptions | str = "page-text", *, render: Render | None = None, progress: bool = True
 ) -> Backbone:
-    """Load a frozen retriever: an embedded one, a local folder, or a hub id whose revision is pinned.
+    """Load a frozen single-vector retriever: an embedded one, a local folder, or a hub id whose revision is pinned.
 
     Parameters
     ----------
-    model : str
-        "page-text", "page-vision", a local folder, or a hub id (owner/name), which is fetched once where a hub
-        answers.
-    model_family : str, optional
-        For a checkpoint whose files do not say which retriever it is, see :mod:`miner_diag.backbones.families`;
-        "text" makes it a text encoder.
-    revision : str, optional
-        Commit hash of a hub id; the known checkpoint's own if not given.
-    base_model : str, optional
-        Folder or hub id of the model that an adapter belongs to; the one its files name if not given.
-    pooling : {"last", "mean", "cls"}, optional
-        For a checkpoint whose files state none.
-    reader : {"auto", "text-layer", "ocr"}
-        Where a page's text comes from, for retrievers of text.
+    options : LoadOptions or str
+        Which retriever, and what overrules its own settings; a string is the model's name alone.
     render : callable, optional
         Draws a page; give ``corpus.render``. Retrievers that look at pages need it.
-    device : str
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N".
-    dtype : {"auto", "float32", "bfloat16"}
-        Of the forward; "auto" is float32, for vision-language models on a GPU bfloat16.
-    max_tokens : int, optional
-        Overrules the checkpoint's limit.
-    max_pixels : int, optional
-        Overrules the family's pixel budget of a page.
-    query_prompt, page_prompt : str, optional
-        Overrule the checkpoint's prompts.
-    trust_remote_code : bool
-        Run Python code a checkpoint brings along, with your rights.
     progress : bool
         Show bars, after two seconds, while pictures are read and texts tokenised.
 
     Raises
     ------
     UnknownBackboneError
-        If `model` names nothing that is here or can be fetched, or a late-interaction model; the message says what
+        If the model is nothing that is here or can be fetched, or a late-interaction model; the message says what
         there is, or what runs it.
     CheckpointError
         If the folder cannot be loaded whole.
+    BackboneError
+        If an option is given that this retriever does not honour; the option and the retriever are named.
     """
-    from miner_diag.backbones import page_text
-    from miner_diag.backbones.page_vision import backbone as page_vision
-    from miner_diag.backbones.text_encoder import TextEncoder
-
-    read: dict[str, Any] = {
-        "pooling": pooling,
-        "device": device,
-        "dtype": dtype,
-        "max_tokens": max_tokens,
-        "query_prompt": query_prompt,
-        "page_prompt": page_prompt,
-        "trust_remote_code": trust_remote_code,
-    }
-    if model == page_vision.NAME:
-        return page_vision.load_page_vision(reader=reader, render=render, progress=progress, **read)
-    read["reader"] = PageReader(reader, render, progress=progress)
-    if model == page_text.NAME:
-        return page_text.load_page_text(**read)
-    from miner_diag.backbones.asked import Asked
-    from miner_diag.backbones.families import family_named, find_family
-    from miner_diag.backbones.known import known_model
-    from miner_diag.backbones.pictures import PagePictures
-
-    local = Path(model).expanduser()
-    known = known_model(local.resolve().name if local.is_dir() else model)
-    if model in EMBEDDED_LATE or (known is not None and known.late):
-        runs = model if model in EMBEDDED_LATE or local.is_dir() else "FOLDER, where FOLDER is a download of it"
+    options = LoadOptions(options) if isinstance(options, str) else options
+    if is_late(options):
+        local = Path(options.model).expanduser().is_dir()
+        runs = options.model if options.model in EMBEDDED_LATE or local else "FOLDER, where FOLDER is a download of it"
         raise UnknownBackboneError(
-            f"{model!r} is a late-interaction model: many vectors a page; expected one vector a page. Run it with "
-            f"python -m miner_diag.late --model {runs}"
+            f"{options.model!r} is a late-interaction model: many vectors a page; expected one vector a page. Run it "
+            f"with python -m miner_diag.late --model {runs}"
         )
-    folder, name = _folder(model, revision, trust_remote_code)
-    base = _base(folder, base_model, known.base_revision if known else None)
-    if model_family == "text":
-        family = None
-    elif model_family is not None:
-        family = family_named(model_family)
-    elif known is not None:
-        family = family_named(known.family)
-    else:
-        family = find_family(folder, name=name, base_model=base)
-    if family is None:
-        return TextEncoder(folder, name=name, **read)
-    return family.load(
-        Asked(
-            folder,
-            name,
-            PagePictures(render),
-            pooling=pooling,
-            device=device,
-            dtype=dtype,
-            max_tokens=max_tokens,
-            max_pixels=max_pixels,
-            query_prompt=query_prompt,
-            page_prompt=page_prompt,
-            base_model=base,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-        )
-    )
+    return _load(options, EMBEDDED, render, progress)
 
 
-def _folder(model: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str]:
-    """Return a checkpoint's folder, fetched where it is a hub id, and its name for tables."""
+def load_late_backbone(
+    options: LoadOptions | str = "page-text-late", *, render: Render | None = None, progress: bool = True
+) -> LateBackbone:
+    """Load a frozen late-interaction retriever; parameters and errors as of :func:`load_backbone`.
+
+    It is an embedded one, or a local folder or a hub id of a ColPali, ColQwen2 or ColModernVBERT checkpoint (told by
+    its config's ``architectures``) or of a text encoder, whose last layer's token states are taken.
+    """
+    options = LoadOptions(options) if isinstance(options, str) else options
+    return _load(options, EMBEDDED_LATE, render, progress)
+
+
+def is_late(options: LoadOptions) -> bool:
+    """Tell whether the model is made for late interaction: an embedded one, a known checkpoint, or a Col… folder."""
+    if options.model in EMBEDDED_LATE:
+        return True
+    folder = Path(options.model).expanduser()
+    known = _known(options.model)
+    return (known is not None and known.late) or (folder.is_dir() and late_architecture(folder) is not None)
+
+
+def check_honoured(options: LoadOptions, honours: frozenset[str], retriever: str) -> None:
+    """Check that every option that was given has an effect.
+
+    Raises
+    ------
+    BackboneError
+        If one has none; it is named as a flag, and so is the retriever.
+    """
+    for field in fields(LoadOptions):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in honours:
+            flag = "--" + field.name.replace("_", "-")
+            listed = ", ".join("--" + name.replace("_", "-") for name in sorted(honours))
+            given = flag if value is True else f"{flag} {value}"
+            raise BackboneError(f"{given} has no effect on {retriever}; leave it out. It honours {listed}")
+
+
+def _load(options: LoadOptions, embedded: dict[str, Family], render: Render | None, progress: bool) -> Any:
+    late = embedded is EMBEDDED_LATE
+    pictures = PagePictures(render)
+    if options.model in embedded:
+        from miner_diag.backbones.page_text import minilm_folder
+
+        retriever = embedded[options.model]
+        check_honoured(options, retriever.honours, retriever.name)
+        return retriever.load(Checkpoint(minilm_folder(), retriever.name, options, pictures, progress=progress))
     from miner_diag.backbones.hub import fetch, looks_like_hub_id
+
+    folder, name, known = Path(options.model).expanduser(), "", _known(options.model)
+    fetched = not folder.is_dir()
+    if not fetched:
+        name = folder.resolve().name
+    elif not looks_like_hub_id(options.model):
+        raise UnknownBackboneError(_unknown(options.model, embedded))
+    else:
+        pinned = options.revision or (known.revision if known is not None else None)
+        folder = fetch(options.model, pinned, trust_remote_code=options.trust_remote_code)
+        name = options.model.rsplit("/", 1)[-1]
+    if late:
+        base, family = None, COL if late_architecture(folder) is not None else LATE_TEXT
+    else:
+        base = _base(folder, options.base_model, known.base_revision if known else None)
+        family = _family(options, folder, name, base, known)
+    honours = set(family.honours) | ({"revision"} if fetched else set())
+    honours -= set() if is_adapter(folder) else {"base_model"}
+    honours -= set() if brings_code(folder) else {"trust_remote_code"}
+    check_honoured(options, frozenset(honours), f"{name} ({family.what})")
+    return family.load(Checkpoint(folder, name, options, pictures, base, progress))
+
+
+def _family(options: LoadOptions, folder: Path, name: str, base: Path | None, known: KnownModel | None) -> Family:
+    if options.model_family is None:
+        return family_named(known.family) if known is not None else find_family(folder, name=name, base_model=base)
+    family = family_named(options.model_family)
+    found = model_type(folder, base)
+    if family.model_types and found and found not in family.model_types and not brings_code(folder):
+        raise BackboneError(
+            f"model_family {family.name} is made of checkpoints of type {' or '.join(family.model_types)}; {folder} is "
+            f"of type {found}. Leave out --model-family, or name another one"
+        )
+    return family
+
+
+def _known(model: str) -> KnownModel | None:
     from miner_diag.backbones.known import known_model
 
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder, folder.resolve().name
-    if not looks_like_hub_id(model):
-        raise UnknownBackboneError(_unknown(model))
-    known = known_model(model)
-    pinned = revision or (known.revision if known is not None else None)
-    return fetch(model, pinned, trust_remote_code=trust_remote_code), model.rsplit("/", 1)[-1]
+    return known_model(folder.resolve().name if folder.is_dir() else model)
 
 
-def _base(folder: Path, asked: str | None, revision: str | None) -> Path | None:
+def _base(folder: Path, given: str | None, revision: str | None) -> Path | None:
     """Return the folder of an adapter's base model; None where the folder is a whole model."""
-    adapter = folder / "adapter_config.json"
     if not is_adapter(folder):
         return None
     from miner_diag.backbones.hub import fetch, looks_like_hub_id
 
-    named = asked or str(read_json(adapter, dict).get("base_model_name_or_path") or "")
+    named = given or str(read_json(folder / "adapter_config.json", dict).get("base_model_name_or_path") or "")
     if Path(named).expanduser().is_dir():
         return Path(named).expanduser()
     if not looks_like_hub_id(named):
@@ -178,9 +218,10 @@ def _base(folder: Path, asked: str | None, revision: str | None) -> Path | None:
         ) from error
 
 
-def _unknown(model: str) -> str:
-    there_is = "; ".join(f"{name} ({what})" for name, what in EMBEDDED.items())
+def _unknown(model: str, embedded: dict[str, Family]) -> str:
+    kind = "late-interaction model" if embedded is EMBEDDED_LATE else "model"
+    there_is = "; ".join(f"{name} ({family.what})" for name, family in embedded.items())
     return (
-        f"unknown model {model!r}; there is: {there_is}; or a hub id (miner-diag backbones lists known ones); or the "
+        f"unknown {kind} {model!r}; there is: {there_is}; or a hub id (miner-diag backbones lists known ones); or the "
         "path of a local checkpoint folder"
     )

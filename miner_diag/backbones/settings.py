@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from miner_diag.backbones.base import POOLINGS, BackboneError, CheckpointError, Pooling, Side
+from miner_diag.backbones.base import POOLINGS, BackboneError, CheckpointError, Side
+from miner_diag.backbones.options import Pooling
 from miner_diag.backbones.pipeline import TextPipeline
 
 logger = logging.getLogger(__name__)
@@ -63,17 +64,27 @@ def text_limit(asked: int | None, official: int, model: Any) -> int:
     Raises
     ------
     BackboneError
-        If the one asked for is below 1.
+        If the one asked for is below 1 or above the model's positions.
     """
-    if asked is not None and asked < 1:
-        raise BackboneError(f"max_tokens must be at least 1; got {asked}")
     capacity = _positions(model)
-    limit = official if asked is None else asked
-    if capacity is not None and limit > capacity:
-        if asked is not None:
-            logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
-        return capacity
-    return limit
+    return limit_within(asked, official if capacity is None else min(official, capacity), capacity)
+
+
+def limit_within(asked: int | None, otherwise: int, capacity: int | None) -> int:
+    """Return the limit in tokens that is asked for, `otherwise` if none is.
+
+    Raises
+    ------
+    BackboneError
+        If the one asked for is below 1 or above `capacity`, the positions that the model has.
+    """
+    if asked is None:
+        return otherwise
+    if asked < 1:
+        raise BackboneError(f"max_tokens must be at least 1; got {asked}")
+    if capacity is not None and asked > capacity:
+        raise BackboneError(f"max_tokens must be at most {capacity}, the model's positions; got {asked}")
+    return asked
 
 
 def choose_dtype(dtype: str, device: torch.device, on_gpu: torch.dtype = torch.float32) -> torch.dtype:
@@ -87,8 +98,7 @@ def choose_dtype(dtype: str, device: torch.device, on_gpu: torch.dtype = torch.f
     if dtype not in ("auto", "float32", "bfloat16"):
         raise BackboneError(f"dtype must be auto, float32 or bfloat16; got {dtype!r}")
     if dtype == "bfloat16" and device.type == "cpu":
-        logger.warning("bfloat16 on a CPU is slow and coarse; float32 is used")
-        return torch.float32
+        logger.warning("bfloat16 is coarse, and slow on a CPU without instructions for it")
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else on_gpu
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
@@ -102,7 +112,7 @@ def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenize
     CheckpointError
         If no limit is known.
     BackboneError
-        If the one asked for leaves no room for a token of the text.
+        If the one asked for leaves no room for a token of the text, or is above the model's positions.
     """
     capacity = _positions(model)
     stated = pipeline.max_query_tokens if side == "query" else pipeline.max_page_tokens
@@ -115,11 +125,13 @@ def choose_limit(side: Side, asked: int | None, pipeline: TextPipeline, tokenize
     smallest = tokenizer.num_special_tokens_to_add(pair=False) + 1
     if limit < smallest:
         raise BackboneError(f"max_tokens must be at least {smallest} for this tokenizer; got {limit}")
-    if capacity is not None and limit > capacity:
-        if asked is not None or pipeline.max_tokens is not None:
-            logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
-        return capacity
-    return limit
+    if capacity is None or limit <= capacity:
+        return limit
+    if asked is not None:
+        raise BackboneError(f"max_tokens must be at most {capacity}, the model's positions; got {asked}")
+    if pipeline.max_tokens is not None:
+        logger.warning("a limit of %d tokens is above the model's %d positions, which is used", limit, capacity)
+    return capacity
 
 
 def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""SigLIP (arXiv 2303.15343) and SigLIP 2 (arXiv 2502.14786) as page retrievers: two towers with heads of their own."""
+"""SigLIP (arXiv 2303.15343) and SigLIP 2 (arXiv 2502.14786): dual encoders with heads of their own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import BackboneError, Encoded, Pooling
+from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.dual_encoder import DualEncoder, drawn_to_cover
 from miner_diag.backbones.pictures import size_of_area
 
@@ -26,42 +26,35 @@ class SiglipDualEncoder(DualEncoder):
         "page": "the final norm and an attention head",
     }
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
-        self._check_budget()
-
     def width_of_embedding(self) -> int:
-        """Return the vision tower's width, which the text head projects to."""
-        return int(self.towers["page"].config.hidden_size)
+        """Return the page encoder's width, which the text head projects to."""
+        return int(self.encoders["page"].config.hidden_size)
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the tower."""
+        """Return how pages enter the encoder."""
         size = self.image_processor.size
         return f"{size['width']} x {size['height']}, whatever their shape"
 
     def page_tokens(self) -> int:
         """Return the number of patches."""
-        config = self.towers["page"].config
+        config = self.encoders["page"].config
         return (config.image_size // config.patch_size) ** 2
 
     def drawn_size(self, proportion: float) -> tuple[int, int]:
-        """Return a size whose shorter side is the tower's."""
+        """Return a size whose shorter side is the encoder's."""
         return drawn_to_cover(proportion, int(self.image_processor.size["height"]))
 
     def tokenise(self, text: str) -> tuple[np.ndarray, bool]:
-        """Return a query's ids, padded to the full length: the tower was trained so and reads the last position."""
+        """Return a query's ids, padded to the full length: the encoder was trained so and reads the last position."""
         encoding = self.tokenizer(text, truncation=True, padding="max_length", max_length=self._limit).encodings[0]
         return np.asarray(encoding.ids, dtype=np.int32), bool(encoding.overflowing)
 
     def collate(
         self, batch: Sequence[Encoded], padding_side: str = "right"
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Put a batch together; the text tower is told of no mask, as in training."""
+        """Put a batch together; the query encoder is told of no mask, as in training."""
         inputs, pool_mask = super().collate(batch, padding_side)
         return {name: value for name, value in inputs.items() if name != "attention_mask"}, pool_mask
-
-    def _check_budget(self) -> None:
-        self.no_budget()
 
 
 class Siglip2DualEncoder(SiglipDualEncoder):
@@ -70,8 +63,13 @@ class Siglip2DualEncoder(SiglipDualEncoder):
     family: ClassVar[str] = "siglip2"
     image_processor_class: ClassVar[str] = "Siglip2ImageProcessorPil"
 
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        if self._patches() < 1:
+            raise BackboneError(f"max_pixels must be at least {self._patch() ** 2}; got {self.options.max_pixels}")
+
     def describe_pixels(self) -> str:
-        """Return how pages enter the tower."""
+        """Return how pages enter the encoder."""
         return f"at most {self._patches()} patches of {self._patch()} pixels, in their own shape"
 
     def page_tokens(self) -> int:
@@ -95,10 +93,6 @@ class Siglip2DualEncoder(SiglipDualEncoder):
         return int(self.image_processor.patch_size)
 
     def _patches(self) -> int:
-        if self.asked.max_pixels is None:
+        if self.options.max_pixels is None:
             return int(self.image_processor.max_num_patches)
-        return self.asked.max_pixels // self._patch() ** 2
-
-    def _check_budget(self) -> None:
-        if self._patches() < 1:
-            raise BackboneError(f"max_pixels must be at least {self._patch() ** 2}; got {self.asked.max_pixels}")
+        return self.options.max_pixels // self._patch() ** 2

@@ -15,7 +15,6 @@ from miner_diag.backbones.base import (
     BackboneError,
     CheckpointError,
     Encoded,
-    Pooling,
     Side,
     check_side,
     forward_key,
@@ -24,6 +23,7 @@ from miner_diag.backbones.base import (
 from miner_diag.backbones.batches import pad_batch
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
+from miner_diag.backbones.options import LoadOptions, Pooling
 from miner_diag.backbones.pipeline import read_pipeline
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.reader import PageReader
@@ -42,7 +42,7 @@ class TextEncoder:
 
     Its last layer, L2-normalised, is what sentence-transformers returns for the same text. Both sides pass the
     same layers. Batches are padded on the right, where positions count from 0 for every item; pooling reads the
-    attention mask, so it would not matter. On a CPU the forward is float32.
+    attention mask, so it would not matter. On a CPU the forward is float32 unless bfloat16 is asked for.
 
     An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
     so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.
@@ -51,22 +51,13 @@ class TextEncoder:
     ----------
     folder : path
         The checkpoint.
+    options : LoadOptions, optional
+        What overrules the checkpoint's own pooling, limit, prompts, device and dtype. A pooling is needed where the
+        files state none.
     name : str, optional
-        As it is called in tables; the folder's name if not given.
-    pooling : {"last", "mean", "cls"}, optional
-        Needed where the files state none; otherwise it overrules them, with a warning.
+        What tables call it; the folder's name if not given.
     reader : PageReader, optional
         Where a page's text comes from; the text layer if not given.
-    max_tokens : int, optional
-        Overrules the stated limit of both sides.
-    query_prompt, page_prompt : str, optional
-        Overrule the stated prompts.
-    dtype : {"auto", "float32", "bfloat16"}
-        "auto" is float32. bfloat16 is for GPUs: on a CPU it warns and float32 is used.
-    device : str
-        "auto", "cpu", "cuda" or "cuda:N".
-    trust_remote_code : bool
-        Run Python code that the checkpoint brings along.
 
     Raises
     ------
@@ -79,31 +70,26 @@ class TextEncoder:
     def __init__(
         self,
         folder: Path | str,
+        options: LoadOptions | None = None,
         *,
         name: str | None = None,
-        pooling: Pooling | None = None,
         reader: PageReader | None = None,
-        max_tokens: int | None = None,
-        query_prompt: str | None = None,
-        page_prompt: str | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        trust_remote_code: bool = False,
     ) -> None:
         folder = Path(folder)
+        options = LoadOptions(str(folder)) if options is None else options
+        self.options = options
         self.pipeline = read_pipeline(folder)
         self.name = name if name is not None else folder.resolve().name
-        self.pooling: Pooling = choose_pooling(pooling, self.pipeline, folder)
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
+        self.pooling: Pooling = choose_pooling(options.pooling, self.pipeline, folder)
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
         self.reader = reader if reader is not None else PageReader("text-layer")
-        self.query_prompt = self.pipeline.query_prompt if query_prompt is None else query_prompt
-        self.page_prompt = self.pipeline.page_prompt if page_prompt is None else page_prompt
+        self.query_prompt = self.pipeline.query_prompt if options.query_prompt is None else options.query_prompt
+        self.page_prompt = self.pipeline.page_prompt if options.page_prompt is None else options.page_prompt
+        trusted = options.trust_remote_code
         source = self.pipeline.transformer
-        self.tokenizer = load_tokenizer(
-            source, lower_case=self.pipeline.lower_case, trust_remote_code=trust_remote_code
-        )
-        self.model = load_model(source, dtype=self.dtype, device=self.device, trust_remote_code=trust_remote_code)
+        self.tokenizer = load_tokenizer(source, lower_case=self.pipeline.lower_case, trust_remote_code=trusted)
+        self.model = load_model(source, dtype=self.dtype, device=self.device, trust_remote_code=trusted)
         self.revision = folder_revision(folder)
         check_vocabulary(self.tokenizer, self.model, folder)
         config = self.model.config.get_text_config()
@@ -111,7 +97,7 @@ class TextEncoder:
         self.width = int(config.hidden_size)
         self._blocks = find_blocks(self.model, self.n_layers)
         self._limits = {
-            side: choose_limit(side, max_tokens, self.pipeline, self.tokenizer, self.model) for side in SIDES
+            side: choose_limit(side, options.max_tokens, self.pipeline, self.tokenizer, self.model) for side in SIDES
         }
         self.reader.max_words = self._limits["page"]
         self._prompt_tokens = {side: self._count_prompt(side) for side in SIDES}
@@ -224,7 +210,7 @@ class TextEncoder:
         """Run the forward and pool the last layer only: what the backbone costs without a diagnosis. [B, D]."""
         inputs, pool_mask = self.collate(batch)
         with torch.inference_mode():
-            return Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).cpu().numpy()
+            return Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).float().cpu().numpy()
 
     def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
         if not texts:

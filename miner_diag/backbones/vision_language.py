@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from miner_diag.backbones.asked import Asked
 from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
+from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
@@ -68,7 +68,7 @@ class VisionLanguageRetriever(ABC):
     """
 
     family: ClassVar[str]
-    official: ClassVar[FamilyDefaults]
+    defaults: ClassVar[FamilyDefaults]
     image_processor_class: ClassVar[str]
     """Name of the transformers class that is pinned for this family."""
     placeholder: ClassVar[str]
@@ -77,25 +77,26 @@ class VisionLanguageRetriever(ABC):
     """Weights in the file that a single vector does not need."""
     shared_layers = True
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.name, self.pictures = asked.name, asked.pictures
-        self.pooling: Pooling = check_pooling(asked.pooling, self.official.pooling, self.name)
-        self.device = choose_device(asked.device)
-        self.dtype = choose_dtype(asked.dtype, self.device, on_gpu=torch.bfloat16)
-        self.query_prompt = self.official.query_prompt if asked.query_prompt is None else asked.query_prompt
-        self.page_prompt = self.official.page_prompt if asked.page_prompt is None else asked.page_prompt
-        self.tokenizer = load_tokenizer(self.files(), trust_remote_code=asked.trust_remote_code)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        options, defaults = checkpoint.options, self.defaults
+        self.checkpoint, self.options = checkpoint, options
+        self.name, self.pictures = checkpoint.name, checkpoint.pictures
+        self.pooling: Pooling = check_pooling(options.pooling, defaults.pooling, self.name)
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device, on_gpu=torch.bfloat16)
+        self.query_prompt = defaults.query_prompt if options.query_prompt is None else options.query_prompt
+        self.page_prompt = defaults.page_prompt if options.page_prompt is None else options.page_prompt
+        self.tokenizer = load_tokenizer(self.files(), trust_remote_code=options.trust_remote_code)
         self.image_processor = self.load_processor()
         self.model = self.load_weights()
-        self.revision = folder_revision(asked.folder)
-        self.base_revision = "" if asked.base_model is None else folder_revision(asked.base_model)
+        self.revision = folder_revision(checkpoint.folder)
+        self.base_revision = "" if checkpoint.base_model is None else folder_revision(checkpoint.base_model)
         config: Any = self.text_tower().config
         self.n_layers, self.width = int(config.num_hidden_layers), int(config.hidden_size)
         config.use_cache = False
         self.min_pixels, self.max_pixels = self._pixels()
         self._blocks = find_blocks(self.text_tower(), self.n_layers)
-        self._limit = text_limit(asked.max_tokens, self.official.max_tokens, self.model)
+        self._limit = text_limit(options.max_tokens, defaults.max_tokens, self.model)
         self._placeholder_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         self._templates = {side: self.template(side) for side in SIDES}
         normed = passes_final_norm(self.model, self._blocks, self._probe())
@@ -130,10 +131,10 @@ class VisionLanguageRetriever(ABC):
     def load_weights(self) -> Any:
         """Return the model, in inference mode."""
         return load_model(
-            self.asked.folder,
+            self.checkpoint.folder,
             dtype=self.dtype,
             device=self.device,
-            trust_remote_code=self.asked.trust_remote_code,
+            trust_remote_code=self.options.trust_remote_code,
             harmless_unexpected=self.harmless_unexpected,
         )
 
@@ -143,7 +144,7 @@ class VisionLanguageRetriever(ABC):
 
     def files(self) -> Any:
         """Return the folder with tokenizer and image processor."""
-        return self.asked.folder
+        return self.checkpoint.folder
 
     def query_text(self, text: str) -> str:
         """Return a query's text as it enters the template."""
@@ -203,7 +204,7 @@ class VisionLanguageRetriever(ABC):
         if side == "query":
             texts = [item.text for item in items]  # type: ignore[union-attr]
             return [self.encode_query(name, text) for name, text in zip(ids, texts, strict=True)]
-        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.asked.progress)
+        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.checkpoint.progress)
         return [self._page(name) for name in bar]
 
     def collate(
@@ -256,7 +257,7 @@ class VisionLanguageRetriever(ABC):
         }
 
     def _pixels(self) -> tuple[int, int]:
-        most = self.official.max_pixels if self.asked.max_pixels is None else self.asked.max_pixels
-        if most < self.official.min_pixels:
-            raise BackboneError(f"max_pixels must be at least {self.official.min_pixels} for {self.family}; got {most}")
-        return self.official.min_pixels, most
+        most = self.defaults.max_pixels if self.options.max_pixels is None else self.options.max_pixels
+        if most < self.defaults.min_pixels:
+            raise BackboneError(f"max_pixels must be at least {self.defaults.min_pixels} for {self.family}; got {most}")
+        return self.defaults.min_pixels, most

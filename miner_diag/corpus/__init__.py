@@ -3,7 +3,8 @@
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.folder import load_folder
 from miner_diag.corpus.load import load_corpus
-from miner_diag.corpus.manifest import load_manifest, manifest_names, read_manifest
+from miner_diag.corpus.manifest import load_manifest
+from miner_diag.corpus.manifest_file import manifest_names, read_manifest
 from miner_diag.corpus.splits import split_of
 from miner_diag.corpus.table import load_table
 

@@ -12,15 +12,13 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from tqdm.auto import tqdm
 
 from miner_diag.corpus.core import CorpusError
+from miner_diag.corpus.manifest_file import Manifest, ManifestDocument, ManifestPackage
 from miner_diag.files import cache_folder, sha256_bytes, sha256_file, write_atomic
-
-if TYPE_CHECKING:
-    from miner_diag.corpus.manifest import Manifest, ManifestDocument, ManifestPackage
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from typing import get_args
 
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
-from miner_diag.corpus.manifest import load_manifest, manifest_folder, manifest_names, read_manifest
+from miner_diag.corpus.manifest import load_manifest
+from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
 from miner_diag.corpus.table import is_table, load_table
 
 

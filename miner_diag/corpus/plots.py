@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,9 +12,10 @@ from matplotlib.figure import Figure
 
 from miner_diag.corpus.core import SPLITS, Corpus, Query
 from miner_diag.corpus.summary import KINDS
+from miner_diag.figures import BLUE, GREEN, ORANGE, new_figure
 
-KIND_COLOURS = {"outline": "#0072B2", "figure": "#E69F00", "table": "#009E73", "given": "#999999"}
-"""Okabe and Ito's palette."""
+KIND_COLOURS = {"outline": BLUE, "figure": ORANGE, "table": GREEN, "given": "#999999"}
+"""The colour of each kind of query."""
 HATCHES = {"outline": "", "figure": "//", "table": "..", "given": "xx"}
 """So that the kinds are told apart in grey print too."""
 
@@ -31,7 +31,7 @@ def queries_by_kind(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Where to draw; a new figure by default.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(5.2, 3.0), layout="constrained")
+        ax = new_figure(5.2, 3.0).subplots()
     rows = summary.set_index("split").loc[list(SPLITS)]
     left = np.zeros(len(rows))
     for kind in KINDS:
@@ -73,7 +73,8 @@ def hidden_and_verbatim(
     longest_side : int
         Of a page, in pixels.
     """
-    figure, axes = plt.subplots(2, len(queries), figsize=(2.6 * len(queries), 7.0), layout="constrained", squeeze=False)
+    figure = new_figure(2.6 * len(queries), 7.0)
+    axes = figure.subplots(2, len(queries), squeeze=False)
     for column, query in zip(axes.T, queries, strict=True):
         page_id = next(iter(hidden.qrels[query.query_id]))
         for ax, corpus in zip(column, (verbatim, hidden), strict=True):

@@ -12,7 +12,8 @@ import pandas as pd
 from tyro.conf import OmitArgPrefixes
 
 from miner_diag.corpus.core import Corpus
-from miner_diag.corpus.manifest import frozen_text, read_manifest, read_manifest_documents
+from miner_diag.corpus.manifest import frozen_text, read_manifest_documents
+from miner_diag.corpus.manifest_file import read_manifest
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import corpus_summary, skipped_lines
 from miner_diag.files import atomic_path, write_atomic

@@ -13,9 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from miner_diag.backbones.base import BackboneError, CheckpointError
-from miner_diag.backbones.col_vision import PROCESSORS, ColVision, late_architecture
+from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.col_vision import ColVision
+from miner_diag.backbones.families import PROCESSORS, late_architecture
 from miner_diag.backbones.late import LateBackbone
-from miner_diag.backbones.late_registry import load_late_backbone
+from miner_diag.backbones.options import LoadOptions
+from miner_diag.backbones.pictures import PagePictures
+from miner_diag.backbones.registry import load_late_backbone
 from miner_diag.corpus.core import Page, Query
 
 spec = importlib.util.spec_from_file_location("late_checkpoints", Path(__file__).with_name("late_checkpoints.py"))
@@ -25,6 +29,10 @@ spec.loader.exec_module(checkpoints)
 SIZES = {"p0": (400, 300), "p1": (33, 201), "p2": (500, 71), "p3": (64, 64), "p4": (301, 402)}
 PAGES = [Page(name, "d", 1, "", "hash") for name in SIZES]
 QUERIES = [Query(name, text, "given", "d") for name, text in (("q0", "what is it"), ("q1", ""), ("q2", "a"))]
+
+
+def col_vision(folder, *, render=None, **options):
+    return ColVision(Checkpoint(folder, folder.name, LoadOptions(str(folder), **options), PagePictures(render)))
 
 
 @pytest.fixture(scope="module", params=checkpoints.CLASSES)
@@ -40,7 +48,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def backbone(folder, pictures):
-    return load_late_backbone(str(folder), render=lambda page_id, side: pictures[page_id], device="cpu")
+    return load_late_backbone(LoadOptions(str(folder), device="cpu"), render=lambda page_id, side: pictures[page_id])
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
@@ -96,27 +104,27 @@ def test_an_empty_query_has_its_prompt_and_augmentation(backbone):
 
 
 def test_a_long_query_is_cut_and_its_augmentation_stays(folder):
-    backbone = ColVision(folder, max_tokens=40, device="cpu")
+    backbone = col_vision(folder, max_tokens=40, device="cpu")
     short, long = backbone.prepare([Query("a", "x", "given", "d"), Query("b", "xy " * 200, "given", "d")], "query")
     assert (short.truncated, long.truncated, long.n_tokens) == (False, True, 40)
     np.testing.assert_array_equal(long.inputs["input_ids"][-10:], short.inputs["input_ids"][-10:])
     with pytest.raises(BackboneError, match="max_tokens is 5, which the prompt and the augmentation"):
-        ColVision(folder, max_tokens=5, device="cpu").prepare([Query("a", "x", "given", "d")], "query")
+        col_vision(folder, max_tokens=5, device="cpu").prepare([Query("a", "x", "given", "d")], "query")
 
 
 def test_a_page_with_more_tokens_than_the_model_takes_is_refused(folder, pictures):
-    backbone = ColVision(folder, max_tokens=30, device="cpu", render=lambda page_id, side: pictures[page_id])
+    backbone = col_vision(folder, max_tokens=30, device="cpu", render=lambda page_id, side: pictures[page_id])
     with pytest.raises(BackboneError, match=r"page 'p0' has \d+ tokens, .* takes 30; lower the size"):
         backbone.prepare(PAGES, "page")
 
 
 def test_pages_need_something_that_draws_them(folder):
     with pytest.raises(BackboneError, match="nothing draws page p0; give render=corpus"):
-        ColVision(folder, device="cpu").prepare(PAGES, "page")
+        col_vision(folder, device="cpu").prepare(PAGES, "page")
     with pytest.raises(BackboneError, match="items must have a page_id; got a Query"):
-        ColVision(folder, device="cpu").prepare(QUERIES, "page")
+        col_vision(folder, device="cpu").prepare(QUERIES, "page")
     with pytest.raises(BackboneError, match="at least one item"):
-        ColVision(folder, device="cpu").embed_tokens([])
+        col_vision(folder, device="cpu").embed_tokens([])
 
 
 def test_key_names_prompts_backend_and_pixels(backbone):
@@ -128,9 +136,9 @@ def test_key_names_prompts_backend_and_pixels(backbone):
 
 
 def test_prompts_can_be_given(folder):
-    backbone = ColVision(folder, device="cpu", query_prompt="Find: ")
+    backbone = col_vision(folder, device="cpu", query_prompt="Find: ")
     assert backbone.key("query")["query_prompt"] == "Find: "
-    default = ColVision(folder, device="cpu")
+    default = col_vision(folder, device="cpu")
     assert len(default.processor.query_prefix) - len("Find: ") == (
         default.prepare(QUERIES, "query")[0].n_tokens - backbone.prepare(QUERIES, "query")[0].n_tokens
     )
@@ -142,7 +150,7 @@ def test_a_checkpoint_that_does_not_fill_the_model_is_refused(folder, tmp_path):
     weights.pop("embedding_proj_layer.weight")
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="1 missing from the file .*: embedding_proj_layer.weight"):
-        ColVision(copy, device="cpu")
+        col_vision(copy, device="cpu")
 
 
 def test_a_folder_without_processor_or_with_another_architecture_is_refused(folder, tmp_path):
@@ -150,12 +158,12 @@ def test_a_folder_without_processor_or_with_another_architecture_is_refused(fold
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()
     with pytest.raises(CheckpointError, match="Processor can be loaded from"):
-        ColVision(copy, device="cpu")
+        col_vision(copy, device="cpu")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     assert late_architecture(copy) is None
     with pytest.raises(CheckpointError, match="must name one of ColPaliForRetrieval, ColQwen2"):
-        ColVision(copy, device="cpu")
+        col_vision(copy, device="cpu")
     (copy / "config.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"config\.json is no configuration"):
         late_architecture(copy)

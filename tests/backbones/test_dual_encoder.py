@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from miner_diag.backbones import Backbone, BackboneError, load_backbone
-from tests.backbones.tiny import PAGES, QUERIES, Drawn, save_two_towers
+from miner_diag.backbones.options import LoadOptions
+from tests.backbones.tiny import PAGES, QUERIES, Drawn, save_dual_encoder
 
 TOLERANCE = 1e-5
 KINDS = ["clip", "siglip", "siglip2"]
@@ -11,8 +12,8 @@ KINDS = ["clip", "siglip", "siglip2"]
 
 @pytest.fixture(scope="module", params=KINDS)
 def backbone(request, tmp_path_factory):
-    folder = save_two_towers(tmp_path_factory.mktemp("towers") / "tiny", request.param)
-    loaded = load_backbone(str(folder), device="cpu", render=Drawn())
+    folder = save_dual_encoder(tmp_path_factory.mktemp("encoders") / "tiny", request.param)
+    loaded = load_backbone(LoadOptions(str(folder), device="cpu"), render=Drawn())
     assert loaded.family == request.param
     return loaded
 
@@ -21,12 +22,12 @@ def items_of(side):
     return QUERIES if side == "query" else PAGES
 
 
-def test_the_towers_have_their_own_shapes(backbone):
+def test_the_encoders_have_their_own_shapes(backbone):
     assert isinstance(backbone, Backbone)
     assert not backbone.shared_layers
     assert backbone.layer_shape("query") == (4, 48)
     assert backbone.layer_shape("page") == (5, 40 if backbone.family == "clip" else 32)
-    assert "two towers" in backbone.last_layer
+    assert "a dual encoder" in backbone.last_layer
 
 
 @pytest.mark.parametrize("side", ["query", "page"])
@@ -36,7 +37,7 @@ def test_layers_equal_a_plain_forward_of_the_whole_model(backbone, side):
         inputs, pool_mask = backbone.collate([item])
         kept = pool_mask[0].bool()
         with torch.inference_mode():
-            states = backbone.towers[side](**inputs, output_hidden_states=True).hidden_states
+            states = backbone.encoders[side](**inputs, output_hidden_states=True).hidden_states
             whole = backbone.model.get_text_features if side == "query" else backbone.model.get_image_features
             final = whole(**inputs).pooler_output[0].numpy()
         picked = {
@@ -71,10 +72,10 @@ def test_empty_and_long_queries(backbone):
 
 
 def test_what_does_not_apply_is_refused(tmp_path):
-    folder = str(save_two_towers(tmp_path / "tiny-siglip", "siglip"))
-    with pytest.raises(BackboneError, match="two towers with heads of their own; --pooling does not apply"):
-        load_backbone(folder, device="cpu", pooling="mean")
-    with pytest.raises(BackboneError, match="sees pages at a fixed size; --max-pixels does not apply"):
-        load_backbone(folder, device="cpu", max_pixels=4096)
-    with pytest.raises(BackboneError, match="pictures alone; --page-prompt does not apply"):
-        load_backbone(folder, device="cpu", page_prompt="page: ")
+    folder = str(save_dual_encoder(tmp_path / "tiny-siglip", "siglip"))
+    with pytest.raises(BackboneError, match="--pooling mean has no effect on tiny-siglip"):
+        load_backbone(LoadOptions(folder, device="cpu", pooling="mean"))
+    with pytest.raises(BackboneError, match="--max-pixels 4096 has no effect"):
+        load_backbone(LoadOptions(folder, device="cpu", max_pixels=4096))
+    with pytest.raises(BackboneError, match="--page-prompt page: +has no effect"):
+        load_backbone(LoadOptions(folder, device="cpu", page_prompt="page: "))

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from miner_diag.backbones import BackboneError, CheckpointError
-from miner_diag.backbones.families import FAMILIES, family_named, find_family
+from miner_diag.backbones.families import FAMILIES, TEXT, family_named, find_family
 from miner_diag.backbones.pipeline import is_adapter
 
 
@@ -64,7 +64,7 @@ def test_what_several_retrievers_are_made_of_is_asked_for(tmp_path):
 
 
 def test_text_encoders_and_late_interaction(tmp_path):
-    assert find_family(folder_of(tmp_path, "text", model_type="bert")) is None
+    assert find_family(folder_of(tmp_path, "text", model_type="bert")) is TEXT
     with pytest.raises(CheckpointError, match="is a colqwen2: many vectors a page"):
         find_family(folder_of(tmp_path, "late", model_type="colqwen2"))
 

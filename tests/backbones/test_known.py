@@ -23,8 +23,8 @@ SINGLE = [model for model in known_models() if not model.late]
 @pytest.mark.parametrize("model", SINGLE, ids=lambda model: model.hub_id)
 def test_a_manifest_says_what_the_code_does(model):
     family = official_of(model)
-    if hasattr(family, "official"):
-        official = family.official
+    if hasattr(family, "defaults"):
+        official = family.defaults
         assert (model.pooling, model.query_prompt, model.page_prompt, model.max_pixels) == (
             official.pooling,
             official.query_prompt,

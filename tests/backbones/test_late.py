@@ -6,7 +6,8 @@ import torch
 
 from miner_diag.backbones.base import BackboneError, UnknownBackboneError
 from miner_diag.backbones.late import LastLayerTokens, LateBackbone
-from miner_diag.backbones.late_registry import load_late_backbone
+from miner_diag.backbones.options import LoadOptions
+from miner_diag.backbones.registry import load_late_backbone
 from miner_diag.backbones.text_encoder import TextEncoder
 from miner_diag.corpus.core import Query
 
@@ -15,7 +16,7 @@ SPECIAL = (2, 3)  # [CLS], [SEP] of the tiny tokenizer
 
 @pytest.fixture(scope="module")
 def encoder(tiny_bert):
-    return TextEncoder(tiny_bert, pooling="mean", device="cpu")
+    return TextEncoder(tiny_bert, LoadOptions(pooling="mean", device="cpu"))
 
 
 def plain(encoder, item):
@@ -29,7 +30,7 @@ def plain(encoder, item):
 @pytest.mark.parametrize("keep", ["all", "text"])
 @pytest.mark.parametrize("side", ["query", "page"])
 def test_token_vectors_are_the_plain_forwards(encoder, queries, pages, side, keep):
-    late = LastLayerTokens(encoder, keep=keep)
+    late = LastLayerTokens(encoder, kept_tokens=keep)
     assert isinstance(late, LateBackbone)
     items = late.prepare(queries if side == "query" else pages, side)
     for item, tokens in zip(items, late.embed_tokens(items), strict=True):
@@ -42,7 +43,7 @@ def test_token_vectors_are_the_plain_forwards(encoder, queries, pages, side, kee
 
 
 def test_unknown_words_are_words_and_an_empty_text_keeps_its_special_tokens(encoder):
-    late = LastLayerTokens(encoder, keep="text")
+    late = LastLayerTokens(encoder, kept_tokens="text")
     some = [Query("a", "nosuchword w3", "given", "d"), Query("b", "", "given", "d"), Query("c", "  ", "given", "d")]
     assert [len(tokens) for tokens in late.embed_tokens(late.prepare(some, "query"))] == [2, 2, 2]
 
@@ -62,8 +63,8 @@ def test_the_mean_of_all_states_is_the_encoders_own_embedding(encoder, pages):
 
 
 def test_a_prompt_is_no_text(tiny_decoder):
-    encoder = TextEncoder(tiny_decoder, device="cpu")  # puts "find : " before a query, and pools it too
-    late = {keep: LastLayerTokens(encoder, keep=keep) for keep in ("all", "text")}
+    encoder = TextEncoder(tiny_decoder, LoadOptions(device="cpu"))  # puts "find : " before a query, and pools it too
+    late = {keep: LastLayerTokens(encoder, kept_tokens=keep) for keep in ("all", "text")}
     item = late["all"].prepare([Query("a", "w1 w2 w3", "given", "d")], "query")
     everything, own = (late[keep].embed_tokens(item)[0] for keep in ("all", "text"))
     assert (len(everything), len(own)) == (5, 3)
@@ -71,7 +72,7 @@ def test_a_prompt_is_no_text(tiny_decoder):
 
 
 def test_key_says_what_changes_a_number_and_nothing_of_pooling(encoder):
-    keys = {keep: LastLayerTokens(encoder, keep=keep).key() for keep in ("all", "text")}
+    keys = {keep: LastLayerTokens(encoder, kept_tokens=keep).key() for keep in ("all", "text")}
     assert {name for name in keys["all"] if keys["all"][name] != keys["text"][name]} == {"kept_tokens"}
     assert not {"pooling", "prompt_pooled"} & set(keys["all"])
     assert keys["all"]["backbone"] == "tiny-bert-late"
@@ -80,23 +81,25 @@ def test_key_says_what_changes_a_number_and_nothing_of_pooling(encoder):
 
 
 def test_bad_arguments_are_named(encoder):
-    with pytest.raises(BackboneError, match="keep must be one of all, text; got 'some'"):
-        LastLayerTokens(encoder, keep="some")
+    with pytest.raises(BackboneError, match="kept_tokens must be one of all, text; got 'some'"):
+        LastLayerTokens(encoder, kept_tokens="some")
     with pytest.raises(BackboneError, match="at least one item"):
         LastLayerTokens(encoder).embed_tokens([])
 
 
 def test_names_are_found_and_others_refused(tiny_bert, pages):
-    late = load_late_backbone(str(tiny_bert), device="cpu", keep="all")  # its files state no pooling; none is needed
+    late = load_late_backbone(
+        LoadOptions(str(tiny_bert), device="cpu", kept_tokens="all")
+    )  # its files state no pooling; none is needed
     assert late.name == "tiny-bert-late" and late.width == 32
     assert "layer 3, L2-normalised; an item has all tokens" in late.last_layer
-    with pytest.raises(UnknownBackboneError, match="'vidore/colpali' ?; there is: page-text-late .* download a check"):
+    with pytest.raises(UnknownBackboneError, match="vidore/colpali is not a local folder, not in the hub's cache"):
         load_late_backbone("vidore/colpali")
 
 
 def test_page_text_late_reads_what_page_text_reads():
-    late = load_late_backbone("page-text-late", reader="text-layer", device="cpu")
-    assert (late.name, late.width, late.keep) == ("page-text-late", 384, "text")
+    late = load_late_backbone(LoadOptions("page-text-late", reader="text-layer", device="cpu"))
+    assert (late.name, late.width, late.kept_tokens) == ("page-text-late", 384, "text")
     some = [Query("a", "Average reaction time", "given", "d"), Query("b", "", "given", "d")]
     items = late.prepare(some, "query")
     assert [item.n_tokens for item in items] == [item.n_tokens for item in late.backbone.prepare(some, "query")]

@@ -90,3 +90,44 @@ def test_missing_files_and_shapes(model, tmp_path):
     with pytest.raises(CheckpointError, match=r"changes a weight of shape \(64, 64\); the model's is \(7, 7\)"):
         merge_adapter(model, tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers by an old name
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"use_rslora": True}, {"alpha_pattern": {"v_proj": 3}, "rank_pattern": {"v_proj": 2}}],
+    ids=["plain", "rank-stabilised", "patterns"],
+)
+def test_merging_is_pefts(base, tmp_path, settings):
+    """The adapter library itself saves the adapter and merges it."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"], **settings)
+    theirs = peft.get_peft_model(AutoModel.from_pretrained(base), config)
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:  # zero in a fresh adapter
+            nn.init.normal_(parameter, std=0.05)
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModel.from_pretrained(base)
+    n_changed = merge_adapter(ours, tmp_path)
+    merged = theirs.merge_and_unload()
+    expected = merged.state_dict()
+    assert set(ours.state_dict()) == set(expected)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+    before = AutoModel.from_pretrained(base).state_dict()
+    assert sum(not torch.equal(value, before[name]) for name, value in ours.state_dict().items()) == n_changed
+
+
+def test_a_module_that_two_places_could_mean_is_refused(tmp_path):
+    """The longest ending decides; where it fits two modules nothing is guessed."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q_proj = nn.Linear(6, 5, bias=False)
+
+    save_adapter(tmp_path, nn.ModuleDict({"wrapper": nn.ModuleDict({"text": Half()})}))
+    model = nn.ModuleDict({"first": nn.ModuleDict({"text": Half()}), "second": nn.ModuleDict({"text": Half()})})
+    with pytest.raises(CheckpointError, match=r"1 adapted modules .* not, or not clearly"):
+        merge_adapter(model, tmp_path)

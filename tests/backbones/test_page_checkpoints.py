@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Idefics3ImageProcessorPil, Idefics3Processor
 
 from miner_diag.backbones import BackboneError, CheckpointError, load_backbone
+from miner_diag.backbones.options import LoadOptions
 from tests.backbones.tiny import PAGES, QUERIES, SIZES, Drawn, save_adapter, save_modernvbert, save_nemotron, save_qwen
 
 
@@ -24,7 +25,10 @@ def copied(qwen3, tmp_path):
 
 
 def load(folder, **options):
-    return load_backbone(str(folder), device="cpu", **{"render": Drawn(), "max_pixels": 64 * 1024, **options})
+    render = options.pop("render", Drawn())
+    if options.get("model_family") != "text":
+        options.setdefault("max_pixels", 64 * 1024)
+    return load_backbone(LoadOptions(str(folder), device="cpu", **options), render=render)
 
 
 def change_weights(folder, change):
@@ -76,16 +80,16 @@ def test_options_out_of_range(qwen3):
         load(qwen3, model_family="qwen4")
 
 
-def test_bfloat16_on_a_cpu_warns_and_is_float32(qwen3, caplog):
-    assert load(qwen3, dtype="bfloat16").dtype == torch.float32
-    assert "bfloat16 on a CPU" in caplog.text
+def test_bfloat16_on_a_cpu_is_honoured_with_a_warning(qwen3, caplog):
+    assert load(qwen3, dtype="bfloat16").dtype == torch.bfloat16
+    assert "slow on a CPU without instructions for it" in caplog.text
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_runs_bfloat16_by_default_and_gives_the_cpus_vectors(qwen3):
     small = load(qwen3)
-    large = load_backbone(str(qwen3), device="cuda", render=Drawn(), max_pixels=64 * 1024)
+    large = load_backbone(LoadOptions(str(qwen3), device="cuda", max_pixels=64 * 1024), render=Drawn())
     assert large.dtype == torch.bfloat16
     vectors = large.embed(large.prepare(PAGES, "page"))
     assert vectors.dtype == np.float32
@@ -197,4 +201,4 @@ def test_remote_code_runs_on_the_flag_only(copied):
     with pytest.raises(CheckpointError, match="--trust-remote-code runs that code with your rights, so read the .py"):
         load(copied, model_family="qwen3_vl")
     with pytest.raises(CheckpointError, match="--trust-remote-code runs that code with your rights"):
-        load(copied, pooling="mean")
+        load(copied, pooling="mean", max_pixels=None)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from miner_diag.backbones import load_backbone
+from miner_diag.backbones.options import LoadOptions
 from miner_diag.backbones.page_text import minilm_folder
 from miner_diag.corpus.core import Query
 
@@ -19,7 +20,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone("page-text", device="cpu")
+    return load_backbone(LoadOptions("page-text", device="cpu"))
 
 
 def test_shape_and_facts(backbone):

@@ -11,10 +11,11 @@ from miner_diag.backbones import (
     load_backbone,
     page_text,
 )
+from miner_diag.backbones.options import LoadOptions
 
 
 def test_a_local_folder(tiny_decoder):
-    backbone = load_backbone(str(tiny_decoder), device="cpu")
+    backbone = load_backbone(LoadOptions(str(tiny_decoder), device="cpu"))
     assert isinstance(backbone, Backbone)
     assert (backbone.name, backbone.n_layers, backbone.width, backbone.pooling) == ("tiny-qwen3", 3, 32, "last")
     assert backbone.reader.kind == "auto"
@@ -30,7 +31,7 @@ def test_unknown_models_list_what_there_is():
     with pytest.raises(UnknownBackboneError, match=r"unknown model '\./nowhere'"):
         load_backbone("./nowhere")
     with pytest.raises(BackboneError, match="reader must be one of text-layer, ocr, auto; got 'eyes'"):
-        load_backbone("page-text", reader="eyes")
+        load_backbone(LoadOptions("page-text", reader="eyes"))
 
 
 @pytest.mark.parametrize(
@@ -74,10 +75,10 @@ def refuse(*arguments, **options):
     raise AssertionError(f"somebody asked the network: {arguments}")
 
 socket.socket.connect = socket.getaddrinfo = refuse
-from miner_diag.backbones import load_backbone
+from miner_diag.backbones import LoadOptions, load_backbone
 from miner_diag.corpus.core import Query
 
-backbone = load_backbone("page-text", reader="text-layer")
+backbone = load_backbone(LoadOptions("page-text", reader="text-layer"))
 assert backbone.embed(backbone.prepare([Query("q", "a plot", "given", "d")], "query")).shape == (1, 7, 384)
 """
 

@@ -1,5 +1,4 @@
 import json
-import logging
 import warnings
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 
 from miner_diag.backbones import BackboneError, CheckpointError
 from miner_diag.backbones.hooks import pooled_layers
+from miner_diag.backbones.options import LoadOptions
 from miner_diag.backbones.text_encoder import TextEncoder
 
 with warnings.catch_warnings():
@@ -29,7 +29,7 @@ def final(backbone, items, side):
 
 @pytest.fixture(scope="module")
 def bert(tiny_bert):
-    return TextEncoder(tiny_bert, pooling="mean")
+    return TextEncoder(tiny_bert, LoadOptions(pooling="mean"))
 
 
 @pytest.fixture(scope="module")
@@ -158,40 +158,44 @@ def test_pooling_stated_nowhere_is_asked_for(tiny_bert):
     ):
         TextEncoder(tiny_bert)
     with pytest.raises(BackboneError, match="pooling must be one of last, mean, cls; got 'max'"):
-        TextEncoder(tiny_bert, pooling="max")
+        TextEncoder(tiny_bert, LoadOptions(pooling="max"))
 
 
 def test_overruling_a_stated_pooling_warns(tiny_decoder, caplog):
-    assert TextEncoder(tiny_decoder, pooling="mean").pooling == "mean"
+    assert TextEncoder(tiny_decoder, LoadOptions(pooling="mean")).pooling == "mean"
     assert "states last pooling; --pooling mean overrules it" in caplog.text
 
 
-def test_bfloat16_on_a_cpu_warns_and_is_float32(tiny_bert, caplog):
-    backbone = TextEncoder(tiny_bert, pooling="mean", dtype="bfloat16", device="cpu")
-    assert backbone.dtype == torch.float32
-    assert "bfloat16 on a CPU" in caplog.text
+def test_bfloat16_on_a_cpu_is_honoured_with_a_warning(tiny_bert, queries, caplog):
+    backbone = TextEncoder(tiny_bert, LoadOptions(pooling="mean", dtype="bfloat16", device="cpu"))
+    assert backbone.dtype == torch.bfloat16 and backbone.key()["dtype"] == "bfloat16"
+    assert "slow on a CPU without instructions for it" in caplog.text
+    exact = TextEncoder(tiny_bert, LoadOptions(pooling="mean", device="cpu"))
+    coarse, exact = (one.embed(one.prepare(queries, "query")) for one in (backbone, exact))
+    assert coarse.dtype == np.float32
+    np.testing.assert_allclose(coarse, exact, rtol=0, atol=0.1)
+    assert not np.array_equal(coarse, exact)
     with pytest.raises(BackboneError, match="dtype must be auto, float32 or bfloat16; got 'int8'"):
-        TextEncoder(tiny_bert, pooling="mean", dtype="int8")
+        TextEncoder(tiny_bert, LoadOptions(pooling="mean", dtype="int8"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_cpus_vectors(tiny_bert, bert, queries):
-    backbone = TextEncoder(tiny_bert, pooling="mean", device="cuda")
+    backbone = TextEncoder(tiny_bert, LoadOptions(pooling="mean", device="cuda"))
     expected = bert.embed(bert.prepare(queries, "query"))
     np.testing.assert_allclose(backbone.embed(backbone.prepare(queries, "query")), expected, rtol=0, atol=1e-4)
 
 
-def test_limits(tiny_bert, copy_of, caplog):
-    assert TextEncoder(tiny_bert, pooling="mean", max_tokens=9).max_tokens("page") == 9
-    with caplog.at_level(logging.WARNING):
-        assert TextEncoder(tiny_bert, pooling="mean", max_tokens=4000).max_tokens("page") == 48
-    assert "above the model's 48 positions" in caplog.text
+def test_limits(tiny_bert, copy_of):
+    assert TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=9)).max_tokens("page") == 9
+    with pytest.raises(BackboneError, match="max_tokens must be at most 48, the model's positions; got 4000"):
+        TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=4000))
     with pytest.raises(BackboneError, match="max_tokens must be at least 3 for this tokenizer; got 2"):
-        TextEncoder(tiny_bert, pooling="mean", max_tokens=2)
+        TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=2))
     folder = copy_of(tiny_bert)
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_length": 5, "document_length": 20}))
-    backbone = TextEncoder(folder, pooling="mean")
+    backbone = TextEncoder(folder, LoadOptions(pooling="mean"))
     assert (backbone.max_tokens("query"), backbone.max_tokens("page")) == (5, 20)
 
 
@@ -218,4 +222,4 @@ def test_another_models_tokenizer_is_refused(copy_of, tiny_bert):
     content["model"]["vocab"]["beyond"] = 64
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="token ids up to 64, the model embeddings for 64 tokens"):
-        TextEncoder(folder, pooling="mean")
+        TextEncoder(folder, LoadOptions(pooling="mean"))

@@ -8,6 +8,7 @@ from transformers import AutoModel
 
 from miner_diag.backbones import Backbone, BackboneError, load_backbone
 from miner_diag.backbones.hooks import find_blocks
+from miner_diag.backbones.options import LoadOptions
 from miner_diag.embeddings.extract import embed_halving
 from tests.backbones.tiny import PAGES, QUERIES, Drawn, save_adapter, save_modernvbert, save_nemotron, save_qwen
 
@@ -57,7 +58,7 @@ SAVERS = {
 @pytest.fixture(scope="module", params=SAVERS)
 def backbone(request, tmp_path_factory):
     folder = SAVERS[request.param](tmp_path_factory.mktemp(request.param))
-    loaded = load_backbone(str(folder), device="cpu", render=Drawn(), max_pixels=64 * 1024, max_tokens=96)
+    loaded = load_backbone(LoadOptions(str(folder), device="cpu", max_pixels=64 * 1024, max_tokens=96), render=Drawn())
     assert loaded.family == request.param  # found by its own files
     return loaded
 
@@ -206,7 +207,7 @@ def test_official_words_stand_around_queries_and_pages(backbone):
 
 def test_a_query_of_dse_has_the_tokens_of_its_blank_picture(tmp_path):
     """56 x 56 pixels: what qwen_vl_utils makes of the 1 x 1 on the card, and four visual tokens."""
-    backbone = load_backbone(str(save_dse(tmp_path)), device="cpu", render=Drawn())
+    backbone = load_backbone(LoadOptions(str(save_dse(tmp_path)), device="cpu"), render=Drawn())
     item = backbone.prepare(QUERIES[:1], "query")[0]
     assert item.pixels()["image_grid_thw"].tolist() == [[1, 4, 4]]
     assert int((item.inputs["input_ids"] == backbone._placeholder_id).sum()) == 4

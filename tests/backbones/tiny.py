@@ -354,7 +354,7 @@ def gemma_tokenizer():
     return tokenizer
 
 
-def save_two_towers(folder, kind):
+def save_dual_encoder(folder, kind):
     """Save a tiny CLIP, SigLIP or SigLIP 2 whose towers differ in depth and width."""
     tokenizer = gemma_tokenizer() if kind == "siglip2" else closing_tokenizer(opens=kind == "clip")
     tokenizer.save_pretrained(folder)

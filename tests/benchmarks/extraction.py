@@ -32,11 +32,12 @@ WEIGHED = {"batch": 16, "tokens": 512}
 
 
 def backbone_of(name, tokens):
+    from miner_diag.backbones.options import LoadOptions
     from miner_diag.backbones.page_text import minilm_folder
     from miner_diag.backbones.text_encoder import TextEncoder
 
     if name == "page-text":
-        return TextEncoder(minilm_folder(), name=name, max_tokens=tokens, device="cpu")
+        return TextEncoder(minilm_folder(), LoadOptions(max_tokens=tokens, device="cpu"), name=name)
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -45,7 +46,7 @@ def backbone_of(name, tokens):
         config = AutoConfig.from_pretrained(minilm_folder(), num_hidden_layers=24)
         AutoModel.from_config(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(minilm_folder()).save_pretrained(folder)
-        return TextEncoder(folder, name=name, pooling="mean", max_tokens=tokens, device="cpu")
+        return TextEncoder(folder, LoadOptions(pooling="mean", max_tokens=tokens, device="cpu"), name=name)
 
 
 def batch_of(backbone, batch, tokens):

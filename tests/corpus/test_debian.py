@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from miner_diag.corpus import CorpusError, debian
-from miner_diag.corpus.manifest import Manifest, ManifestDocument, ManifestPackage
+from miner_diag.corpus.manifest_file import Manifest, ManifestDocument, ManifestPackage
 from miner_diag.files import sha256_bytes
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")

@@ -12,9 +12,10 @@ from PIL import Image
 from miner_diag.backbones import Backbone, BackboneError, load_backbone
 from miner_diag.backbones.__main__ import main as list_backbones
 from miner_diag.backbones.late import LateBackbone
-from miner_diag.backbones.late_registry import load_late_backbone
+from miner_diag.backbones.options import LoadOptions
 from miner_diag.backbones.page_vision.picture_reader import LinePictureReader
 from miner_diag.backbones.page_vision.trained import FILE, load_line_reader, trained_facts, trained_sha256
+from miner_diag.backbones.registry import load_late_backbone
 from miner_diag.cka.__main__ import main as diagnose
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import plain_letters
@@ -44,7 +45,7 @@ def pages(corpus):
 
 @pytest.fixture(scope="module")
 def backbone(corpus):
-    return load_backbone("page-vision", render=corpus.render, device="cpu", progress=False)
+    return load_backbone(LoadOptions("page-vision", device="cpu"), render=corpus.render, progress=False)
 
 
 def test_shape_and_facts(backbone):
@@ -55,7 +56,7 @@ def test_shape_and_facts(backbone):
 
 
 def test_the_revision_is_not_that_of_page_text(backbone):
-    text = load_backbone("page-text", device="cpu")
+    text = load_backbone(LoadOptions("page-text", device="cpu"))
     assert backbone.revision != text.revision
     assert backbone.key("query")["backbone"] != text.key("query")["backbone"]
 
@@ -117,7 +118,7 @@ def test_the_text_layer_is_not_asked(backbone, pages):
 
 
 def test_a_page_lies_near_its_own_text(backbone, pages):
-    text = load_backbone("page-text", device="cpu", reader="text-layer")
+    text = load_backbone(LoadOptions("page-text", device="cpu", reader="text-layer"))
     seen = backbone.embed(backbone.prepare(pages, "page"))[:, -1]
     told = text.embed(text.prepare(pages, "page"))[:, -1]
     seen, told = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (seen, told))
@@ -139,7 +140,9 @@ def test_hidden_words_are_not_seen(corpus):
 
 def test_a_blank_page_is_empty(corpus, pages):
     backbone = load_backbone(
-        "page-vision", render=lambda _id, side: Image.new("RGB", (side, side), "white"), device="cpu", progress=False
+        LoadOptions("page-vision", device="cpu"),
+        render=lambda _id, side: Image.new("RGB", (side, side), "white"),
+        progress=False,
     )
     (encoded,) = backbone.prepare(pages[:1], "page")
     assert encoded.empty
@@ -154,9 +157,9 @@ def test_what_was_read_is_remembered(corpus, pages, monkeypatch):
 
 
 def test_the_late_partner_sees_the_same_tokens(backbone, corpus, pages):
-    late = load_late_backbone("page-vision-late", render=corpus.render, device="cpu", progress=False)
+    late = load_late_backbone(LoadOptions("page-vision-late", device="cpu"), render=corpus.render, progress=False)
     assert isinstance(late, LateBackbone)
-    assert (late.name, late.width, late.keep) == ("page-vision-late", 384, "text")
+    assert (late.name, late.width, late.kept_tokens) == ("page-vision-late", 384, "text")
     (encoded,) = backbone.prepare(pages[:1], "page")
     (vectors,) = late.embed_tokens(late.prepare(pages[:1], "page"))
     assert len(vectors) == encoded.n_tokens - 2  # not [CLS], not [SEP]
@@ -166,10 +169,10 @@ def test_the_late_partner_sees_the_same_tokens(backbone, corpus, pages):
 
 
 def test_another_reader_or_no_picture_is_an_error(pages):
-    with pytest.raises(BackboneError, match="reads pictures with its own reader; got reader 'ocr'"):
-        load_backbone("page-vision", reader="ocr")
+    with pytest.raises(BackboneError, match="--reader ocr has no effect on page-vision"):
+        load_backbone(LoadOptions("page-vision", reader="ocr"))
     with pytest.raises(BackboneError, match="nothing draws it"):
-        backbone = load_backbone("page-vision", device="cpu")
+        backbone = load_backbone(LoadOptions("page-vision", device="cpu"))
         backbone.prepare(pages, "page")
 
 

@@ -8,18 +8,18 @@ import pytest
 from safetensors import safe_open
 
 from miner_diag.backbones.base import CheckpointError
-from miner_diag.backbones.page_vision import line_shards, reader_training
-from miner_diag.backbones.page_vision.__main__ import main
+from tools.train_line_reader import line_shards, reader_training
 from miner_diag.backbones.page_vision.alphabet import OTHER
-from miner_diag.backbones.page_vision.labelled_lines import draw_pages, page_lines
 from miner_diag.backbones.page_vision.line_reader import LineReader
-from miner_diag.backbones.page_vision.line_shards import cut_pages
 from miner_diag.backbones.page_vision.lines import HEIGHT
-from miner_diag.backbones.page_vision.reader_training import edit_distance, score_reader, train_reader, written
 from miner_diag.backbones.page_vision.trained import load_line_reader, save_trained, trained_facts
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import letters
 from miner_diag.training_state import keep_state
+from tools.train_line_reader.labelled_lines import draw_pages, page_lines
+from tools.train_line_reader.line_shards import cut_pages
+from tools.train_line_reader.reader_training import edit_distance, score_reader, train_reader, written
+from tools.train_line_reader.__main__ import main
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""``python -m miner_diag.backbones.page_vision``: train the reader of text lines.
+"""Train the reader of text lines of ``page-vision``.
 
 Learns from pages of the train split only; lines of the validation split give the scores. The file of numbers that it
 writes holds options and scores beside them, and nothing of the documents.
@@ -7,21 +7,19 @@ writes holds options and scores beside them, and nothing of the documents.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from miner_diag.backbones.page_vision.labelled_lines import LabelledLine
-from miner_diag.backbones.page_vision.line_shards import cut_pages
-from miner_diag.backbones.page_vision.reader_training import score_reader, train_reader
 from miner_diag.backbones.page_vision.trained import save_trained
-from miner_diag.command import run_command
 from miner_diag.corpus.assemble import PdfRenderer
 from miner_diag.corpus.core import Corpus, CorpusError
 from miner_diag.corpus.load import load_corpus
 from miner_diag.provenance import RunClock, write_run
+from tools.train_line_reader.labelled_lines import LabelledLine
+from tools.train_line_reader.line_shards import cut_pages
+from tools.train_line_reader.reader_training import score_reader, train_reader
 
 
 @dataclass(frozen=True)
@@ -31,23 +29,23 @@ class ReaderTrainOptions:
     data: str = "debian-docs-large"
     """A data set made of PDFs with a text layer."""
     fold: int = 0
-    """Salts the splits by document; 0 is the default partition."""
+    """The number of the split by document."""
     pages: int = 1600
     """Pages of the train split that lines are cut from."""
     pages_per_document: int = 70
-    """At most, so that no manual's font rules."""
+    """The largest number of pages of one document, so that no manual's font rules."""
     lines_per_page: int = 30
-    """At most, drawn at random."""
+    """The largest number of lines of a page, drawn at random."""
     steps: int = 2000
-    """Batches."""
+    """The number of batches."""
     columns: int = 16_000
-    """Columns of pixels in a batch: some 30 lines."""
+    """The number of columns of pixels in a batch; 16,000 are some 30 lines."""
     seed: int = 0
-    """Of pages, lines, weights and noise."""
+    """The seed of pages, lines, weights and noise."""
     bfloat16: bool = False
     """Run the forward in bfloat16: for CPUs with AVX-512 BF16 or AMX."""
     out: Path = Path("runs/page-vision")
-    """Folder that is written to: page-vision.safetensors and run.json; lines/ and state.safetensors, from which an
+    """The folder that is written to: page-vision.safetensors and run.json; lines/ and state.safetensors, from which an
     interrupted run goes on and ends with the same numbers, can be deleted afterwards."""
 
 
@@ -108,15 +106,6 @@ def run(options: ReaderTrainOptions) -> None:
     made = {key: value for key, value in asdict(options).items() if key != "out"}
     facts = {"trained_on": f"{options.data}, train split, fold {options.fold}", "n_lines": len(lines), **made, **scores}
     save_trained(options.out / "page-vision.safetensors", {"reader": reader}, facts)
-    write_run(options.out, "miner_diag.backbones.page_vision", options, clock, **facts)
+    write_run(options.out, "tools.train_line_reader", options, clock, **facts)
     print(f"{len(lines)} lines; of held-out lines, {scores['character_error']:.1%} of characters are wrong, ", end="")
     print(f"{scores['words_read']:.1%} of words are read; {options.out / 'page-vision.safetensors'}")
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Parse the command line and run."""
-    run_command(ReaderTrainOptions, run, "backbones.page_vision", args)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from miner_diag.backbones.page_vision.labelled_lines import LabelledLine, draw_pages
 from miner_diag.backbones.page_vision.lines import VERSION
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from tools.train_line_reader.labelled_lines import LabelledLine, draw_pages
 
 PAGES_PER_SHARD = 200
 """A minute's work on one core."""

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from miner_diag.backbones.base import CheckpointError
 from miner_diag.backbones.page_vision.alphabet import CHARACTERS, OTHER
-from miner_diag.backbones.page_vision.labelled_lines import LabelledLine
 from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, batches, pad
 from miner_diag.backbones.page_vision.lines import HEIGHT
 from miner_diag.files import canonical_json
 from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
+from tools.train_line_reader.labelled_lines import LabelledLine
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What was run once and is not part of the package: trainers and sweeps."""

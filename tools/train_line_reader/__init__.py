@@ -1,0 +1,1 @@
+"""The trainer of the line reader of ``page-vision``."""
