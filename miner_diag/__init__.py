@@ -1,8 +1,9 @@
-"""Layer-wise diagnosis of frozen single-vector page retrievers.
+"""What the inner layers of a frozen single-vector page retriever know, and one vector that uses them.
 
-A folder is a stage, in the order the data flows: ``corpus`` (queries, pages, qrels, splits), ``backbones``
-(frozen retrievers), ``embeddings`` (one forward per item, every layer kept), ``retrieval`` (nDCG@k, exact
-search), ``cka`` (CKA, alignment ratio, the diagnosis). Each has a command: ``python -m miner_diag.cka``.
+A folder is a stage, in the order the data flows: ``corpus`` (queries, pages, qrels, splits), ``retrieval`` (exact
+search, nDCG@k), ``backbones`` (frozen retrievers), ``embeddings`` (one forward per item, every layer kept in one
+store), ``cka`` (CKA, alignment ratio, the diagnosis), ``probes``, ``fusion`` (the method) and ``evaluation`` (the
+measuring). Each has a command, as ``python -m miner_diag.cka``.
 """
 
 from miner_diag.version import __version__

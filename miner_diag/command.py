@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import tyro
 
@@ -34,10 +37,44 @@ def run_command(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     module = stage if "." in stage else f"miner_diag.{stage}"
-    options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=options_type.__doc__)
+    options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=inspect.getdoc(options_type))
     try:
         run(options)
     except (ValueError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE) == "1":
             raise
         sys.exit(f"error: {error}")
+
+
+def command_line(stage: str, *parts: Any, **more: Any) -> str:
+    """Return the command line of a stage with what differs from the defaults, as a user would type it.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage: "probes".
+    *parts : dataclass
+        Options that the stage shares with the one that has run: ``LoadOptions``, ``DataOptions``, …
+    **more
+        Further flags and their values.
+
+    Examples
+    --------
+    >>> from miner_diag.corpus.options import DataOptions
+    >>> command_line("probes", DataOptions("my pages", fold=1), probes="runs/probes")
+    "python -m miner_diag.probes --data 'my pages' --fold 1 --probes runs/probes"
+    """
+    given = {
+        item.name: getattr(part, item.name)
+        for part in parts
+        for item in fields(part)
+        if getattr(part, item.name) != item.default
+    }
+    words = ["python", "-m", f"miner_diag.{stage}"]
+    for name, value in (given | more).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)

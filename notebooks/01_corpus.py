@@ -29,16 +29,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from miner_diag.backbones import LoadOptions
 from miner_diag.corpus import load_corpus
+from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.plots import hidden_and_verbatim, queries_by_kind
 from miner_diag.corpus.summary import corpus_summary, skipped_lines
-from miner_diag.embeddings import StoreOptions, embed
-from miner_diag.provenance import RunClock
+from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.retrieval import ndcg_of_run, top_k
 from miner_diag.stats import bootstrap_mean, paired_bootstrap
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
-FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
+RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
+STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
@@ -92,11 +95,11 @@ pd.DataFrame([vars(query) for query in examples]).to_csv(
 # %%
 values = {}
 for form in ("hidden", "verbatim"):
-    options = StoreOptions(data=DATA, queries=form, split="test")
-    embedded = embed(options, f"runs/01_corpus/{DATA}-{form}", RunClock())
-    stores, part = embedded.stores, embedded.corpus
-    hits = top_k(stores.queries.layer(embedded.backbone.n_layers), stores.pages.layer(embedded.backbone.n_layers), 100)
-    values[form] = ndcg_of_run(part.qrels, hits.to_run(stores.queries.ids, stores.pages.ids), k=5).values
+    embedded = open_corpus(LoadOptions("page-text"), DataOptions(DATA, form), STORE)
+    test = embedded.take(embedded.corpus.split("test"))
+    queries, pages = test.stores.queries, test.stores.pages
+    hits = top_k(queries.layer(test.backbone.n_layers), pages.layer(test.backbone.n_layers), 100)
+    values[form] = ndcg_of_run(test.corpus.qrels, hits.to_run(queries.ids, pages.ids), k=5).values
 
 # %%
 rng = np.random.default_rng(0)

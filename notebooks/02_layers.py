@@ -31,14 +31,20 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Image
 
-from miner_diag.cka.__main__ import CKAOptions, curve_frame, run
-from miner_diag.cka.plots import DEPTH, cka_heat_map, depth_curves, layer_curves
+from miner_diag.backbones import LoadOptions
+from miner_diag.cka.curves import curve_frame
+from miner_diag.cka.plots import DEPTH, cka_heat_map, depth_curves, layer_figure
+from miner_diag.cka.run import CKAOptions, run
+from miner_diag.corpus.options import DataOptions
+from miner_diag.embeddings import StoreOptions
 from miner_diag.records import read_records
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
-FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
+RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
+STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
-OUT = Path(f"runs/02_layers/{DATA}")
+OUT = RUNS / "02_layers" / f"{DATA}-page-text"
 
 # %% [markdown]
 # ## One forward, then numbers
@@ -46,7 +52,7 @@ OUT = Path(f"runs/02_layers/{DATA}")
 # The same as `python -m miner_diag.cka --data … --out …` on the shell; what was computed before is reused.
 
 # %%
-run(CKAOptions(data=DATA, out=OUT))
+run(CKAOptions(load=LoadOptions("page-text"), data=DataOptions(DATA), store=STORE, out=OUT))
 
 # %%
 layers = pd.read_csv(OUT / "layers.csv")
@@ -59,12 +65,7 @@ layers.round(3).T
 # well the raw layer retrieves. Shaded: 95 % intervals.
 
 # %%
-records = read_records(OUT / "records.jsonl")
-curves = curve_frame(records)
-chance = pd.read_json(OUT / "run.json", typ="series")["chance_ndcg_at_5"]
-figure = layer_curves(
-    curves, layers["probe_kind"].tolist(), threshold=0.5, chance=chance, title=f"page-text on {DATA}, validation"
-)
+figure = layer_figure(layers, threshold=0.5, title=f"page-text on {DATA}, validation")
 figure.savefig(FIGURES / "02_layers.png", dpi=200)
 layers.to_csv(FIGURES / "02_layers.csv", index=False, lineterminator="\n")
 Image(FIGURES / "02_layers.png", width=700)
@@ -87,6 +88,7 @@ Image(FIGURES / "02_cka_matrix.png", width=500)
 # (`cka_query_page_relative`; towards the final layer the largest value is 1, so that reading changes nothing there).
 
 # %%
+curves = curve_frame(read_records(OUT / "records.jsonl"))
 readings = ["cka_page_final", "cka_page_final_unit_rows", "cka_query_page", "cka_query_page_relative"]
 curves[curves["measure"].isin(readings)].pivot(index="layer", columns="measure", values="value").round(3)
 
@@ -97,8 +99,8 @@ curves[curves["measure"].isin(readings)].pivot(index="layer", columns="measure",
 # reading from pixels loses.
 
 # %%
-VISION = Path(f"runs/02_layers/{DATA}-page-vision")
-run(CKAOptions(model="page-vision", data=DATA, out=VISION))
+VISION = RUNS / "02_layers" / f"{DATA}-page-vision"
+run(CKAOptions(load=LoadOptions("page-vision"), data=DataOptions(DATA), store=STORE, out=VISION))
 frames = {"page-text": curves, "page-vision": curve_frame(read_records(VISION / "records.jsonl"))}
 figure = depth_curves(frames, title=f"{DATA}, validation, hidden queries")
 figure.savefig(FIGURES / "02_depth.png", dpi=200)

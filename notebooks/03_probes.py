@@ -14,17 +14,17 @@
 # ---
 
 # %% [markdown]
-# # 03 · Which probe does each layer need, and did the alignment ratio know?
+# # 03 · Which probe does each layer need, and could the alignment ratio have told?
 #
 # **Question.** Is a weight per neuron (base probe) enough to make a layer retrieve, or does it need new coordinates
 # (normalized projection)? Could the alignment ratio, which is taken before any training, have said so?
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbone `page-text`. Probes are fitted to
-# the train split and judged on validation; test is not read. The store `all-hidden` in
-# the folder `MINER_DIAG_STORES` is used if it is set.
+# the train split and evaluated on validation; test is not read. Pages pass the backbone once for all notebooks: what is in the
+# store already (`runs/store`, or the folder that `MINER_DIAG_STORE` names) is read from there.
 #
 # **Cost.** Without a GPU, one thread: 2.5 minutes and 1.1 GB on `sample`; on `debian-docs-large` about 5 minutes and 1.4 GB,
-# and 10 to 20 minutes more for the backbone's one pass over the pages where `MINER_DIAG_STORES` is not set.
+# and 10 to 20 minutes more for the backbone's one pass over the pages where they are not in the store.
 
 # %%
 import os
@@ -33,14 +33,18 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Image
 
-from miner_diag.probes.__main__ import ProbesOptions, run
+from miner_diag.backbones import LoadOptions
+from miner_diag.corpus.options import DataOptions
+from miner_diag.embeddings import StoreOptions
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
+from miner_diag.probes.run import ProbesOptions, run
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
-STORES = os.environ.get("MINER_DIAG_STORES")
-FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
+RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
+STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
-OUT = Path(f"runs/03_probes/{DATA}")
+OUT = RUNS / "03_probes" / DATA
 TITLE = f"page-text on {DATA}, validation, hidden queries"
 
 # %% [markdown]
@@ -49,7 +53,7 @@ TITLE = f"page-text on {DATA}, validation, hidden queries"
 # The same as `python -m miner_diag.probes --data … --out …` on the shell. The sentences at its end are the answer in short.
 
 # %%
-run(ProbesOptions(data=DATA, out=OUT, embeddings=Path(STORES) / "all-hidden" if STORES else None))
+run(ProbesOptions(load=LoadOptions("page-text"), data=DataOptions(DATA), store=STORE, out=OUT))
 
 # %% [markdown]
 # ## Both kinds at every layer
@@ -80,7 +84,7 @@ concentration.round(5).to_csv(FIGURES / "03_salience.csv", index=False, lineterm
 Image(FIGURES / "03_salience.png", width=720)
 
 # %% [markdown]
-# ## Did the alignment ratio know?
+# ## Could the alignment ratio have told?
 #
 # Left: the ratio of pages to the final layer, which the rule goes by. Right: of queries to their pages.
 
@@ -101,10 +105,10 @@ rule[rule["layers"] == "inner"].set_index("threshold")[["hits", "decided_layers"
 # %% [markdown]
 # ## Controls
 #
-# `shuffled_pairs`: fitted to shuffled pairs and judged on such; must be at chance. `unaligned_…`: from a start that knows
-# nothing, with true or shuffled pairs, judged on true ones; shuffled ones must stay at chance. `start`, `shuffled_training`:
-# the usual start before and after training on shuffled pairs, judged on true ones; `over_start` is what needed no pairs.
-# Last, the embedding layer and the final layer alone.
+# `shuffled_pairs`: probes fitted to shuffled pairs and evaluated on such; they must be at chance. `unaligned_…`: probes from a
+# start that knows nothing, fitted to true or shuffled pairs and evaluated on true ones; shuffled pairs must leave them at chance.
+# `start`, `shuffled_training`: the usual start before and after training on shuffled pairs, evaluated on true ones; `over_start`
+# is what needed no pairs. Last come the embedding layer and the final layer alone.
 
 # %%
 controls.to_csv(FIGURES / "03_controls.csv", index=False, lineterminator="\n")

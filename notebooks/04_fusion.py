@@ -19,12 +19,14 @@
 # **Question.** Does a sparse, masked, weighted sum of layers, in one vector of the same size, retrieve better than the
 # backbone, and better than a head of the same size on the final layer alone, trained with the same data?
 #
-# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbone `page-text`. Everything is fitted to
-# train and chosen on validation; test is read once, at the end. A run that is in `runs/04_fusion` is shown, not run again.
-# Stores in `MINER_DIAG_STORES` (folders `all-hidden` and `all-verbatim`) are used if it is set.
+# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbones named by `MINER_DIAG_MODELS`
+# (default `page-text page-vision`). Everything is fitted to train and chosen on validation; test is read once, by the
+# evaluation, which takes all backbones and their late-interaction partners together, so that this notebook and `05_main_table`
+# show the same numbers. Here the first backbone is looked at closely. A run that is in `runs/` is shown, not run again.
 #
-# **Cost.** On two cores without a GPU: about 3 minutes and 1.4 GB on `sample` (hidden queries only); on `debian-docs-large`
-# about 2 hours and 3 GB, with both forms of queries, five splits by document and five seeds.
+# **Cost.** On two cores without a GPU: about 7 minutes and 2 GB on `sample` (hidden queries only), half of it for reading pages
+# from pixels (`page-vision`, some 0.4 s of one core each); on `debian-docs-large`, with both forms of queries, five splits by
+# document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`.
 
 # %%
 import os
@@ -33,53 +35,92 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Image, display
 
-from miner_diag.fusion.__main__ import FusionOptions, run
-from miner_diag.fusion.plots import (
-    ablation_figure,
-    folds_figure,
-    sensitivity_figure,
-    training_figure,
-    weights_figure,
-)
+from miner_diag.backbones import LoadOptions
+from miner_diag.corpus.options import DataOptions
+from miner_diag.embeddings import StoreOptions
+from miner_diag.evaluation.plots import ablation_figure, folds_figure
+from miner_diag.evaluation.run import EvaluationOptions
+from miner_diag.evaluation.run import run as run_evaluation
+from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
+from miner_diag.fusion.run import FusionOptions
+from miner_diag.fusion.run import run as run_fusion
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
-STORES = os.environ.get("MINER_DIAG_STORES")
-FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
+MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
+RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
+STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
-OUT = {form: Path(f"runs/04_fusion/{DATA}-{form}") for form in FORMS}
-TITLE = {form: f"page-text on {DATA}, {form} queries" for form in FORMS}
+FIRST = MODELS[0]
+FUSION = {(form, model): RUNS / "fusion" / f"{DATA}-{form}-{model}" for form in FORMS for model in MODELS}
+EVALUATION = {form: RUNS / "evaluation" / f"{DATA}-{form}-{'-'.join(MODELS)}" for form in FORMS}
+TITLE = {form: f"{FIRST} on {DATA}, {form} queries" for form in FORMS}
 
 # %% [markdown]
-# ## Fit, choose, judge once
+# ## Fit and choose
 #
-# The same as `python -m miner_diag.fusion --data … --queries … --folds … --out …` on the shell.
+# The same as `python -m miner_diag.fusion --data … --queries … --systems all --sensitivity --folds … --out …` on the shell; of
+# further backbones only heads and fusion are trained.
+
+# %%
+for (form, model), out in FUSION.items():
+    if not (out / "run.json").exists():
+        first = model == FIRST
+        run_fusion(
+            FusionOptions(
+                load=LoadOptions(model),
+                data=DataOptions(DATA, form),
+                store=STORE,
+                systems=("all",) if first else ("default",),
+                sensitivity=first,
+                folds=FOLDS,
+                out=out,
+            )
+        )
+    print(*pd.read_json(out / "run.json", typ="series")["sentences"], sep="\n")
+
+# %% [markdown]
+# ## Evaluate once
+#
+# The same as `python -m miner_diag.evaluation --systems … --data … --queries … --out …` on the shell.
 
 # %%
 for form in FORMS:
-    if not (OUT[form] / "run.json").exists():
-        store = Path(STORES) / f"all-{form}" if STORES else None
-        run(FusionOptions(data=DATA, queries=form, out=OUT[form], folds=FOLDS, embeddings=store))
-    print(*pd.read_json(OUT[form] / "run.json", typ="series")["sentences"], sep="\n")
+    if not (EVALUATION[form] / "run.json").exists():
+        fusions = [str(FUSION[form, model]) for model in MODELS]
+        run_evaluation(
+            EvaluationOptions(
+                systems=(*fusions, *(f"{model}-late" for model in MODELS)),
+                data=DataOptions(DATA, form),
+                store=STORE,
+                stored_dtype="float16",
+                out=EVALUATION[form],
+            )
+        )
+    print(*pd.read_json(EVALUATION[form] / "run.json", typ="series")["sentences"], sep="\n")
 
 # %% [markdown]
 # ## The ablation
 #
-# Differences to the backbone on test queries, with intervals over documents and seeds. Blue: heads on the final layer alone;
-# a gain counts only beyond them. Filled: p < 0.05 after Holm's adjustment over the table.
+# Differences to the backbone on test queries, with intervals over documents (where there are at least six) and seeds. Blue:
+# heads on the final layer alone; a gain counts only beyond them. Filled: p < 0.05 after Holm's adjustment over the family of
+# comparisons that the caption names.
 
 # %%
 for form in FORMS:
-    ablation = pd.read_csv(OUT[form] / "ablation.csv")
+    comparison = pd.read_csv(EVALUATION[form] / "comparison.csv")
+    ablation = comparison[comparison["model"] == FIRST]
     ablation.to_csv(FIGURES / f"04_ablation_{form}.csv", index=False, lineterminator="\n")
-    test = pd.read_json(OUT[form] / "run.json", typ="series")
+    test = pd.read_json(EVALUATION[form] / "run.json", typ="series")
     title = f"{TITLE[form]}\n{test['n_queries']} test queries of {test['n_documents']} documents"
-    ablation_figure(ablation, title=title).savefig(FIGURES / f"04_ablation_{form}.png", dpi=200)
+    figure = ablation_figure(ablation, title=title, caption=test["caption"])
+    figure.savefig(FIGURES / f"04_ablation_{form}.png", dpi=200)
     display(Image(FIGURES / f"04_ablation_{form}.png", width=800))
-    columns = ["system", "ndcg_at_5", "low", "high", "difference_to_backbone", "p_holm", "verdict", "head_verdict"]
-    display(ablation[ablation["split"] == "test"][columns].round(4))
+    columns = ["system", "ndcg_at_5", "low", "high", "difference_to_backbone", "p_value", "p_holm", "family", "verdict"]
+    display(ablation[ablation["split"] == "test"][[*columns, "head_verdict"]].round(4))
 
 # %% [markdown]
 # ## What the fusion made of the layers
@@ -89,8 +130,9 @@ for form in FORMS:
 
 # %%
 for form in FORMS:
-    weights, curves = pd.read_csv(OUT[form] / "weights.csv"), pd.read_csv(OUT[form] / "training.csv")
-    head = pd.read_json(OUT[form] / "run.json", typ="series")["head"]
+    out = FUSION[form, FIRST]
+    weights, curves = pd.read_csv(out / "weights.csv"), pd.read_csv(out / "training.csv")
+    head = pd.read_json(out / "run.json", typ="series")["head"]
     drawn = {
         "weights": (weights, weights_figure(weights, title=TITLE[form])),
         "training": (curves, training_figure(curves, ("fusion", head), title=TITLE[form])),
@@ -107,7 +149,7 @@ for form in FORMS:
 
 # %%
 for form in FORMS:
-    sensitivity = pd.read_csv(OUT[form] / "sensitivity.csv")
+    sensitivity = pd.read_csv(FUSION[form, FIRST] / "sensitivity.csv")
     sensitivity.to_csv(FIGURES / f"04_sensitivity_{form}.csv", index=False, lineterminator="\n")
     figure = sensitivity_figure(sensitivity, title=TITLE[form])
     figure.savefig(FIGURES / f"04_sensitivity_{form}.png", dpi=200)
@@ -116,18 +158,20 @@ for form in FORMS:
 # %% [markdown]
 # ## Other documents
 #
-# The same on other splits by document, with probes and fusion fitted anew for each. Defaults were settled on the first
-# split's train and validation documents, some of which are test documents of the others.
+# The same on other splits by document, with probes and fusion fitted anew for each (not on `sample`). Defaults were settled on
+# the first split's train and validation documents, some of which are test documents of the others.
 
 # %%
-for form in FORMS:
-    if (OUT[form] / "folds.csv").exists():
-        folds = pd.read_csv(OUT[form] / "folds.csv")
-        folds.to_csv(FIGURES / f"04_folds_{form}.csv", index=False, lineterminator="\n")
-        pooled = pd.read_csv(OUT[form] / "pooled.csv")
-        pooled.to_csv(FIGURES / f"04_pooled_{form}.csv", index=False, lineterminator="\n")
-        folds_figure(folds, pooled, title=TITLE[form]).savefig(FIGURES / f"04_folds_{form}.png", dpi=200)
-        display(Image(FIGURES / f"04_folds_{form}.png", width=600))
+for form in FORMS if FOLDS else ():
+    folds = pd.read_csv(EVALUATION[form] / "folds.csv")
+    together = pd.read_csv(EVALUATION[form] / "folds_together.csv")
+    folds, together = folds[folds["model"] == FIRST], together[together["model"] == FIRST]
+    folds.to_csv(FIGURES / f"04_folds_{form}.csv", index=False, lineterminator="\n")
+    together.to_csv(FIGURES / f"04_folds_together_{form}.csv", index=False, lineterminator="\n")
+    caption = pd.read_json(EVALUATION[form] / "run.json", typ="series")["folds"]["caption"]
+    figure = folds_figure(folds, together, title=TITLE[form], caption=caption)
+    figure.savefig(FIGURES / f"04_folds_{form}.png", dpi=200)
+    display(Image(FIGURES / f"04_folds_{form}.png", width=600))
 
 # %% [markdown]
 # ## A shorter vector
@@ -136,10 +180,11 @@ for form in FORMS:
 
 # %%
 for form in FORMS:
-    widths = pd.read_csv(OUT[form] / "widths.csv")
+    widths = pd.read_csv(EVALUATION[form] / "widths.csv")
+    widths = widths[widths["model"] == FIRST]
     widths.to_csv(FIGURES / f"04_widths_{form}.csv", index=False, lineterminator="\n")
     display(widths.pivot(index="system", columns="width", values="ndcg_at_5").round(4))
 
 # %% [markdown]
-# **Answer.** The sentences that the command printed: the gain over the backbone, the gain beyond the head, whether both are
+# **Answer.** The sentences that the evaluation printed: the gain over the backbone, the gain beyond the head, whether both are
 # established, and what an oracle that picks the best layer for each query would reach.

@@ -19,14 +19,10 @@
 # **Question.** On the same test queries: each embedded backbone, a head on its final layer, its fusion, and late interaction
 # over the same words. How much of the way to late interaction does one fused vector go, and at how many bytes per page?
 #
-# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`), the runs of `04_fusion` (run here if they are not
-# there), the fusion of `page-vision`, which reads the page's pixels, and `page-text-late` and `page-vision-late` on the test
-# split. `MINER_DIAG_MODELS` (default `page-text page-vision`) says which backbones; `page-vision` reads pages at some 0.4 s
-# of one core each.
+# **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`), the backbones named by `MINER_DIAG_MODELS` (default
+# `page-text page-vision`), and the runs of `04_fusion` over them, which are run here if they are not there.
 #
-# **Cost.** On two cores without a GPU, after `04_fusion`: about 3 minutes and 2 GB of memory on `sample`, most of it for reading
-# pages from pixels; on `debian-docs-large` 15 minutes with `page-text` alone, some 3 hours more with `page-vision` (the sum of
-# its parts, with five splits by document), and 1.1 GB of token vectors for each.
+# **Cost.** After `04_fusion` less than a minute and 1 GB; without it, what `04_fusion` costs, which its first cell states.
 
 # %%
 import os
@@ -35,70 +31,82 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Image, display
 
-from miner_diag.corpus import load_corpus
-from miner_diag.fusion.__main__ import FusionOptions
-from miner_diag.fusion.__main__ import run as run_fusion
-from miner_diag.fusion.result import AblationOptions
-from miner_diag.late.__main__ import LateOptions
-from miner_diag.late.__main__ import run as run_late
-from miner_diag.report import cost_figure, main_table
+from miner_diag.backbones import LoadOptions
+from miner_diag.corpus.options import DataOptions
+from miner_diag.embeddings import StoreOptions
+from miner_diag.evaluation.plots import cost_figure
+from miner_diag.evaluation.run import EvaluationOptions
+from miner_diag.evaluation.run import run as run_evaluation
+from miner_diag.fusion.run import FusionOptions
+from miner_diag.fusion.run import run as run_fusion
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
-FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", "runs/figures"))
-FIGURES.mkdir(parents=True, exist_ok=True)
 MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
+RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
+STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
+FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
+FIGURES.mkdir(parents=True, exist_ok=True)
 LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
-RUNS = Path("runs/05_main_table")
+FIRST = MODELS[0]
+FUSION = {(form, model): RUNS / "fusion" / f"{DATA}-{form}-{model}" for form in FORMS for model in MODELS}
+EVALUATION = {form: RUNS / "evaluation" / f"{DATA}-{form}-{'-'.join(MODELS)}" for form in FORMS}
 
 # %% [markdown]
 # ## Runs
 #
-# The same as `python -m miner_diag.fusion …` and `python -m miner_diag.late --split test …` on the shell. Of backbones other
-# than `page-text` only what the table shows is trained: heads and fusion.
+# Those of `04_fusion`: the same as `python -m miner_diag.fusion …` for each backbone and one `python -m miner_diag.evaluation
+# --systems …` over all of them and late interaction on the shell.
 
 # %%
-tables, pooled = [], []
+for (form, model), out in FUSION.items():
+    if not (out / "run.json").exists():
+        first = model == FIRST
+        run_fusion(
+            FusionOptions(
+                load=LoadOptions(model),
+                data=DataOptions(DATA, form),
+                store=STORE,
+                systems=("all",) if first else ("default",),
+                sensitivity=first,
+                folds=FOLDS,
+                out=out,
+            )
+        )
 for form in FORMS:
-    fusions, late = [], []
-    for model in MODELS:
-        whole = model == "page-text"  # the run of 04_fusion
-        fusions.append(Path(f"runs/04_fusion/{DATA}-{form}") if whole else RUNS / f"{DATA}-{form}-{model}")
-        if not (fusions[-1] / "run.json").exists():
-            rows = AblationOptions(systems=() if whole else ("fusion",))
-            run_fusion(
-                FusionOptions(
-                    model=model, data=DATA, queries=form, out=fusions[-1], ablation=rows, sensitivity=whole, folds=FOLDS
-                )
+    if not (EVALUATION[form] / "run.json").exists():
+        fusions = [str(FUSION[form, model]) for model in MODELS]
+        run_evaluation(
+            EvaluationOptions(
+                systems=(*fusions, *(f"{model}-late" for model in MODELS)),
+                data=DataOptions(DATA, form),
+                store=STORE,
+                stored_dtype="float16",
+                out=EVALUATION[form],
             )
-        if FOLDS:
-            pooled.append(pd.read_csv(fusions[-1] / "pooled.csv").assign(queries=form, model=model))
-        late.append(RUNS / f"{DATA}-{form}-{model}-late")
-        if not (late[-1] / "run.json").exists():
-            run_late(
-                LateOptions(
-                    model=f"{model}-late", data=DATA, queries=form, split="test", stored_dtype="float16", out=late[-1]
-                )
-            )
-    tables.append(main_table(load_corpus(DATA, queries=form).split("test"), fusions, late))
-table = pd.concat(tables, ignore_index=True)
+        )
 
 # %% [markdown]
 # ## One table
 #
-# Differences are to the row's own backbone; intervals and tests are over documents where there are at least six; p by Holm
-# over the rows; trained systems are means over seeds.
+# Differences are to the row's own backbone; intervals and tests are over documents where there are at least six, and over
+# seeds; trained systems are means over seeds. p by Holm within the families that the caption names.
 
 # %%
+table = pd.concat([pd.read_csv(out / "main_table.csv") for out in EVALUATION.values()], ignore_index=True)
 table.to_csv(FIGURES / "05_main_table.csv", index=False, lineterminator="\n")
-table.drop(columns=["model", "kind", "n_queries", "n_documents"]).round(4)
+caption = pd.read_json(EVALUATION[FORMS[0]] / "run.json", typ="series")["caption"]
+print(caption)
+columns = ["queries", "model", "system", "ndcg_at_5", "low", "high", "difference_to_backbone", "difference_low"]
+columns += ["difference_high", "p_value", "p_holm", "family", "verdict", "difference_to_head", "head_verdict"]
+table[[*columns, "bytes_per_page"]].round(4)
 
 # %% [markdown]
 # ## nDCG@5 against bytes per page
 
 # %%
-figure = cost_figure(table, title=f"{DATA}, test")
+figure = cost_figure(table, title=f"{DATA}, test", caption=caption)
 figure.savefig(FIGURES / "05_main_table.png", dpi=200)
 display(Image(FIGURES / "05_main_table.png", width=900))
 
@@ -109,9 +117,10 @@ display(Image(FIGURES / "05_main_table.png", width=900))
 
 # %%
 if FOLDS:
-    together = pd.concat(pooled, ignore_index=True).set_index(["queries", "model", "system"])
-    together.to_csv(FIGURES / "05_pooled.csv", lineterminator="\n")
-    display(together.drop(columns=["verdict", "head_verdict"]).round(4))
+    parts = [pd.read_csv(out / "folds_together.csv") for out in EVALUATION.values()]
+    together = pd.concat(parts, ignore_index=True)
+    together.to_csv(FIGURES / "05_folds_together.csv", index=False, lineterminator="\n")
+    display(together[[column for column in columns if column in together]].round(4))
 
 # %% [markdown]
 # **Answer.** The table's column of differences: what the fused vector adds at the same size, and what late interaction adds at

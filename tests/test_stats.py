@@ -13,6 +13,7 @@ from miner_diag.stats import (
     bootstrap_crossed,
     bootstrap_mean,
     bootstrap_means,
+    effective_number,
     holm,
     paired_bootstrap,
     paired_permutation,
@@ -64,6 +65,113 @@ def test_clustered_intervals_cover_and_plain_ones_do_not(rng):
             inside[kind] += interval.low <= 0 <= interval.high
     assert inside["clusters"] / 300 >= 0.90
     assert inside["rows"] / 300 <= 0.80  # the negative control: documents are not independent queries
+
+
+# Queries in each test document of debian-docs-large: five of the 53 documents hold 47 % of the queries.
+DOCUMENT_SIZES = np.array(
+    "442 327 295 174 158 141 118 104 98 82 78 78 63 55 49 47 45 45 42 38 38 36 36 28 23 22 22 20 18 17 17 17 16 15 14 "
+    "13 12 10 9 9 8 8 7 7 7 7 6 5 5 4 4 3 2".split(),
+    dtype=int,
+)
+
+
+def coverage(intervals):
+    """Share of the intervals that hold the true mean, 0."""
+    return np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+
+
+def use_the_number_of_clusters(patch):
+    """The rule that was used before: clusters count fully, whatever their sizes."""
+    patch.setattr("miner_diag.stats.effective_number", lambda sizes: float(len(sizes)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_intervals_over_documents_of_unequal_size_cover(monkeypatch, rng, method, noise):
+    """Columns are replications: document effect and noise, both normal; 1,500 trials of 0.95 have an sd of 0.006."""
+    clusters = np.repeat(np.arange(53), DOCUMENT_SIZES)
+    values = rng.normal(size=(53, 1500))[clusters]
+    if noise:
+        values = values + noise * rng.normal(size=values.shape)
+    new = bootstrap_means(values, np.random.default_rng(2), clusters=clusters, method=method)
+    assert new[0].n_clusters == 53 and new[0].effective_clusters == pytest.approx(15.87, abs=0.01)
+    use_the_number_of_clusters(monkeypatch)
+    old = bootstrap_means(values, np.random.default_rng(2), clusters=clusters, method=method)
+    assert 0.92 <= coverage(new) <= 0.97
+    assert coverage(old) < coverage(new) - 0.015  # the negative control
+    assert method == "percentile" or coverage(old) < 0.90
+
+
+def test_crossed_intervals_over_documents_of_unequal_size_cover(monkeypatch, rng):
+    clusters = np.repeat(np.arange(53), np.ceil(DOCUMENT_SIZES / 10).astype(int))  # a tenth of the queries, for speed
+    tables = rng.normal(size=(1000, 1, 53))[:, :, clusters] + rng.normal(size=(1000, 2, len(clusters)))
+    found = {}
+    for rule in ("effective number", "number of documents"):
+        if rule == "number of documents":
+            use_the_number_of_clusters(monkeypatch)
+        found[rule] = coverage(
+            bootstrap_crossed(table, np.random.default_rng(row), clusters=clusters, n_resamples=500)
+            for row, table in enumerate(tables)
+        )
+    assert 0.92 <= found["effective number"] <= 0.97
+    assert found["number of documents"] < found["effective number"] - 0.01
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_documents_of_equal_size_and_single_items_have_the_intervals_they_had(monkeypatch, rng, method):
+    values, pairs = rng.normal(size=(60, 4)), rng.normal(size=(3, 60))
+    over = [None, np.repeat(np.arange(12), 5), np.arange(60)]
+
+    def all_intervals():
+        return [
+            *(bootstrap_means(values, np.random.default_rng(0), clusters=labels, method=method) for labels in over),
+            *(bootstrap_crossed(pairs, np.random.default_rng(0), clusters=labels) for labels in over),
+            *(paired_bootstrap(pairs[0], pairs[1], np.random.default_rng(0), clusters=labels) for labels in over),
+        ]
+
+    new = all_intervals()
+    use_the_number_of_clusters(monkeypatch)
+    assert all_intervals() == new
+
+
+def test_unequal_documents_widen_every_interval(monkeypatch, rng):
+    values, clusters = rng.normal(size=(2, 60)), np.repeat(np.arange(6), [35, 5, 5, 5, 5, 5])
+
+    def widths():
+        intervals = [
+            bootstrap_mean(values[0], np.random.default_rng(0), clusters=clusters, method="percentile"),
+            bootstrap_crossed(values, np.random.default_rng(0), clusters=clusters),
+            paired_bootstrap(*values, np.random.default_rng(0), clusters=clusters, method="percentile"),
+        ]
+        return np.array([interval.high - interval.low for interval in intervals])
+
+    new = widths()
+    use_the_number_of_clusters(monkeypatch)
+    assert (new > 1.1 * widths()).all()
+
+
+def test_effective_number_by_hand():
+    # sizes 3, 1: (3 + 1)^2 / (9 + 1) = 1.6; sizes 47 and 53 times 1: 100^2 / (47^2 + 53)
+    assert effective_number([3, 1]) == 1.6
+    assert effective_number([47] + [1] * 53) == 100**2 / (47**2 + 53)
+    assert effective_number([5]) == 1.0
+
+
+def test_effective_number_is_a_number_of_equals(rng):
+    sizes = rng.integers(1, 100, size=20)
+    assert 1 < effective_number(sizes) < 20
+    assert effective_number(sizes) == pytest.approx(effective_number(7 * sizes)) == effective_number(sizes[::-1])
+    assert effective_number(np.tile(sizes, 3)) == pytest.approx(3 * effective_number(sizes))
+    for count in (2, 3, 7, 53):  # exactly, so that nothing changes where sizes are equal
+        assert effective_number(np.full(count, 11)) == count
+
+
+def test_one_document_that_holds_nearly_all_leaves_a_range(rng):
+    values, clusters = rng.normal(size=2000), np.r_[np.zeros(1999), 1]
+    for method in ("bca", "percentile"):
+        interval = bootstrap_mean(values, rng, clusters=clusters, method=method)
+        assert np.isfinite([interval.low, interval.high]).all()
+        assert interval.low <= interval.value <= interval.high
 
 
 def test_agrees_with_scipy_but_for_the_widening(rng):
@@ -145,6 +253,10 @@ def test_a_handful_with_an_outlier_stays_a_range(rng, n):
 def test_interval_says_what_it_rests_on(rng):
     interval = bootstrap_mean([1.0, 2.0, 3.0, 4.0], rng, clusters=["a", "a", "b", "b"], confidence=0.9)
     assert (interval.value, interval.confidence, interval.n, interval.n_clusters) == (2.5, 0.9, 4, 2)
+    assert interval.effective_clusters == 2.0
+    assert bootstrap_mean([1.0, 2.0, 3.0], rng).effective_clusters is None
+    uneven = bootstrap_crossed(np.ones((2, 4)), rng, clusters=["a", "a", "a", "b"])
+    assert (uneven.n_clusters, uneven.effective_clusters) == (2, 1.6)
     assert str(Interval(0.5, 0.4, 0.6, 0.95, 10)) == "0.5000 [0.4000, 0.6000]"
 
 
@@ -358,6 +470,9 @@ def test_holm_keeps_the_family_wise_error(rng):
         (lambda g: paired_permutation([1.0, 2.0], [1.0, np.nan], g), "b holds nan"),
         (lambda g: paired_permutation([1.0], [2.0], g), "at least 2 values"),
         (lambda g: paired_permutation([1.0, 2.0], [0.0, 0.0], g, n_permutations=0), "n_permutations must be"),
+        (lambda g: effective_number([]), "sizes must be one positive number for each cluster"),
+        (lambda g: effective_number([2, 0]), r"sizes must be one positive number.*got \[2.0, 0.0\]"),
+        (lambda g: effective_number([[1, 2]]), "sizes must be"),
         (lambda g: holm([0.1, np.nan]), "number 1 is nan"),
         (lambda g: holm([1.2]), "p_values must be between 0 and 1; number 0 is 1.2"),
         (lambda g: holm([[0.1]]), "p_values must be one-dimensional"),

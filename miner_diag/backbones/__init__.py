@@ -11,17 +11,22 @@ from miner_diag.backbones.base import (
     Side,
     UnknownBackboneError,
 )
-from miner_diag.backbones.options import LoadOptions, Pooling
-from miner_diag.backbones.registry import EMBEDDED, is_late, load_backbone, load_late_backbone
+from miner_diag.backbones.late import LateBackbone
+from miner_diag.backbones.options import KeptTokens, LoadOptions, Pooling, ReaderKind
+from miner_diag.backbones.registry import EMBEDDED, RETRIEVERS, is_late, load_backbone, load_late_backbone
 
 __all__ = [
     "EMBEDDED",
+    "RETRIEVERS",
     "Backbone",
     "BackboneError",
     "CheckpointError",
     "Encoded",
+    "KeptTokens",
+    "LateBackbone",
     "LoadOptions",
     "Pooling",
+    "ReaderKind",
     "Side",
     "UnknownBackboneError",
     "is_late",

@@ -1,38 +1,42 @@
-"""The protocol every frozen retriever follows, and the errors of loading one."""
+"""The protocol that every frozen single-vector retriever follows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
-from miner_diag.backbones.options import LoadOptions, Pooling
+from miner_diag.backbones.errors import BackboneError, CheckpointError, UnknownBackboneError
+from miner_diag.backbones.options import POOLINGS, LoadOptions, Pooling
 
 if TYPE_CHECKING:
     import torch
 
     from miner_diag.corpus.core import Page, Query
 
+__all__ = [
+    "POOLINGS",
+    "SIDES",
+    "Backbone",
+    "BackboneError",
+    "CheckpointError",
+    "Encoded",
+    "Pooling",
+    "Side",
+    "UnknownBackboneError",
+    "check_side",
+    "forward_key",
+    "ids_of",
+    "item_id",
+]
+
 Side = Literal["query", "page"]
 """Which side of the retrieval an item is on."""
 
-POOLINGS: tuple[Pooling, ...] = ("last", "mean", "cls")
-SIDES: tuple[Side, ...] = ("query", "page")
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be loaded or used as asked; the message says what was expected and what to do."""
-
-
-class UnknownBackboneError(BackboneError):
-    """A model name that is neither an embedded backbone nor a local checkpoint."""
-
-
-class CheckpointError(BackboneError):
-    """A checkpoint whose files do not say, or do not hold, what is needed."""
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,21 @@ class Encoded:
     """One item, ready for the backbone: everything of it that the forward needs."""
 
     item_id: str
-    """Id of the query or page."""
+    """The id of the query or page."""
     side: Side
-    """Which side it was prepared for; its prompt is already in `inputs`."""
+    """The side that the item was prepared for; that side's prompt is already in `inputs`."""
     inputs: Mapping[str, np.ndarray]
-    """Model inputs of this one item without padding, as ``input_ids`` [T]."""
+    """The model's inputs for this one item, without padding, as ``input_ids`` [T]."""
     n_tokens: int
-    """Tokens the backbone sees (special and visual tokens included): the item's length in a batch."""
+    """The number of tokens that the backbone sees, special and visual ones included: the item's length in a batch."""
     prompt_tokens: int = 0
-    """How many leading tokens are left out of the pooling; 0 where the prompt is pooled too."""
+    """The number of leading tokens that are left out of the pooling; 0 where the prompt is pooled too."""
     closing_tokens: int = 0
-    """How many trailing tokens are left out of the pooling."""
+    """The number of trailing tokens that are left out of the pooling."""
     truncated: bool = False
-    """True if the item was longer than the limit and its end was cut off."""
+    """Whether the item was longer than the limit, so that its end was cut off."""
     empty: bool = False
-    """True if there was nothing to see: an empty query, a page without text."""
+    """Whether there was nothing to see: an empty query, or a page without text."""
     pixels: Callable[[], Mapping[str, np.ndarray]] | None = None
     """Draws and preprocesses the item's picture, called in the forward, so that no two batches' pixels are held
     together; None where no picture is looked at. Arrays of a batch are joined along their first axis."""
@@ -69,18 +73,18 @@ class Backbone(Protocol):
     """
 
     options: LoadOptions
-    """What it was loaded with."""
+    """The options that it was loaded with."""
     name: str
     """What tables call it: "page-text", or the folder's name."""
     revision: str
     """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
     n_layers: int
-    """Number of transformer blocks; there are ``L = n_layers + 1`` hidden states. Of a dual encoder it is that of the
+    """The number of transformer blocks; there are ``L = n_layers + 1`` hidden states. A dual encoder gives that of its
     page encoder."""
     width: int
-    """Width D of the hidden states; in a dual encoder that of the page encoder."""
+    """The width D of the hidden states. A dual encoder gives that of its page encoder."""
     pooling: Pooling
-    """One of "last", "mean", "cls"; in a dual encoder that of the page encoder."""
+    """How token states become one vector: "last", "mean" or "cls". A dual encoder gives that of its page encoder."""
     query_prompt: str
     """What is put before a query; "" if nothing."""
     page_prompt: str
@@ -92,11 +96,11 @@ class Backbone(Protocol):
     last_layer: str
     """A sentence: what layer L is, and that the backbone retrieves with it."""
     shared_layers: bool
-    """True if both sides pass the same layers, so that layer l of a query and layer l of a page correspond; False for a
+    """Whether both sides pass the same layers, so that layer l of a query and layer l of a page correspond. False for a
     dual encoder, whose layers must not be paired."""
 
     def layer_shape(self, side: Side) -> tuple[int, int]:
-        """Return (L, D) of a side: the same for both where layers are shared."""
+        """Return (L, D) of a side; both sides have the same where layers are shared."""
         ...
 
     def key(self, side: Side | None = None) -> dict[str, str]:
@@ -113,11 +117,11 @@ class Backbone(Protocol):
 
 
 def forward_key(backbone: Any) -> dict[str, str]:
-    """Return what of a transformers model changes a number of its forward: the part that all keys share."""
+    """Return what changes a number of any transformers model's forward: the part that all keys share."""
     import torch
 
     model = backbone.model
-    # keys of stores that were written before remote code had a place in them stay as they are
+    # only where it was run, so that the keys of all other stores stay as they were
     remote = {"remote_code": "run"} if backbone.options.trust_remote_code else {}
     return remote | {
         "backbone": backbone.name,

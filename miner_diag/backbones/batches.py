@@ -1,4 +1,4 @@
-"""Padded batches: items of different lengths side by side, and what of them is pooled."""
+"""Padded batches: items of different lengths side by side, and which of their tokens are pooled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pad_batch(
     batch : sequence of Encoded
         B items.
     fill : mapping
-        What stands in padded positions of an input; 0 where it is not named.
+        What stands in the padded positions of each input; 0 for an input that is not named.
     padding_side : {"right", "left"}
         Where the padding goes.
     device : torch.device

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.loading import load_model
 from miner_diag.backbones.lora import merge_adapter
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults
 
 HEADS = re.compile(r"(^|\.)(lm_head|custom_text_proj)$")
-"""Adapted modules behind the hidden states."""
+"""Adapted modules that stand behind the hidden states."""
 
 
 class BiQwen25(QwenVLRetriever):
-    """A bi-encoder on Qwen2.5-VL: a whole checkpoint, or an adapter that is added to its base model."""
+    """A bi-encoder on Qwen2.5-VL: a whole checkpoint, or an adapter that is merged into its base model."""
 
     family: ClassVar[str] = "biqwen2_5"
     defaults: ClassVar[FamilyDefaults] = FamilyDefaults(
@@ -42,8 +42,8 @@ class BiQwen25(QwenVLRetriever):
     def files(self) -> Path:
         """Return the adapter's folder if tokenizer and image processor are in it, else the base model's."""
         base, folder = self.checkpoint.base_model, self.checkpoint.folder
-        whole = (folder / "tokenizer.json").exists() and (folder / "preprocessor_config.json").exists()
-        return folder if base is None or whole else base
+        complete = (folder / "tokenizer.json").exists() and (folder / "preprocessor_config.json").exists()
+        return folder if base is None or complete else base
 
     def load_weights(self) -> Any:
         """Return the base model with the adapter merged into it, or the whole checkpoint."""

@@ -1,4 +1,4 @@
-"""CLIP as a page retriever: a dual encoder, each half projected into the shared space (arXiv 2103.00020)."""
+"""CLIP as a page retriever: a dual encoder, each side projected into the shared space (arXiv 2103.00020)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CLIPDualEncoder(DualEncoder):
         return project(output.pooler_output)
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the encoder."""
+        """Return how pages enter the page encoder."""
         return f"shorter side {self._side()}, middle square"
 
     def page_tokens(self) -> int:
@@ -41,7 +41,7 @@ class CLIPDualEncoder(DualEncoder):
         return (config.image_size // config.patch_size) ** 2 + 1
 
     def drawn_size(self, proportion: float) -> tuple[int, int]:
-        """Return a size whose shorter side is the encoder's."""
+        """Return a size whose shorter side is the page encoder's."""
         return drawn_to_cover(proportion, self._side())
 
     def _side(self) -> int:

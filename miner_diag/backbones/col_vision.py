@@ -16,7 +16,7 @@ import transformers
 
 from miner_diag.backbones.base import BackboneError, CheckpointError, Encoded, Side, forward_key, ids_of
 from miner_diag.backbones.checkpoint import Checkpoint
-from miner_diag.backbones.families import PROCESSORS, late_architecture
+from miner_diag.backbones.families import late_class
 from miner_diag.backbones.late import unit_tokens
 from miner_diag.backbones.loading import choose_device, load_model, load_processor
 from miner_diag.backbones.revision import folder_revision
@@ -25,8 +25,15 @@ from miner_diag.backbones.settings import choose_dtype, limit_within
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
 
+PROCESSORS = {
+    "ColPaliForRetrieval": "ColPaliProcessor",
+    "ColQwen2ForRetrieval": "ColQwen2Processor",
+    "ColModernVBertForRetrieval": "ColModernVBertProcessor",
+}
+"""The processor of each late-interaction class."""
+
 LONGEST_SIDE = 1024
-"""Pixels a page is drawn at, at least; the image processor resizes from there."""
+"""The smallest longer side, in pixels, that a page is drawn at; the image processor resizes from there."""
 
 _TOKENS = ("input_ids", "token_type_ids")
 _DROPPED = ("attention_mask", "labels", "mm_token_type_ids")  # made anew, for training, not taken by these classes
@@ -52,24 +59,23 @@ class ColVision:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         folder, options = checkpoint.folder, checkpoint.options
-        self.options = options
-        self.architecture = late_architecture(folder)
-        if self.architecture is None:
+        retriever = late_class(folder)
+        if retriever is None:
             raise CheckpointError(
                 f"{folder / 'config.json'} must name one of {', '.join(PROCESSORS)} as its architecture, and does not"
             )
-        self.name = checkpoint.name
+        self.options, self.name, self.architecture = options, checkpoint.name, retriever.name
         self.render = checkpoint.pictures.render
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device, on_gpu=torch.bfloat16)
+        self.device = choose_device(options.device, self.name)
+        self.dtype = choose_dtype(options.dtype, self.device, self.name, on_gpu=torch.bfloat16)
         self.processor = load_processor(folder, getattr(transformers, PROCESSORS[self.architecture]))
-        self.model = load_model(
-            folder, dtype=self.dtype, device=self.device, model_class=getattr(transformers, self.architecture)
-        )
         if options.query_prompt is not None:
             self.processor.query_prefix = options.query_prompt
         if options.page_prompt is not None:
-            self.processor.visual_prompt_prefix = options.page_prompt
+            self.processor.visual_prompt_prefix = self._page_prompt(options.page_prompt)
+        self.model = load_model(
+            folder, dtype=self.dtype, device=self.device, model_class=getattr(transformers, self.architecture)
+        )
         text = self.model.config.get_text_config()
         text.use_cache = False
         positions = int(text.max_position_embeddings)
@@ -141,6 +147,17 @@ class ColVision:
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def _page_prompt(self, given: str) -> str:
+        """Return the user's prompt of pages; it must hold the picture's token as often as the processor's own does."""
+        token = str(getattr(self.processor, "image_token", ""))
+        default = self.processor.visual_prompt_prefix
+        if token and default.count(token) != given.count(token):
+            raise BackboneError(
+                f"--page-prompt of {self.name} must hold the picture's token {token} as often as the checkpoint's own "
+                f"prompt, {default!r}; got {given!r}"
+            )
+        return given
 
     def _query(self, item_id: str, query: Any) -> Encoded:
         text = query.text

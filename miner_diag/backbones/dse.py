@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from miner_diag.backbones.base import Encoded, Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults
 
 BLANK_SIDE = 56
-"""Pixels of the blank picture before every query: the card asks for 1 x 1, which qwen_vl_utils raises to 56 x 56."""
+"""The side, in pixels, of the blank picture before every query: the card says 1, which qwen_vl_utils raises to 56."""
 BLANK_TOKENS = 4
-"""Visual tokens of it."""
+"""The number of visual tokens of the blank picture."""
 
 
 class DSEQwen2(QwenVLRetriever):

@@ -1,4 +1,4 @@
-"""Dual encoders: queries pass one encoder, page pictures another; only the last layers share a space."""
+"""Dual encoders: queries pass a query encoder, page pictures a page encoder; only the last layers share a space."""
 
 from __future__ import annotations
 
@@ -18,27 +18,34 @@ from miner_diag.backbones.hooks import find_blocks, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
-from miner_diag.backbones.settings import choose_dtype, limit_within
+from miner_diag.backbones.settings import check_room, choose_dtype, limit_within
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
 
 MOST_STRETCHED = 4
-"""A page's longer side is drawn at most this many times the shorter one that the encoder sees."""
+"""The longer side of a drawn page is at most this many times the shorter one, which the page encoder sees."""
 
 
 class DualEncoder:
     """A dual encoder. Each side has its own layers, depth and width; ``layer_shape(side)`` tells.
 
-    Layer l of one encoder and layer l of the other are different things and must not be paired. The last layer of
-    either side is the embedding behind the encoder's own head, the only one that both sides share. Inner layers are
-    pooled as the head reads them: at the token it reads, or over all patches where it attends to all. Where the
-    embedding is narrower or wider than the hidden states, the narrower rows are filled with zeros, which moves no
+    Layer l of the query encoder and layer l of the page encoder are different things and must not be paired. The last
+    layer of either side is the embedding behind that encoder's own head, the only one that both sides share. Inner
+    layers are pooled as the head reads them: at the token it reads, or over all patches where it attends to all. Where
+    the embedding is narrower or wider than the hidden states, the narrower rows are filled with zeros, which moves no
     cosine, no CKA and no rank.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The folder with weights, tokenizer and image processor, and what overrules them.
     """
 
     family: ClassVar[str]
+    """The family's name, as ``--model-family`` takes it."""
     image_processor_class: ClassVar[str]
+    """The name of the transformers class that is pinned for this family."""
     poolings: ClassVar[dict[str, Pooling]]
     """How inner layers of each side are pooled."""
     heads: ClassVar[dict[str, str]]
@@ -49,8 +56,8 @@ class DualEncoder:
         options = checkpoint.options
         self.checkpoint, self.options = checkpoint, options
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device)
+        self.device = choose_device(options.device, self.name)
+        self.dtype = choose_dtype(options.dtype, self.device, self.name)
         self.query_prompt, self.page_prompt = options.query_prompt or "", ""
         folder, trusted = checkpoint.folder, options.trust_remote_code
         self.tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
@@ -61,16 +68,21 @@ class DualEncoder:
         self._depths = {side: int(encoder.config.num_hidden_layers) for side, encoder in self.encoders.items()}
         self._blocks = {side: find_blocks(encoder, self._depths[side]) for side, encoder in self.encoders.items()}
         self.embedding_width = self.width_of_embedding()
-        self._widths = {side: max(int(t.config.hidden_size), self.embedding_width) for side, t in self.encoders.items()}
+        self._widths = {
+            side: max(int(encoder.config.hidden_size), self.embedding_width) for side, encoder in self.encoders.items()
+        }
         self.n_layers, self.width, self.pooling = self._depths["page"], self._widths["page"], self.poolings["page"]
-        most = int(self.encoders["query"].config.max_position_embeddings)
-        self._limit = limit_within(options.max_tokens, most, most)
-        self.last_layer = "; ".join(
-            f"layer {self._depths[side]} of {what} is the embedding of width {self.embedding_width} behind "
+        positions = int(self.encoders["query"].config.max_position_embeddings)
+        self._limit = limit_within(options.max_tokens, positions, positions)
+        check_room(self._limit, self.tokenizer)
+        layers = "; ".join(
+            f"layer {self._depths[side]} of {items} is the embedding of width {self.embedding_width} behind "
             f"{self.heads[side]}"
-            for side, what in (("query", "queries"), ("page", "pages"))
+            for side, items in (("query", "queries"), ("page", "pages"))
         )
-        self.last_layer = f"{self.name} is a dual encoder and retrieves with their last layers: {self.last_layer}."
+        self.last_layer = (
+            f"{self.name} is a dual encoder and retrieves with the last layers of both encoders: {layers}."
+        )
 
     def width_of_embedding(self) -> int:
         """Return the width of the shared space."""
@@ -115,9 +127,9 @@ class DualEncoder:
         check_side(side)
         ids = [item_id(item, side) for item in items]
         if side == "query":
-            texts = [item.text for item in items]  # type: ignore[union-attr]
+            texts = [item.text for item in items]
             return [self._query(name, text) for name, text in zip(ids, texts, strict=True)]
-        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.checkpoint.progress)
+        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, leave=None, disable=not self.checkpoint.progress)
         return [self._page(name) for name in bar]
 
     def collate(
@@ -148,7 +160,7 @@ class DualEncoder:
         )
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the encoder."""
+        """Return how pages enter the page encoder."""
         raise NotImplementedError
 
     def page_tokens(self) -> int:

@@ -2,176 +2,171 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner_diag.backbones.base import BackboneError, CheckpointError
-from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.errors import BackboneError, CheckpointError
+from miner_diag.backbones.options import Pooling
 from miner_diag.backbones.pipeline import is_adapter, read_json
+from miner_diag.backbones.retriever import EVERY, Retriever
 
-EVERY = frozenset({"model", "device", "dtype"})
-"""Options that every retriever honours."""
-FOLDERS = EVERY | {"model_family"}
-"""Options that every single-vector checkpoint in a folder honours."""
-WORDS = frozenset({"max_tokens", "query_prompt"})
-"""Options of retrievers that read queries."""
-SEES_PAGES = FOLDERS | WORDS | {"pooling", "max_pixels", "page_prompt", "base_model", "trust_remote_code"}
-"""Options of vision-language models; a base model belongs to an adapter, remote code to a folder that brings some."""
-TWO_ENCODERS = FOLDERS | WORDS | {"trust_remote_code"}
-"""Options of dual encoders, whose heads pool and whose page encoder sees pages at one size and no text."""
+CHECKPOINT = EVERY | {"revision", "max_tokens", "query_prompt"}
+"""The options that every checkpoint in a folder or on a hub honours."""
+ONE_VECTOR = CHECKPOINT | {"model_family"}
+"""The options that every checkpoint with one vector a page honours."""
+VISION_LANGUAGE = ONE_VECTOR | {"pooling", "max_pixels", "page_prompt"}
+"""The options of vision-language models."""
+CODE = frozenset({"trust_remote_code"})
+"""The option of retrievers that can run the Python code of a checkpoint."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """Retrievers that are loaded, prompted and pooled alike, and honour the same options."""
+class FamilyDefaults:
+    """What the authors of a vision-language family do; the user can overrule all but the fewest pixels."""
 
-    name: str
-    """What ``--model-family`` takes."""
-    model_types: tuple[str, ...]
-    """The ``model_type`` of their config.json."""
-    sign: str
-    """A pattern in what such a checkpoint says of itself; "" where the model type alone decides."""
-    place: str
-    """Module and class or function that makes it from a `Checkpoint`."""
-    what: str
-    """Which models these are."""
-    honours: frozenset[str]
-    """The fields of `LoadOptions` that have an effect; all others are refused."""
-
-    def load(self, checkpoint: Checkpoint) -> Any:
-        """Return the loaded retriever; its module is imported here."""
-        module, _, name = self.place.partition(":")
-        return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)(checkpoint)
+    pooling: Pooling
+    """How token states become one vector."""
+    query_prompt: str
+    """The instruction or prefix of a query."""
+    page_prompt: str
+    """The instruction or the words beside the picture of a page."""
+    max_tokens: int
+    """The largest number of tokens of a query, template included."""
+    min_pixels: int
+    """The smallest number of pixels of a page."""
+    max_pixels: int
+    """The largest number of pixels of a page."""
 
 
 FAMILIES = (
-    Family("qwen3_vl", ("qwen3_vl",), "", "qwen3_vl:Qwen3VLEmbedding", "Qwen3-VL-Embedding", SEES_PAGES),
-    Family("gme", ("qwen2_vl",), "gme", "gme:GMEQwen2VL", "GME-Qwen2-VL", SEES_PAGES),
-    Family("dse", ("qwen2_vl",), r"(^|[^a-z])dse([^a-z]|$)", "dse:DSEQwen2", "DSE-Qwen2", SEES_PAGES),
-    Family(
+    Retriever(
+        "qwen3_vl",
+        "Qwen3-VL-Embedding",
+        "qwen3_vl:Qwen3VLEmbedding",
+        VISION_LANGUAGE | CODE,
+        model_types=("qwen3_vl",),
+    ),
+    Retriever("gme", "GME-Qwen2-VL", "gme:GMEQwen2VL", VISION_LANGUAGE | CODE, model_types=("qwen2_vl",), sign="gme"),
+    Retriever(
+        "dse",
+        "DSE-Qwen2",
+        "dse:DSEQwen2",
+        VISION_LANGUAGE | CODE,
+        model_types=("qwen2_vl",),
+        sign=r"(^|[^a-z])dse([^a-z]|$)",
+    ),
+    Retriever(
         "biqwen2_5",
-        ("qwen2_5_vl",),
-        r"nomic-embed-multimodal|biqwen2",
-        "biqwen2_5:BiQwen25",
         "nomic-embed-multimodal and other BiQwen2.5 adapters",
-        SEES_PAGES,
+        "biqwen2_5:BiQwen25",
+        VISION_LANGUAGE | CODE | {"base_model"},
+        model_types=("qwen2_5_vl",),
+        sign=r"nomic-embed-multimodal|biqwen2",
     ),
-    Family(
+    Retriever(
         "jina_v4",
-        ("qwen2_5_vl", "jina_embeddings_v4"),
-        r"jina[-_]?embeddings[-_]?v4",
-        "jina_v4:JinaEmbeddingsV4",
         "jina-embeddings-v4, single vector",
-        SEES_PAGES,
+        "jina_v4:JinaEmbeddingsV4",
+        VISION_LANGUAGE,
+        model_types=("qwen2_5_vl", "jina_embeddings_v4"),
+        sign=r"jina[-_]?embeddings[-_]?v4",
     ),
-    Family(
-        "nemotron_vl", ("llama_nemotron_vl",), "", "nemotron_vl:NemotronEmbedVL", "llama-nemotron-embed-vl", SEES_PAGES
+    Retriever(
+        "nemotron_vl",
+        "llama-nemotron-embed-vl",
+        "nemotron_vl:NemotronEmbedVL",
+        VISION_LANGUAGE,
+        model_types=("llama_nemotron_vl",),
     ),
-    Family("modernvbert", ("modernvbert",), "", "modernvbert:BiModernVBERT", "ModernVBERT bi-encoders", SEES_PAGES),
-    Family("clip", ("clip",), "", "clip:CLIPDualEncoder", "CLIP: a dual encoder", TWO_ENCODERS),
-    Family(
+    Retriever(
+        "modernvbert",
+        "ModernVBERT bi-encoders",
+        "modernvbert:BiModernVBERT",
+        VISION_LANGUAGE | CODE,
+        model_types=("modernvbert",),
+    ),
+    Retriever("clip", "CLIP: a dual encoder", "clip:CLIPDualEncoder", ONE_VECTOR | CODE, model_types=("clip",)),
+    Retriever(
         "siglip",
-        ("siglip",),
-        "",
-        "siglip:SiglipDualEncoder",
         "SigLIP and fixed-size SigLIP 2: dual encoders",
-        TWO_ENCODERS,
+        "siglip:SiglipDualEncoder",
+        ONE_VECTOR | CODE,
+        model_types=("siglip",),
     ),
-    Family(
+    Retriever(
         "siglip2",
-        ("siglip2",),
-        "",
-        "siglip:Siglip2DualEncoder",
         "SigLIP 2 of any proportion: a dual encoder",
-        TWO_ENCODERS | {"max_pixels"},
+        "siglip:Siglip2DualEncoder",
+        ONE_VECTOR | CODE | {"max_pixels"},
+        model_types=("siglip2",),
     ),
 )
-"""Every family of retrievers that look at pages."""
+"""The families of retrievers that look at pages and give one vector a page."""
 
-TEXT = Family(
+TEXT = Retriever(
     "text",
-    (),
-    "",
-    "page_text:load_text_encoder",
     "any transformers or sentence-transformers text encoder; it reads the page's text",
-    FOLDERS | WORDS | {"pooling", "reader", "page_prompt", "trust_remote_code"},
+    "text_encoder:TextEncoder",
+    ONE_VECTOR | CODE | {"pooling", "reader", "page_prompt"},
 )
-"""Text encoders in a folder."""
+"""Text encoders."""
 
-LATE_TEXT = Family(
-    "text, late interaction",
-    (),
-    "",
+LATE_TEXT = Retriever(
+    "text-late",
+    "late interaction over the last layer of any text encoder",
     "late:late_text_encoder",
-    "the token states of any text encoder; it reads the page's text",
-    EVERY | WORDS | {"kept_tokens", "reader", "page_prompt", "trust_remote_code"},
+    CHECKPOINT | CODE | {"kept_tokens", "reader", "page_prompt"},
+    late=True,
 )
-"""Late-interaction partners of text encoders in a folder."""
+"""Late-interaction partners of text encoders."""
 
-COL = Family(
-    "Col…ForRetrieval",
-    (),
-    "",
-    "col_vision:ColVision",
-    "ColPali, ColQwen2, ColModernVBERT: a vector for every token of the page's picture",
-    EVERY | WORDS | {"page_prompt"},
+LATE_CLASSES = (
+    Retriever(
+        "ColPaliForRetrieval",
+        "ColPali, through transformers' own class",
+        "col_vision:ColVision",
+        CHECKPOINT | {"page_prompt"},
+        late=True,
+        model_types=("colpali",),
+    ),
+    Retriever(
+        "ColQwen2ForRetrieval",
+        "ColQwen2, through transformers' own class",
+        "col_vision:ColVision",
+        CHECKPOINT | {"page_prompt"},
+        late=True,
+        model_types=("colqwen2",),
+    ),
+    Retriever(
+        "ColModernVBertForRetrieval",
+        "ColModernVBERT, through transformers' own class",
+        "col_vision:ColVision",
+        CHECKPOINT | {"page_prompt"},
+        late=True,
+        model_types=("colmodernvbert",),
+    ),
 )
-"""Late-interaction checkpoints that are run by transformers' own classes."""
-
-PROCESSORS = {
-    "ColPaliForRetrieval": "ColPaliProcessor",
-    "ColQwen2ForRetrieval": "ColQwen2Processor",
-    "ColModernVBertForRetrieval": "ColModernVBertProcessor",
-}
-"""Late-interaction classes by the name in a checkpoint's ``architectures``, and their processors."""
+"""Late-interaction models, each named as its class in a checkpoint's ``architectures``."""
 
 BASE_TYPES = {"qwen2.5-vl": "qwen2_5_vl", "qwen2-vl": "qwen2_vl", "qwen3-vl": "qwen3_vl"}
-"""In the name of an adapter's base model -> its model type."""
+"""A part of the name of an adapter's base model -> the base model's type."""
 
-LATE = re.compile(r"^col(pali|qwen|modernvbert|idefics|smol|gemma)")
-"""Model types of late-interaction retrievers."""
+LATE_TYPES = re.compile(r"^col(pali|qwen|modernvbert|idefics|smol|gemma)")
+"""The model types of late-interaction models, of classes that are not known here too."""
 
-
-def late_architecture(folder: Path) -> str | None:
-    """Return which of `PROCESSORS` a checkpoint's config.json names; None if it names none of them.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no configuration.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no configuration: {error}") from error
-    return next((name for name in named if name in PROCESSORS), None)
+CODE_CLASSES = ("AutoConfig", "AutoModel", "AutoTokenizer")
+"""What of a checkpoint's own Python code would be run."""
 
 
-def model_type(folder: Path, base_model: Path | None = None) -> str:
-    """Return the ``model_type`` that a checkpoint's config.json (of an adapter, its base model's) names; "" if none."""
-    path = (base_model or folder) / "config.json"
-    return str(read_json(path, dict).get("model_type", "")) if path.exists() else ""
-
-
-def brings_code(folder: Path) -> bool:
-    """Tell whether a checkpoint brings Python code along that could be run."""
-    return next(folder.glob("*.py"), None) is not None
-
-
-def family_named(name: str) -> Family:
+def family_named(name: str) -> Retriever:
     """Return the family of that name; "text" is that of text encoders.
 
     Raises
     ------
     BackboneError
-        If there is none.
+        If there is none; the message lists what there is.
     """
     for family in (*FAMILIES, TEXT):
         if family.name == name:
@@ -180,38 +175,60 @@ def family_named(name: str) -> Family:
     raise BackboneError(f"model_family must be one of {known}; got {name!r}")
 
 
-def find_family(folder: Path, *, name: str = "", base_model: Path | None = None) -> Family:
-    """Return a checkpoint's family; that of text encoders where no other one knows its model type.
+def late_class(folder: Path) -> Retriever | None:
+    """Return the late-interaction model that a checkpoint's config.json names; None if it names none.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no configuration, or it is a late-interaction model whose class is not known here.
+    """
+    config = read_config(folder)
+    named = config.get("architectures") or []
+    for retriever in LATE_CLASSES:
+        if retriever.name in named:
+            return retriever
+    model_type = str(config.get("model_type", ""))
+    if LATE_TYPES.match(model_type):
+        known = ", ".join(retriever.name for retriever in LATE_CLASSES)
+        raise CheckpointError(
+            f"{folder} is a {model_type}: many vectors a page; its config.json must name one of {known} as its "
+            f"architecture; it names {', '.join(map(str, named)) or 'none'}"
+        )
+    return None
+
+
+def find_family(folder: Path, *, name: str = "", base_model: Path | None = None) -> Retriever:
+    """Return a checkpoint's family; that of text encoders where no other one has its model type.
 
     Parameters
     ----------
     folder : path
         The checkpoint, or an adapter (then the model type is its base model's).
     name : str
-        Its hub id, where it has one.
+        The hub id, where it has one.
     base_model : path, optional
-        Folder of an adapter's base model.
+        The folder of an adapter's base model.
 
     Raises
     ------
     CheckpointError
         If several families share the model type and nothing tells which it is, or it has many vectors a page.
     """
-    said = [name, folder.resolve().name]
-    adapter = folder / "adapter_config.json"
-    kind = model_type(folder, base_model)
-    if base_model in (None, folder) and (folder / "config.json").exists():
-        said += _says(read_json(folder / "config.json", dict))
+    hints = [name, folder.resolve().name]
+    model_type = stated_type(folder, base_model)
+    if base_model in (None, folder):
+        hints += _names_in(read_config(folder))
     if is_adapter(folder):
-        base = str(read_json(adapter, dict).get("base_model_name_or_path", ""))
-        said.append(base)
-        kind = kind or next((one for part, one in BASE_TYPES.items() if part in base.lower()), "")
-        if kind == "qwen2_5_vl":
-            said.append("biqwen2_5")  # what a bare adapter of Qwen2.5-VL is, unless it says otherwise
-    if LATE.match(kind):
-        raise CheckpointError(f"{folder} is a {kind}: many vectors a page; expected one vector a page")
-    candidates = [family for family in FAMILIES if kind in family.model_types]
-    text = " ".join(said).lower()
+        base = str(read_json(folder / "adapter_config.json", dict).get("base_model_name_or_path", ""))
+        hints.append(base)
+        model_type = model_type or next((kind for part, kind in BASE_TYPES.items() if part in base.lower()), "")
+        if model_type == "qwen2_5_vl":
+            hints.append("biqwen2_5")  # what a bare adapter of Qwen2.5-VL is, unless it says otherwise
+    if LATE_TYPES.match(model_type):
+        raise CheckpointError(f"{folder} is a {model_type}: many vectors a page; expected one vector a page")
+    candidates = families_of(model_type)
+    text = " ".join(hints).lower()
     signed = [family for family in candidates if family.sign and re.search(family.sign, text)]
     chosen = signed or [family for family in candidates if not family.sign]
     if len(chosen) == 1:
@@ -219,13 +236,69 @@ def find_family(folder: Path, *, name: str = "", base_model: Path | None = None)
     if candidates:
         either = "; ".join(f"--model-family {family.name} ({family.what})" for family in candidates)
         raise CheckpointError(
-            f"{folder} is a {kind} checkpoint, which several retrievers are made of, and its files do not say "
+            f"{folder} is a {model_type} checkpoint, which several retrievers are made of, and its files do not say "
             f"which it is; say it: {either}"
         )
     return TEXT
 
 
-def _says(config: dict[str, Any]) -> list[str]:
+def check_family(family: Retriever, folder: Path, name: str, base_model: Path | None = None) -> None:
+    """Check that a checkpoint can be of the family that the user names; a type of its own code may be anything.
+
+    Raises
+    ------
+    BackboneError
+        If the family is made of models of another type, or takes no adapters and this is one.
+    """
+    if is_adapter(folder) and "base_model" not in family.honours:
+        raise BackboneError(
+            f"--model-family {family.name} does not fit {name}, which is an adapter (adapter_config.json); "
+            f"{family.name} takes whole models. Leave it out, or merge the adapter (peft: model.merge_and_unload())"
+        )
+    model_type = stated_type(folder, base_model)
+    if not family.model_types or not model_type or model_type in family.model_types:
+        return
+    if families_of(model_type) or not brings_code(folder):
+        fitting = ", ".join(one.name for one in (*families_of(model_type), TEXT))
+        raise BackboneError(
+            f"--model-family {family.name} does not fit {name}, whose config.json states the model type {model_type}; "
+            f"{family.name} is made of {' or '.join(family.model_types)}. Leave it out, or name one of: {fitting}"
+        )
+
+
+def families_of(model_type: str) -> list[Retriever]:
+    """Return the families that are made of models of this type."""
+    return [family for family in FAMILIES if model_type in family.model_types]
+
+
+def stated_type(folder: Path, base_model: Path | None = None) -> str:
+    """Return the ``model_type`` in a checkpoint's config.json, or in that of its base model; "" if none is there."""
+    return str(read_config(base_model or folder).get("model_type", ""))
+
+
+def brings_code(folder: Path) -> bool:
+    """Tell whether a checkpoint's configurations name Python code for what is loaded of it."""
+    for name in ("config.json", "tokenizer_config.json"):
+        auto_map = read_config(folder, name).get("auto_map") or {}
+        # older tokenizers list their classes without saying what each is
+        if not isinstance(auto_map, dict) or any(kind in auto_map for kind in CODE_CLASSES):
+            return True
+    return False
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Return the content of one of a checkpoint's configurations; {} where the file is not there.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no configuration.
+    """
+    path = folder / name
+    return read_json(path, dict) if path.is_file() else {}
+
+
+def _names_in(config: dict[str, Any]) -> list[str]:
     """Return the places where a configuration may name its model."""
     architectures = config.get("architectures") or []
     auto_map = config.get("auto_map") or {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults
 
 
 class GMEQwen2VL(QwenVLRetriever):

@@ -25,22 +25,22 @@ def find_blocks(model: nn.Module, n_layers: int) -> nn.ModuleList:
     CheckpointError
         If there is no such list, or more than one equally far out.
     """
-    found = [
+    lists = [
         (name.count("."), name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == n_layers
     ]
     kind = type(model).__name__
-    if not found:
+    if not lists:
         raise CheckpointError(
             f"{kind} has no list of {n_layers} transformer blocks (its config's num_hidden_layers), so its layers "
             "cannot be told apart; models that share one block among layers are not supported"
         )
-    outermost = min(depth for depth, _, _ in found)
-    nearest = [(name, module) for depth, name, module in found if depth == outermost]
+    outermost = min(depth for depth, _, _ in lists)
+    nearest = [(name, module) for depth, name, module in lists if depth == outermost]
     if len(nearest) > 1:
         names = ", ".join(name for name, _ in nearest)
-        raise CheckpointError(f"{kind} has several lists of {n_layers} blocks: {names}; expected one text tower")
+        raise CheckpointError(f"{kind} has several lists of {n_layers} blocks: {names}; expected those of one encoder")
     return nearest[0][1]
 
 

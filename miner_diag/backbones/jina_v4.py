@@ -13,17 +13,17 @@ import numpy as np
 from transformers import AutoConfig
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.loading import load_model
 from miner_diag.backbones.lora import merge_adapter
 from miner_diag.backbones.pipeline import read_json
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults
 
 TASK = "retrieval"
-"""Which of the file's three adapters is merged."""
+"""The adapter that is merged, of the three in the file."""
 MANY_VECTORS = re.compile(r"(^|\.)multi_vector_projector(\.|$)")
-"""What only the many-vector mode needs."""
+"""Weights that only the mode of many vectors needs."""
 
 
 class JinaEmbeddingsV4(QwenVLRetriever):

@@ -1,4 +1,4 @@
-"""Known checkpoints: a manifest each, shipped with the package, that says where it is and what it is."""
+"""Known checkpoints: each has a manifest, shipped with the package, that says where it is and what it is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from miner_diag.corpus.manifest_file import manifest_folder
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 BYTES = 2
-"""Of a weight in bfloat16."""
+"""The bytes of a weight in bfloat16."""
 LATE = "none (late interaction)"
-"""What stands as the pooling of a model with a vector for every token."""
+"""What a manifest states as the pooling of a model with a vector for every token."""
 
 
 @dataclass(frozen=True)
@@ -28,31 +28,31 @@ class KnownModel:
     hub_id: str
     """owner/name."""
     revision: str | None
-    """Full commit hash that is fetched; null where none is known for sure."""
+    """The full commit hash that is fetched; null where none is known for sure."""
     family: str
-    """What loads it, see :mod:`miner_diag.backbones.families`; of a late model, its model type."""
+    """The family that loads it, see :mod:`miner_diag.backbones.families`; a late model states its model type."""
     pooling: str
-    """last, mean or cls; for two towers, of queries / of pages; `LATE` where there is none."""
+    """last, mean or cls; a dual encoder states that of queries / that of pages; `LATE` where there is none."""
     query_prompt: str
-    """Official instruction or prefix of a query."""
+    """The authors' instruction or prefix of a query."""
     page_prompt: str
-    """Official instruction or words beside a page."""
+    """The authors' instruction or words beside a page."""
     max_pixels: int
-    """Of a page."""
+    """The largest picture of a page, in pixels."""
     n_layers: tuple[int, ...]
-    """Transformer blocks; of queries and of pages for two towers."""
+    """The number of transformer blocks; a dual encoder has two: its query encoder's and its page encoder's."""
     width: tuple[int, ...]
-    """Of the hidden states; of queries and of pages for two towers."""
+    """The width of the hidden states; a dual encoder has two: its query encoder's and its page encoder's."""
     parameters: int
-    """Weights, adapter and base together."""
+    """The number of weights, adapter and base together."""
     licence: str
-    """SPDX identifier, or the licence's name."""
+    """The SPDX identifier, or the licence's name."""
     source: str
     """Where these facts are from."""
     base_model: str | None = None
-    """Hub id of the model an adapter belongs to."""
+    """The hub id of the model that an adapter belongs to."""
     base_revision: str | None = None
-    """Its commit hash."""
+    """The commit hash of the base model."""
     notes: str = ""
     """What a user should know: why a revision is missing, what was not checked."""
 
@@ -95,8 +95,8 @@ def read_known(path: Path) -> KnownModel:
 @lru_cache(maxsize=1)
 def known_models() -> tuple[KnownModel, ...]:
     """Return every known checkpoint, by family and size."""
-    found = [read_known(path) for path in sorted((manifest_folder() / "models").glob("*.yaml"))]
-    return tuple(sorted(found, key=lambda model: (model.family, model.parameters)))
+    models = [read_known(path) for path in sorted((manifest_folder() / "models").glob("*.yaml"))]
+    return tuple(sorted(models, key=lambda model: (model.family, model.parameters)))
 
 
 def known_model(name: str) -> KnownModel | None:

@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from miner_diag.backbones.base import CheckpointError
+from miner_diag.backbones.errors import BackboneError, CheckpointError
 
 HARMLESS_MISSING = re.compile(r"(^|\.)(pooler\.|position_ids$|inv_freq$)")
 """Weights a text embedding does not pass: an unused pooler, buffers that are computed."""
@@ -46,21 +46,21 @@ def load_model(
     folder : path
         The checkpoint.
     dtype : torch.dtype
-        Of its weights and of the forward.
+        The precision of its weights and of the forward.
     device : torch.device
-        Where it goes.
+        The device that it is moved to.
     trust_remote_code : bool
         Run Python code that the checkpoint brings along.
     config : PreTrainedConfig, optional
-        Instead of the one in the folder.
+        The configuration that is used instead of the one in the folder.
     model_class : class with ``from_pretrained``
-        ``AutoModel`` unless a family needs another.
+        The class that is filled; ``AutoModel`` unless a family needs another.
     harmless_unexpected : pattern, optional
         Further names of weights in the file that a family does not need.
     harmless_missing : pattern, optional
         Further names of weights that a family does not pass.
     key_mapping : dict, optional
-        Pattern of a weight's name in the file -> its name in the model.
+        Patterns of weights' names in the file -> their names in the model.
 
     Raises
     ------
@@ -182,27 +182,26 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
             ) from error
 
 
-def choose_device(device: str) -> torch.device:
-    """Return the device: "auto" is a GPU where there is one, else the CPU.
+def choose_device(device: str, name: str) -> torch.device:
+    """Return the device that a retriever runs on: "auto" is a GPU where there is one, else the CPU.
 
     Under a launcher of several processes, "auto" is the GPU of this process (``LOCAL_RANK``).
 
     Raises
     ------
-    CheckpointError
-        If the device is unknown or not there.
+    BackboneError
+        If this machine lacks the device; the retriever's `name` is named.
     """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
         local = os.environ.get("LOCAL_RANK")
-        return torch.device("cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise CheckpointError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError(f"device {device!r} was asked for, but torch sees no GPU here; use --device cpu")
+        if n_gpus == 0:
+            return torch.device("cpu")
+        return torch.device("cuda" if local is None else f"cuda:{int(local) % n_gpus}")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= n_gpus:
+        sees = "no GPU" if n_gpus == 0 else f"{n_gpus} GPUs, counted from 0,"
+        raise BackboneError(f"{name} cannot run with --device {device}: torch sees {sees} here; use --device cpu")
     return chosen
 
 

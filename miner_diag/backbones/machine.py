@@ -1,4 +1,4 @@
-"""What this machine can run: memory of its devices, and which weights are here already."""
+"""What this machine can run: how much memory its devices have, and which weights are here already."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from miner_diag.backbones.known import KnownModel
 
 HEADROOM = 1.25
-"""A forward needs this many times the memory of the weights, about: states and pictures of a batch."""
+"""A forward needs about this many times the memory of the weights: states and pictures of a batch come on top."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices and their memory."""
+    """The devices of a machine and their memory."""
 
     ram_gb: float
-    """Main memory, in GB (10^9 bytes)."""
+    """The main memory, in GB (10^9 bytes)."""
     gpu_gb: float
-    """Memory of the largest GPU; 0 where torch sees none."""
+    """The memory of the largest GPU, in GB; 0 where torch sees none."""
     gpu_name: str = ""
-    """As its driver calls it."""
+    """What its driver calls it."""
 
     def verdict(self, model: KnownModel) -> str:
         """Return in words whether the model fits: in bfloat16 on the GPU, in float32 on the CPU."""

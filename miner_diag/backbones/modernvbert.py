@@ -14,13 +14,14 @@ from PIL import Image
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.pictures import size_of_longest
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults, Plan, VisionLanguageRetriever
+from miner_diag.backbones.vision_language import Plan, VisionLanguageRetriever
 
 
 class BiModernVBERT(VisionLanguageRetriever):
-    """A ModernVBERT checkpoint; a page is its tiles, row by row, and then the whole page as one tile.
+    """A ModernVBERT checkpoint; a page is cut into tiles, row by row, and then stands once more as one tile.
 
     Queries have no prefix (the authors' ``process_texts``). The pixel budget is the square of the longest side that
     a page is drawn at; the image processor's own longest side is the most it may be.
@@ -39,7 +40,7 @@ class BiModernVBERT(VisionLanguageRetriever):
     placeholder: ClassVar[str] = "<image>"
     harmless_unexpected: ClassVar[re.Pattern[str]] = re.compile(r"^(vision_model\.head|projection_head)\.")
 
-    def text_tower(self) -> Any:
+    def language_model(self) -> Any:
         """Return the text encoder."""
         return self.model.text_model
 
@@ -48,6 +49,10 @@ class BiModernVBERT(VisionLanguageRetriever):
         if side == "query":
             return Template(self.query_prompt)
         return Template(f"<|begin_of_text|>User:{self.placeholder}{self.page_prompt}<end_of_utterance>\nAssistant:")
+
+    def largest_picture(self) -> int:
+        """Return the square of the image processor's own longest side."""
+        return int(self.image_processor.size["longest_edge"]) ** 2
 
     def longest_side(self) -> int:
         """Return how large a page is drawn, in pixels of its longer side."""
@@ -63,8 +68,8 @@ class BiModernVBERT(VisionLanguageRetriever):
             + "\n"
             for row in range(1, rows + 1)
         )
-        whole = f"<fake_token_around_image><global-img>{seen}<fake_token_around_image>"
-        text = f"{tiles}\n{whole}" if rows else whole
+        overview = f"<fake_token_around_image><global-img>{seen}<fake_token_around_image>"
+        text = f"{tiles}\n{overview}" if rows else overview
         return Plan(size, np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64))
 
     def tiling(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -26,23 +26,24 @@ from transformers import (
 )
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.loading import load_model
 from miner_diag.backbones.pictures import closest_tiling, size_of_longest
 from miner_diag.backbones.pipeline import read_json
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults, Plan, VisionLanguageRetriever
+from miner_diag.backbones.vision_language import Plan, VisionLanguageRetriever
 
 PAGE_TILES = 1650 / 512
-"""Longer side a page is drawn at before it is cut, in tiles: letter paper at 150 dpi, as the authors' pages are."""
+"""The longer side, in tiles, of a page before it is cut: letter paper at 150 dpi, as the authors' pages are."""
 MAX_TILES = 6
-"""Where the processor's settings state none."""
+"""The largest number of tiles where the processor's settings state none."""
 
 
 class NemotronVLConfig(PreTrainedConfig):
-    """Configuration of the checkpoint, as its files have it."""
+    """The configuration of the checkpoint, as its files have it."""
 
     model_type = "llama_nemotron_vl"
-    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": SiglipVisionConfig, "llm_config": LlamaConfig}  # type: ignore[misc]
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": SiglipVisionConfig, "llm_config": LlamaConfig}
 
     def __init__(self, vision_config: Any = None, llm_config: Any = None, **rest: Any) -> None:
         self.vision_config = (
@@ -131,7 +132,7 @@ class NemotronEmbedVL(VisionLanguageRetriever):
     image_processor_class: ClassVar[str] = "PIL, bicubic, mean 0.5, std 0.5"
     placeholder: ClassVar[str] = "<IMG_CONTEXT>"
 
-    def text_tower(self) -> Any:
+    def language_model(self) -> Any:
         """Return the language model."""
         return self.model.language_model
 
@@ -169,9 +170,13 @@ class NemotronEmbedVL(VisionLanguageRetriever):
 
     @property
     def tile(self) -> int:
-        """Side of a tile in pixels."""
+        """The side of a tile in pixels."""
         config = self.model.config
         return int(config.force_image_size or config.vision_config.image_size)
+
+    def largest_picture(self) -> int:
+        """Return the pixels of as many tiles as the processor's settings allow."""
+        return self.image_processor.most * self.tile**2
 
     def plan(self, proportion: float) -> Plan:
         """Return the tiles' tokens."""

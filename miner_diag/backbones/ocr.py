@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LONGEST_SIDE = 1200
-"""Pixels on a page's longer side: small print of an A4 page is still some 10 pixels high."""
+"""The pixels on a page's longer side: small print of an A4 page is still some 10 pixels high."""
 
 LINES_AT_ONCE = 48
-"""Lines recognised between two looks at whether enough was read; many at once pack better by width."""
+"""The number of lines that are recognised before it is checked whether enough was read; many pack better by width."""
 
 MIN_SCORE = 0.5
-"""Lines the recogniser is less sure of are left out (RapidOCR's own default)."""
+"""A line that the recogniser is less sure of is left out (RapidOCR's own default)."""
 
 
 def describe_engine() -> str:
@@ -36,7 +36,7 @@ class PictureReader:
     Parameters
     ----------
     max_words : int, optional
-        Stop once this many words are read: an encoder of so many tokens sees no more. None reads all.
+        Stop once this many words are read: an encoder that takes so many tokens sees no more. None reads all.
     """
 
     longest_side = LONGEST_SIDE
@@ -55,39 +55,38 @@ class PictureReader:
         pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
         name = sha256_bytes(str(pixels.shape).encode() + pixels.tobytes())
         path = self._memory / name[:2] / f"{name}.json"
-        known = _remembered(path)
-        if known is None or not (known["whole"] or self._enough(known["lines"])):
-            lines, whole = self._recognise(pixels)
-            known = {"lines": lines, "whole": whole}
-            write_atomic(path, json.dumps(known, ensure_ascii=False))
-        return "\n".join(self._needed(known["lines"]))
+        memory = _remembered(path)
+        if memory is None or not (memory["whole"] or self._enough(memory["lines"])):
+            lines, complete = self._recognise(pixels)
+            memory = {"lines": lines, "whole": complete}
+            write_atomic(path, json.dumps(memory, ensure_ascii=False))
+        return "\n".join(self._needed(memory["lines"]))
 
     def _recognise(self, pixels: np.ndarray) -> tuple[list[str], bool]:
-        """Return (lines, whether that is all of the page)."""
+        """Return the lines, and whether they are all that the page has."""
         if self._engine is None:
             from rapidocr import RapidOCR
 
             threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
             params = {"Global.log_level": "critical", "EngineConfig.onnxruntime.intra_op_num_threads": threads}
             self._engine = RapidOCR(params=params)
-        found = self._engine(pixels[:, :, ::-1], use_det=True, use_cls=False, use_rec=False)  # BGR
-        boxes = [] if found.boxes is None else list(found.boxes)
+        detected = self._engine(pixels[:, :, ::-1], use_det=True, use_cls=False, use_rec=False)  # BGR
+        boxes = [] if detected.boxes is None else list(detected.boxes)
         lines: list[str] = []
         for start in range(0, len(boxes), LINES_AT_ONCE):
             if self._enough(lines):
                 return lines, False
             crops = self._engine.crop_text_regions(pixels[:, :, ::-1], boxes[start : start + LINES_AT_ONCE])
-            read = self._engine.recognize_txt(crops)
-            lines += [
-                text for text, score in zip(read.txts, read.scores, strict=True) if text.strip() and score >= MIN_SCORE
-            ]
+            recognised = self._engine.recognize_txt(crops)
+            scored = zip(recognised.txts, recognised.scores, strict=True)
+            lines += [text for text, score in scored if text.strip() and score >= MIN_SCORE]
         return lines, True
 
     def _enough(self, lines: list[str]) -> bool:
         return self.max_words is not None and sum(len(line.split()) for line in lines) >= self.max_words
 
     def _needed(self, lines: list[str]) -> list[str]:
-        """Cut what is remembered to what this reader asks for, so that the text does not depend on the memory."""
+        """Return the lines that this reader needs, so that the text does not depend on how much is remembered."""
         for count in range(len(lines)):
             if self._enough(lines[:count]):
                 return lines[:count]
@@ -97,7 +96,7 @@ class PictureReader:
 def _remembered(path: Any) -> dict[str, Any] | None:
     """Return what was read before; None if nothing was, or the file is damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        memory = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return known if isinstance(known, dict) and {"lines", "whole"} <= set(known) else None
+    return memory if isinstance(memory, dict) and {"lines", "whole"} <= set(memory) else None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from miner_diag.backbones.errors import BackboneError
 
 Pooling = Literal["last", "mean", "cls"]
 """How token states become one vector: the last token's, the mean over tokens, the first token's."""
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 ReaderKind = Literal["text-layer", "ocr", "auto"]
 """The text layer as it is; every page's picture through RapidOCR; the picture only where there is no text."""
@@ -14,6 +20,9 @@ ReaderKind = Literal["text-layer", "ocr", "auto"]
 KeptTokens = Literal["all", "text"]
 """Which tokens take part in late interaction: all that the forward sees, or those of the item's own text, without
 special tokens and prompt."""
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The precision of the forward."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class LoadOptions:
     given) or all, special tokens and prompt included."""
     device: str = "auto"
     """Where the forward runs: auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
     """The precision of the forward; auto is float32, and bfloat16 for vision-language models on a GPU. Pooled vectors
     are float32 in any case."""
     max_tokens: int | None = None
@@ -58,3 +67,43 @@ class LoadOptions:
     """The prompt of pages, instead of the checkpoint's own."""
     trust_remote_code: bool = False
     """Run Python code that a checkpoint brings along, with your rights."""
+
+    def __post_init__(self) -> None:
+        """Check each value by itself; whether a retriever honours it is checked when it is loaded."""
+        if not DEVICE.fullmatch(self.device):
+            raise BackboneError(f"device must be auto, cpu, cuda or cuda:N; got {self.device!r}")
+        if not self.model:
+            raise BackboneError("model must name a retriever; got an empty name (miner-diag backbones lists them)")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise BackboneError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        for name in ("max_tokens", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BackboneError(f"{name} must be at least 1; got {value}")
+
+    def given(self) -> Mapping[str, Any]:
+        """Return the options that differ from their defaults, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
+
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+"""What a device can be."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "pooling": POOLINGS,
+    "reader": get_args(ReaderKind),
+    "kept_tokens": get_args(KeptTokens),
+    "dtype": get_args(Dtype),
+}
+"""The values of those options that have a few."""
+
+OPTION_NAMES = frozenset(field.name for field in fields(LoadOptions))
+"""The name of every loading option."""
+
+
+def flag_of(option: str) -> str:
+    """Return an option as it stands on the command line: ``--max-pixels`` for ``max_pixels``."""
+    return f"--{option.replace('_', '-')}"

@@ -12,9 +12,9 @@ from miner_diag.backbones.reader import Render
 from miner_diag.corpus.pdf import MAX_RENDER_SIDE
 
 PROBE_SIDE = 512
-"""A page is drawn this large, once, to learn its proportions: 0.2 % at most beside the truth."""
+"""A page is drawn this large, once, to learn its proportions: they are at most 0.2 % wrong."""
 MIN_SIDE = 16
-"""Smallest picture that is drawn."""
+"""The longer side, in pixels, of the smallest picture that is drawn."""
 
 
 class PagePictures:
@@ -72,7 +72,7 @@ def size_of_longest(proportion: float, longest: int) -> tuple[int, int]:
 def closest_tiling(size: tuple[int, int], tile: int, tilings: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return which (columns, rows) of square tiles a picture is cut into: close in shape, and of at least 60 % of it.
 
-    The rule of InternVL and its descendants; of equals the first wins.
+    The rule of InternVL and its descendants; the first of equals wins.
     """
     width, height = size
     shape = width / height

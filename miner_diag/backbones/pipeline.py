@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from miner_diag.backbones.base import POOLINGS, CheckpointError, Pooling
 
@@ -16,10 +16,10 @@ TRANSFORMER_FILES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-"""Where sentence-transformers keeps the limits of its Transformer module."""
+"""The files in which sentence-transformers keeps the limits of its Transformer module."""
 
 POOLING_NAMES: dict[str, Pooling] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}
-"""Name in a pooling configuration (sentence-transformers 5 and newer) -> ours."""
+"""The name in a pooling configuration (sentence-transformers 5 and newer) -> ours."""
 
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -29,7 +29,7 @@ POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Flag in an older pooling configuration -> its newer name."""
+"""The flag in an older pooling configuration -> the newer name."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class TextPipeline:
     """How a text checkpoint turns a text into a vector, as its files state it."""
 
     transformer: Path
-    """Folder with config.json, weights and tokenizer."""
+    """The folder with config.json, weights and tokenizer."""
     pooling: Pooling | None = None
-    """None where no file states it."""
+    """How token states become one vector; None where no file states it."""
     include_prompt: bool = True
-    """False if the prompt's tokens are left out of the pooling."""
+    """Whether the prompt's tokens are pooled too."""
     max_tokens: int | None = None
-    """Stated limit for both sides; None if none is stated."""
+    """The limit for both sides, in tokens; None if none is stated."""
     max_query_tokens: int | None = None
-    """Stated limit for queries."""
+    """The limit for queries, in tokens."""
     max_page_tokens: int | None = None
-    """Stated limit for documents."""
+    """The limit for documents, in tokens."""
     lower_case: bool = False
-    """True if the text is lowercased before the tokenizer."""
+    """Whether the text is lowercased before the tokenizer sees it."""
     query_prompt: str = ""
-    """Put before a query."""
+    """What is put before a query."""
     page_prompt: str = ""
-    """Put before a document."""
+    """What is put before a document."""
 
 
 def read_pipeline(folder: Path | str) -> TextPipeline:
@@ -62,7 +62,7 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
     Parameters
     ----------
     folder : path
-        With ``modules.json`` (sentence-transformers) or ``config.json`` (transformers) in it.
+        The checkpoint, with ``modules.json`` (sentence-transformers) or ``config.json`` (transformers) in it.
 
     Raises
     ------
@@ -74,10 +74,7 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; expected a local transformers checkpoint")
     if is_adapter(folder):
-        raise CheckpointError(
-            f"{folder} is an adapter (adapter_config.json), not a whole model; merge it into its base model "
-            "(peft: model.merge_and_unload()), save that and pass its folder"
-        )
+        refuse_adapter(folder)
     modules = _modules(folder)
     transformer = folder / modules.get("Transformer", "")
     if not (transformer / "config.json").exists():
@@ -103,8 +100,22 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
 
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder holds an adapter alone: its settings, and no weights of a whole model."""
-    whole = any(next(folder.glob(pattern), None) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
-    return (folder / "adapter_config.json").exists() and not whole
+    has_weights = any(next(folder.glob(pattern), None) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
+    return (folder / "adapter_config.json").exists() and not has_weights
+
+
+def refuse_adapter(folder: Path) -> NoReturn:
+    """Say that a retriever takes whole models alone, and what to do with an adapter.
+
+    Raises
+    ------
+    CheckpointError
+        In any case.
+    """
+    raise CheckpointError(
+        f"{folder} is an adapter (adapter_config.json), not a whole model; merge it into its base model "
+        "(peft: model.merge_and_unload()), save that and pass its folder"
+    )
 
 
 def _modules(folder: Path) -> dict[str, str]:
@@ -201,12 +212,12 @@ def _prompts(folder: Path) -> tuple[str, str]:
 
 
 def read_json(path: Path, expected: type) -> Any:
-    """Read a JSON file whose top is an `expected` (dict or list).
+    """Read a JSON file that holds an `expected` (dict or list).
 
     Raises
     ------
     CheckpointError
-        If it is not JSON or its top is something else.
+        If it is not JSON, or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -9,16 +9,16 @@ import unicodedata
 from typing import ClassVar
 
 from miner_diag.backbones.base import Side
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
-from miner_diag.backbones.vision_language import FamilyDefaults
 
 SLOT = "@@item@@"
-"""Marks the item's place while the checkpoint's chat template is filled in."""
+"""Marks where the item goes while the checkpoint's chat template is filled in."""
 FALLBACK = (
     "<|im_start|>system\n{instruction}<|im_end|>\n<|im_start|>user\n" + SLOT + "<|im_end|>\n<|im_start|>assistant\n"
 )
-"""The official template, for a checkpoint that brings none along."""
+"""The authors' template, for a checkpoint that brings none along."""
 
 
 class Qwen3VLEmbedding(QwenVLRetriever):
@@ -44,7 +44,7 @@ class Qwen3VLEmbedding(QwenVLRetriever):
             instruction += "."
         content = {"type": "text", "text": SLOT} if side == "query" else {"type": "image"}
         if self.tokenizer.chat_template:
-            whole = self.tokenizer.apply_chat_template(
+            message = self.tokenizer.apply_chat_template(
                 [
                     {"role": "system", "content": [{"type": "text", "text": instruction}]},
                     {"role": "user", "content": [content]},
@@ -53,8 +53,8 @@ class Qwen3VLEmbedding(QwenVLRetriever):
                 add_generation_prompt=True,
             )
         else:
-            whole = FALLBACK.format(instruction=instruction).replace(SLOT, SLOT if side == "query" else PICTURE)
-        before, _, after = whole.partition(SLOT)
+            message = FALLBACK.format(instruction=instruction).replace(SLOT, SLOT if side == "query" else PICTURE)
+        before, _, after = message.partition(SLOT)
         return Template(before, after)
 
     def query_text(self, text: str) -> str:

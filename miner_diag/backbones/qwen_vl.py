@@ -13,7 +13,7 @@ from miner_diag.backbones.pictures import size_of_area
 from miner_diag.backbones.vision_language import Plan, VisionLanguageRetriever
 
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
-"""How a picture stands in a Qwen-VL text."""
+"""How a Qwen-VL text holds a picture."""
 
 
 class QwenVLRetriever(VisionLanguageRetriever):
@@ -26,9 +26,9 @@ class QwenVLRetriever(VisionLanguageRetriever):
     image_processor_class: ClassVar[str] = "Qwen2VLImageProcessorPil"
     placeholder: ClassVar[str] = "<|image_pad|>"
     needs_token_types: ClassVar[bool] = True
-    """Whether the forward wants to be told which tokens are visual."""
+    """Whether the forward takes an input that says which tokens are visual."""
 
-    def text_tower(self) -> Any:
+    def language_model(self) -> Any:
         """Return the language model."""
         return self.model.language_model
 

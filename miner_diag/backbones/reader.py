@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Render = Callable[[str, int], "Image.Image"]
-"""Draws a page: page_id, longest side in pixels. ``corpus.render`` is one."""
+"""Takes a page_id and the longest side in pixels, and draws the page. ``corpus.render`` is one."""
 
 EXTRA = 'reading pictures needs the extra "ocr": pip install "miner-diag[ocr]"'
 
@@ -66,12 +66,12 @@ class PageReader:
         self.render = render
         self.progress = progress
         self.max_words: int | None = None
-        """Words of a picture that are read at most; an encoder of N tokens sees no more than N words."""
+        """After so many words a picture is not read on: an encoder of N tokens sees no more than N words."""
         self.counts: Counter[str] = Counter()
-        """Pages read so far, as "text-layer", "ocr" and, of these, "empty"."""
+        """The numbers of pages read so far: from their "text-layer", by "ocr", how many were "empty", and how many of
+        these were "left empty" because RapidOCR is missing."""
         self._make_picture_reader = picture_reader
-        rapidocr = _installed("rapidocr") and _installed("onnxruntime")
-        self._can_ocr = kind != "text-layer" and (picture_reader is not None or rapidocr)
+        self._can_ocr = kind != "text-layer" and (picture_reader is not None or can_read_pictures())
         if kind == "ocr" and not self._can_ocr:
             raise BackboneError(f"reader is ocr, but RapidOCR is not installed; {EXTRA}")
 
@@ -87,26 +87,26 @@ class PageReader:
         Raises
         ------
         BackboneError
-            If pictures must be read and cannot be: no `render`, or no page has text and RapidOCR is missing.
+            If pictures must be read and nothing draws them.
         """
         blank = [number for number, page in enumerate(pages) if not page.text.strip()]
-        to_see = list(range(len(pages))) if self.kind == "ocr" else blank if self.kind == "auto" else []
-        if to_see and not self._can_ocr:
-            if len(to_see) == len(pages):
-                raise BackboneError(f"none of the {len(pages)} pages has a text layer; {EXTRA}")
-            logger.warning("%d of %d pages have no text layer and stay empty; %s", len(to_see), len(pages), EXTRA)
-            to_see = []
+        pictures = list(range(len(pages))) if self.kind == "ocr" else blank if self.kind == "auto" else []
+        if pictures and not self._can_ocr:
+            if not self.counts["left empty"]:  # pages come in many calls; what all of them miss is said once
+                logger.warning("pages without a text layer, as %s, stay empty; %s", pages[pictures[0]].page_id, EXTRA)
+            self.counts["left empty"] += len(pictures)
+            pictures = []
         texts = [page.text for page in pages]
-        for number, text in self._see(pages, to_see):
+        for number, text in self._read_pictures(pages, pictures):
             texts[number] = text
-        self.counts.update({"ocr": len(to_see), "text-layer": len(pages) - len(to_see)})
+        self.counts.update({"ocr": len(pictures), "text-layer": len(pages) - len(pictures)})
         empty = sum(not text.strip() for text in texts)
         self.counts["empty"] += empty
         if empty:
             logger.info("%d of %d pages have no text; they share the embedding of an empty text", empty, len(pages))
         return texts
 
-    def _see(self, pages: Sequence[Page], numbers: Sequence[int]) -> list[tuple[int, str]]:
+    def _read_pictures(self, pages: Sequence[Page], numbers: Sequence[int]) -> list[tuple[int, str]]:
         if not numbers:
             return []
         if self.render is None:
@@ -115,7 +115,7 @@ class PageReader:
                 "draws it; give load_backbone(..., render=corpus.render)"
             )
         reader = self._picture_reader()
-        bar = tqdm(numbers, desc="reading pictures", unit="page", delay=2, disable=not self.progress)
+        bar = tqdm(numbers, desc="reading pictures", unit="page", delay=2, leave=None, disable=not self.progress)
         return [(number, reader.read(self.render(pages[number].page_id, reader.longest_side))) for number in bar]
 
     def _picture_reader(self) -> PictureReader:
@@ -124,6 +124,11 @@ class PageReader:
         from miner_diag.backbones.ocr import PictureReader
 
         return PictureReader(self.max_words)
+
+
+def can_read_pictures() -> bool:
+    """Tell whether RapidOCR is installed."""
+    return _installed("rapidocr") and _installed("onnxruntime")
 
 
 def _installed(name: str) -> bool:

@@ -1,79 +1,87 @@
-"""From what a user says to a loaded retriever: one way for single-vector and late-interaction retrievers."""
+"""From what a user says to a loaded retriever: one registry and one way for single vectors and late interaction."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miner_diag.backbones.base import Backbone, BackboneError, CheckpointError, UnknownBackboneError
+from miner_diag.backbones.base import Backbone
 from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.errors import CheckpointError, UnknownBackboneError
 from miner_diag.backbones.families import (
-    COL,
-    EVERY,
+    FAMILIES,
+    LATE_CLASSES,
     LATE_TEXT,
-    WORDS,
-    Family,
+    TEXT,
     brings_code,
+    check_family,
+    families_of,
     family_named,
     find_family,
-    late_architecture,
-    model_type,
+    late_class,
+    stated_type,
 )
+from miner_diag.backbones.hub import Source, find_source
+from miner_diag.backbones.known import KnownModel, known_model
 from miner_diag.backbones.options import LoadOptions
+from miner_diag.backbones.page_text import minilm_folder
 from miner_diag.backbones.pictures import PagePictures
-from miner_diag.backbones.pipeline import is_adapter, read_json
-from miner_diag.backbones.reader import Render
+from miner_diag.backbones.pipeline import is_adapter, read_json, read_pipeline, refuse_adapter
+from miner_diag.backbones.reader import EXTRA, Render, can_read_pictures
+from miner_diag.backbones.retriever import EVERY, Retriever
 
 if TYPE_CHECKING:
-    from miner_diag.backbones.known import KnownModel
     from miner_diag.backbones.late import LateBackbone
 
-EMBEDDED = {
-    "page-text": Family(
-        "page-text",
-        (),
-        "",
-        "page_text:load_text_encoder",
-        "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
-        EVERY | WORDS | {"pooling", "reader", "page_prompt"},
-    ),
-    "page-vision": Family(
-        "page-vision",
-        (),
-        "",
-        "page_vision.backbone:load_page_vision",
-        "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
-        EVERY | WORDS | {"pooling", "page_prompt"},
-    ),
-}
-"""Single-vector retrievers that come with the package, by name."""
+_TEXT_OPTIONS = EVERY | {"max_tokens", "query_prompt", "page_prompt"}
 
-EMBEDDED_LATE = {
-    "page-text-late": Family(
-        "page-text-late",
-        (),
-        "",
-        "late:late_page_text",
-        "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384",
-        EVERY | WORDS | {"kept_tokens", "reader", "page_prompt"},
-    ),
-    "page-vision-late": Family(
-        "page-vision-late",
-        (),
-        "",
-        "late:late_page_vision",
-        "the same over what a small reader of our own makes out in the page's picture; no text layer",
-        EVERY | WORDS | {"kept_tokens", "page_prompt"},
-    ),
+EMBEDDED = {
+    retriever.name: retriever
+    for retriever in (
+        Retriever(
+            "page-text",
+            "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
+            "text_encoder:TextEncoder",
+            _TEXT_OPTIONS | {"pooling", "reader"},
+            embedded=True,
+        ),
+        Retriever(
+            "page-vision",
+            "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+            "page_vision.backbone:load_page_vision",
+            _TEXT_OPTIONS | {"pooling"},
+            embedded=True,
+        ),
+        Retriever(
+            "page-text-late",
+            "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384",
+            "late:late_text_encoder",
+            _TEXT_OPTIONS | {"kept_tokens", "reader"},
+            late=True,
+            embedded=True,
+        ),
+        Retriever(
+            "page-vision-late",
+            "the same over what a small reader of our own makes out in the page's picture; no text layer",
+            "late:late_page_vision",
+            _TEXT_OPTIONS | {"kept_tokens"},
+            late=True,
+            embedded=True,
+        ),
+    )
 }
-"""Late-interaction retrievers that come with the package, by name."""
+"""The retrievers that come with the package, by name."""
+
+RETRIEVERS = (*EMBEDDED.values(), *FAMILIES, TEXT, *LATE_CLASSES, LATE_TEXT)
+"""The registry: every kind of retriever that can be loaded."""
 
 
 def load_backbone(
     options: LoadOptions | str = "page-text", *, render: Render | None = None, progress: bool = True
 ) -> Backbone:
     """Load a frozen single-vector retriever: an embedded one, a local folder, or a hub id whose revision is pinned.
+
+    Options are checked before weights are fetched or loaded.
 
     Parameters
     ----------
@@ -94,134 +102,180 @@ def load_backbone(
     BackboneError
         If an option is given that this retriever does not honour; the option and the retriever are named.
     """
-    options = LoadOptions(options) if isinstance(options, str) else options
-    if is_late(options):
-        local = Path(options.model).expanduser().is_dir()
-        runs = options.model if options.model in EMBEDDED_LATE or local else "FOLDER, where FOLDER is a download of it"
-        raise UnknownBackboneError(
-            f"{options.model!r} is a late-interaction model: many vectors a page; expected one vector a page. Run it "
-            f"with python -m miner_diag.late --model {runs}"
-        )
-    return _load(options, EMBEDDED, render, progress)
+    return _load(_options(options), False, render, progress)
 
 
 def load_late_backbone(
     options: LoadOptions | str = "page-text-late", *, render: Render | None = None, progress: bool = True
 ) -> LateBackbone:
-    """Load a frozen late-interaction retriever; parameters and errors as of :func:`load_backbone`.
+    """Load a frozen late-interaction retriever; parameters and errors are those of :func:`load_backbone`.
 
     It is an embedded one, or a local folder or a hub id of a ColPali, ColQwen2 or ColModernVBERT checkpoint (told by
     its config's ``architectures``) or of a text encoder, whose last layer's token states are taken.
     """
-    options = LoadOptions(options) if isinstance(options, str) else options
-    return _load(options, EMBEDDED_LATE, render, progress)
+    return _load(_options(options), True, render, progress)
 
 
-def is_late(options: LoadOptions) -> bool:
-    """Tell whether the model is made for late interaction: an embedded one, a known checkpoint, or a Col… folder."""
-    if options.model in EMBEDDED_LATE:
-        return True
-    folder = Path(options.model).expanduser()
-    known = _known(options.model)
-    return (known is not None and known.late) or (folder.is_dir() and late_architecture(folder) is not None)
+def is_late(options: LoadOptions | str) -> bool:
+    """Tell whether a model is made for late interaction: an embedded one, a known checkpoint, or a Col… checkpoint.
 
-
-def check_honoured(options: LoadOptions, honours: frozenset[str], retriever: str) -> None:
-    """Check that every option that was given has an effect.
+    A text encoder is not: both ways of loading take it.
 
     Raises
     ------
-    BackboneError
-        If one has none; it is named as a flag, and so is the retriever.
+    UnknownBackboneError
+        If the model is nothing that is here or can be fetched.
     """
-    for field in fields(LoadOptions):
-        value = getattr(options, field.name)
-        if value != field.default and field.name not in honours:
-            flag = "--" + field.name.replace("_", "-")
-            listed = ", ".join("--" + name.replace("_", "-") for name in sorted(honours))
-            given = flag if value is True else f"{flag} {value}"
-            raise BackboneError(f"{given} has no effect on {retriever}; leave it out. It honours {listed}")
+    options = _options(options)
+    by_name = _late_by_name(options.model)
+    return bool(_late_by_files(_source(options.model, options.revision)) if by_name is None else by_name)
 
 
-def _load(options: LoadOptions, embedded: dict[str, Family], render: Render | None, progress: bool) -> Any:
-    late = embedded is EMBEDDED_LATE
+def _options(options: LoadOptions | str) -> LoadOptions:
+    return LoadOptions(options) if isinstance(options, str) else options
+
+
+def _load(options: LoadOptions, late: bool, render: Render | None, progress: bool) -> Any:
     pictures = PagePictures(render)
-    if options.model in embedded:
-        from miner_diag.backbones.page_text import minilm_folder
-
-        retriever = embedded[options.model]
-        check_honoured(options, retriever.honours, retriever.name)
+    by_name = _late_by_name(options.model)
+    _check_kind(options.model, late, by_name)
+    if options.model in EMBEDDED:
+        retriever = EMBEDDED[options.model]
+        retriever.check_honours(options, retriever.name, _unreadable(options))
         return retriever.load(Checkpoint(minilm_folder(), retriever.name, options, pictures, progress=progress))
-    from miner_diag.backbones.hub import fetch, looks_like_hub_id
+    if options.model_family is not None and not late:
+        family_named(options.model_family)  # a family that does not exist is told before anything is fetched
+    source = _source(options.model, options.revision)
+    if by_name is None:
+        _check_kind(options.model, late, _late_by_files(source))
+    if source.hub_id and not (source.settings / "adapter_config.json").exists():
+        # What the kind does not honour is refused before weights are fetched. An adapter's files are few, and only
+        # when all are here is it certain that no whole model lies beside it.
+        retriever = _kind_of(options, late, source, source.settings, None)
+        retriever.check_honours(options, _name(source, retriever))
+    folder = source.fetch(trust_remote_code=options.trust_remote_code)
+    base = _base_source(options, folder)
+    retriever = _kind_of(options, late, source, folder, base)
+    name = _name(source, retriever)
+    if options.model_family is not None and not late:
+        check_family(retriever, folder, name, None if base is None else base.settings)
+    if is_adapter(folder) and "base_model" not in retriever.honours:
+        refuse_adapter(folder)
+    retriever.check_honours(options, name, _not_here(options, retriever, source, folder, base))
+    base_folder = None if base is None else base.fetch(trust_remote_code=options.trust_remote_code)
+    return retriever.load(Checkpoint(folder, name, options, pictures, base_folder, progress))
 
-    folder, name, known = Path(options.model).expanduser(), "", _known(options.model)
-    fetched = not folder.is_dir()
-    if not fetched:
-        name = folder.resolve().name
-    elif not looks_like_hub_id(options.model):
-        raise UnknownBackboneError(_unknown(options.model, embedded))
-    else:
-        pinned = options.revision or (known.revision if known is not None else None)
-        folder = fetch(options.model, pinned, trust_remote_code=options.trust_remote_code)
-        name = options.model.rsplit("/", 1)[-1]
+
+def _kind_of(options: LoadOptions, late: bool, source: Source, folder: Path, base: Source | None) -> Retriever:
+    """Return the entry of the registry that loads a folder."""
     if late:
-        base, family = None, COL if late_architecture(folder) is not None else LATE_TEXT
-    else:
-        base = _base(folder, options.base_model, known.base_revision if known else None)
-        family = _family(options, folder, name, base, known)
-    honours = set(family.honours) | ({"revision"} if fetched else set())
-    honours -= set() if is_adapter(folder) else {"base_model"}
-    honours -= set() if brings_code(folder) else {"trust_remote_code"}
-    check_honoured(options, frozenset(honours), f"{name} ({family.what})")
-    return family.load(Checkpoint(folder, name, options, pictures, base, progress))
+        return late_class(folder) or LATE_TEXT
+    if options.model_family is not None:
+        return family_named(options.model_family)
+    if (known := _known(options.model)) is not None:
+        return family_named(known.family)
+    return find_family(folder, name=source.hub_id, base_model=None if base is None else base.settings)
 
 
-def _family(options: LoadOptions, folder: Path, name: str, base: Path | None, known: KnownModel | None) -> Family:
-    if options.model_family is None:
-        return family_named(known.family) if known is not None else find_family(folder, name=name, base_model=base)
-    family = family_named(options.model_family)
-    found = model_type(folder, base)
-    if family.model_types and found and found not in family.model_types and not brings_code(folder):
-        raise BackboneError(
-            f"model_family {family.name} is made of checkpoints of type {' or '.join(family.model_types)}; {folder} is "
-            f"of type {found}. Leave out --model-family, or name another one"
+def _name(source: Source, retriever: Retriever) -> str:
+    """Return what tables call the retriever: the late-interaction partner of a text encoder is called otherwise."""
+    return f"{source.name}-late" if retriever is LATE_TEXT else source.name
+
+
+def _not_here(
+    options: LoadOptions, retriever: Retriever, source: Source, folder: Path, base: Source | None
+) -> dict[str, str]:
+    """Return which options this very checkpoint does not honour although its kind does, and why."""
+    reasons = _unreadable(options)
+    if not source.hub_id:
+        reasons["revision"] = "its files lie in a local folder"
+    if base is None:
+        reasons["base_model"] = "it is a whole model and no adapter"
+    loaded = [folder] if base is None else [folder, base.settings]
+    if retriever in (TEXT, LATE_TEXT):
+        loaded = [read_pipeline(folder).transformer]
+    if not any(map(brings_code, loaded)):
+        reasons["trust_remote_code"] = "its configurations name no Python code (auto_map) that would be run"
+    return reasons
+
+
+def _unreadable(options: LoadOptions) -> dict[str, str]:
+    """Return why the reader is not honoured, where it needs an engine that is not installed."""
+    if options.reader == "ocr" and not can_read_pictures():
+        return {"reader": f"RapidOCR is not installed ({EXTRA})"}
+    return {}
+
+
+def _source(model: str, revision: str | None) -> Source:
+    known = _known(model)
+    source = find_source(model, revision or (known.revision if known is not None else None))
+    if source is None:
+        raise UnknownBackboneError(_unknown(model))
+    return source
+
+
+def _base_source(options: LoadOptions, folder: Path) -> Source | None:
+    """Return where an adapter's base model comes from; None where the folder is a whole model."""
+    if not is_adapter(folder):
+        return None
+    stated = read_json(folder / "adapter_config.json", dict).get("base_model_name_or_path")
+    model, known = options.base_model or str(stated or ""), _known(options.model)
+    revision = known.base_revision if known is not None and model == known.base_model else None
+    try:
+        source = find_source(model, revision) if model else None
+    except UnknownBackboneError as error:
+        raise UnknownBackboneError(
+            f"{folder} is an adapter of {model}, which is needed too: pass its folder with --base-model. {error}"
+        ) from error
+    if source is None:
+        raise CheckpointError(
+            f"{folder} is an adapter of {model or 'a model it does not name'}, which is no folder here; pass the base "
+            "model's folder with --base-model"
         )
-    return family
+    return source
 
 
 def _known(model: str) -> KnownModel | None:
-    from miner_diag.backbones.known import known_model
-
+    """Return the known checkpoint that a hub id or a folder's name means; None if there is none."""
     folder = Path(model).expanduser()
     return known_model(folder.resolve().name if folder.is_dir() else model)
 
 
-def _base(folder: Path, given: str | None, revision: str | None) -> Path | None:
-    """Return the folder of an adapter's base model; None where the folder is a whole model."""
-    if not is_adapter(folder):
-        return None
-    from miner_diag.backbones.hub import fetch, looks_like_hub_id
+def _late_by_name(model: str) -> bool | None:
+    """Tell whether a name means late interaction; None where the name alone does not say."""
+    if model in EMBEDDED:
+        return EMBEDDED[model].late
+    known = _known(model)
+    return None if known is None else known.late
 
-    named = given or str(read_json(folder / "adapter_config.json", dict).get("base_model_name_or_path") or "")
-    if Path(named).expanduser().is_dir():
-        return Path(named).expanduser()
-    if not looks_like_hub_id(named):
-        raise CheckpointError(
-            f"{folder} is an adapter of {named or 'a model it does not name'}, which is no folder here; pass the base "
-            "model's folder with --base-model"
-        )
-    try:
-        return fetch(named, revision)
-    except UnknownBackboneError as error:
+
+def _late_by_files(source: Source) -> bool | None:
+    """Tell whether files are those of a late-interaction model; None for a text encoder, which both ways take."""
+    if late_class(source.settings) is not None:
+        return True
+    return False if families_of(stated_type(source.settings)) else None
+
+
+def _check_kind(model: str, late: bool, means_late: bool | None) -> None:
+    """Check that a model is of the kind that is to be loaded: for late interaction or not."""
+    if means_late and not late:
         raise UnknownBackboneError(
-            f"{folder} is an adapter of {named}, which is needed too: pass its folder with --base-model. {error}"
-        ) from error
+            f"{model!r} is a late-interaction model: many vectors a page; expected one vector a page. Run it with "
+            f"python -m miner_diag.late --model {model}"
+        )
+    if means_late is False and late:
+        raise UnknownBackboneError(
+            f"{model!r} gives one vector a page; expected a late-interaction model: {_listed(late=True)}; or a "
+            "ColPali, ColQwen2, ColModernVBERT or text encoder checkpoint. The other commands take it with --model"
+        )
 
 
-def _unknown(model: str, embedded: dict[str, Family]) -> str:
-    kind = "late-interaction model" if embedded is EMBEDDED_LATE else "model"
-    there_is = "; ".join(f"{name} ({family.what})" for name, family in embedded.items())
+def _listed(*, late: bool) -> str:
+    return "; ".join(f"{one.name} ({one.what})" for one in EMBEDDED.values() if one.late is late)
+
+
+def _unknown(model: str) -> str:
     return (
-        f"unknown {kind} {model!r}; there is: {there_is}; or a hub id (miner-diag backbones lists known ones); or the "
-        "path of a local checkpoint folder"
+        f"unknown model {model!r}; there is: {_listed(late=False)}; for late interaction: {_listed(late=True)}; or a "
+        "hub id (miner-diag backbones lists known ones); or the path of a local checkpoint folder"
     )

@@ -11,7 +11,7 @@ from miner_diag.files import cache_folder, canonical_json, sha256_bytes, sha256_
 logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".json", ".txt", ".model", ".py", ".jinja", ".tiktoken"})
-"""Weights, configuration, tokenizers, remote code. Cards, pictures and logs do not count."""
+"""The endings of weights, configurations, tokenizers and remote code. Cards, pictures and logs do not count."""
 
 
 def folder_revision(folder: Path | str) -> str:

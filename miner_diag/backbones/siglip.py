@@ -31,7 +31,7 @@ class SiglipDualEncoder(DualEncoder):
         return int(self.encoders["page"].config.hidden_size)
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the encoder."""
+        """Return how pages enter the page encoder."""
         size = self.image_processor.size
         return f"{size['width']} x {size['height']}, whatever their shape"
 
@@ -41,7 +41,7 @@ class SiglipDualEncoder(DualEncoder):
         return (config.image_size // config.patch_size) ** 2
 
     def drawn_size(self, proportion: float) -> tuple[int, int]:
-        """Return a size whose shorter side is the encoder's."""
+        """Return a size whose shorter side is the page encoder's."""
         return drawn_to_cover(proportion, int(self.image_processor.size["height"]))
 
     def tokenise(self, text: str) -> tuple[np.ndarray, bool]:
@@ -69,7 +69,7 @@ class Siglip2DualEncoder(SiglipDualEncoder):
             raise BackboneError(f"max_pixels must be at least {self._patch() ** 2}; got {self.options.max_pixels}")
 
     def describe_pixels(self) -> str:
-        """Return how pages enter the encoder."""
+        """Return how pages enter the page encoder."""
         return f"at most {self._patches()} patches of {self._patch()} pixels, in their own shape"
 
     def page_tokens(self) -> int:

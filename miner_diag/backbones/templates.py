@@ -12,12 +12,12 @@ from miner_diag.backbones.base import BackboneError, CheckpointError
 
 @dataclass(frozen=True)
 class Template:
-    """The official words around an item; the place of a picture is the model's placeholder token, written out."""
+    """The words that the authors put around an item; the model's placeholder token stands where a picture goes."""
 
     before: str
-    """Before the item's own text: system message, instruction, picture."""
+    """What stands before the item's own text: system message, instruction, picture."""
     after: str = ""
-    """Behind it: what closes the message. A last-token retriever reads its vector there."""
+    """What stands behind the text and closes the message. A last-token retriever reads its vector there."""
 
 
 def encode_between(tokenizer: Any, template: Template, text: str, limit: int) -> tuple[np.ndarray, bool]:
@@ -26,13 +26,13 @@ def encode_between(tokenizer: Any, template: Template, text: str, limit: int) ->
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
-        Of the checkpoint.
+        The checkpoint's tokenizer.
     template : Template
-        Stands around the text.
+        What stands around the text.
     text : str
-        The item's own.
+        The item's own text.
     limit : int
-        Tokens at most, template included.
+        The largest number of tokens, template included.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def encode_between(tokenizer: Any, template: Template, text: str, limit: int) ->
     BackboneError
         If the template alone fills the limit.
     """
-    whole = template.before + text + template.after
-    encoding = tokenizer(whole, return_attention_mask=False).encodings[0]
+    message = template.before + text + template.after
+    encoding = tokenizer(message, return_attention_mask=False).encodings[0]
     ids = np.asarray(encoding.ids, dtype=np.int64)
     if len(ids) <= limit:
         return ids, False
@@ -69,28 +69,28 @@ def expand_placeholder(ids: np.ndarray, placeholder: int, visual: np.ndarray) ->
     Parameters
     ----------
     ids : ndarray [T]
-        With one `placeholder` among them.
+        Token ids with one `placeholder` among them.
     placeholder : int
-        Id of the placeholder token.
+        The id of the placeholder token.
     visual : ndarray [V]
-        What the model expects in its place.
+        The ids that the model expects instead of the placeholder.
 
     Raises
     ------
     CheckpointError
         If there is not exactly one placeholder.
     """
-    places = np.flatnonzero(ids == placeholder)
-    if len(places) != 1:
+    positions = np.flatnonzero(ids == placeholder)
+    if len(positions) != 1:
         raise CheckpointError(
             f"the template must hold the picture's placeholder (token {placeholder}) once; the tokenizer made "
-            f"{len(places)} of it, so it belongs to another model"
+            f"{len(positions)} of it, so it belongs to another model"
         )
-    return np.concatenate([ids[: places[0]], visual, ids[places[0] + 1 :]])
+    return np.concatenate([ids[: positions[0]], visual, ids[positions[0] + 1 :]])
 
 
 def without_markers(text: str, markers: tuple[str, ...]) -> str:
-    """Take placeholder tokens that a user's text happens to spell out of it: each would ask for a picture."""
+    """Return a text without the placeholder tokens that it happens to spell: each would stand for a picture."""
     for marker in markers:
         text = text.replace(marker, " ")
     return text

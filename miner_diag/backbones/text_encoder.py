@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,10 @@ from miner_diag.backbones.base import (
     ids_of,
 )
 from miner_diag.backbones.batches import pad_batch
+from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
-from miner_diag.backbones.options import LoadOptions, Pooling
+from miner_diag.backbones.options import Pooling
 from miner_diag.backbones.pipeline import read_pipeline
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.reader import PageReader
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
 
 TEXTS_AT_ONCE = 256
-"""Texts tokenised between two steps of the progress bar."""
+"""The number of texts that are tokenised between two steps of the progress bar."""
 
 
 class TextEncoder:
@@ -42,22 +42,18 @@ class TextEncoder:
 
     Its last layer, L2-normalised, is what sentence-transformers returns for the same text. Both sides pass the
     same layers. Batches are padded on the right, where positions count from 0 for every item; pooling reads the
-    attention mask, so it would not matter. On a CPU the forward is float32 unless bfloat16 is asked for.
+    attention mask, so it would not matter.
 
     An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
     so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.
 
     Parameters
     ----------
-    folder : path
-        The checkpoint.
-    options : LoadOptions, optional
-        What overrules the checkpoint's own pooling, limit, prompts, device and dtype. A pooling is needed where the
-        files state none.
-    name : str, optional
-        What tables call it; the folder's name if not given.
+    checkpoint : Checkpoint
+        The folder with weights and tokenizer, and what overrules the pooling, limit, prompts, device and dtype that
+        its files state. A pooling must be given where they state none.
     reader : PageReader, optional
-        Where a page's text comes from; the text layer if not given.
+        Where a page's text comes from; what the options say if not given.
 
     Raises
     ------
@@ -67,27 +63,19 @@ class TextEncoder:
 
     shared_layers = True
 
-    def __init__(
-        self,
-        folder: Path | str,
-        options: LoadOptions | None = None,
-        *,
-        name: str | None = None,
-        reader: PageReader | None = None,
-    ) -> None:
-        folder = Path(folder)
-        options = LoadOptions(str(folder)) if options is None else options
-        self.options = options
+    def __init__(self, checkpoint: Checkpoint, reader: PageReader | None = None) -> None:
+        folder, options = checkpoint.folder, checkpoint.options
         self.pipeline = read_pipeline(folder)
-        self.name = name if name is not None else folder.resolve().name
+        self.options, self.name = options, checkpoint.name
         self.pooling: Pooling = choose_pooling(options.pooling, self.pipeline, folder)
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device)
-        self.reader = reader if reader is not None else PageReader("text-layer")
+        self.device = choose_device(options.device, self.name)
+        self.dtype = choose_dtype(options.dtype, self.device, self.name)
+        if reader is None:
+            reader = PageReader(options.reader or "auto", checkpoint.pictures.render, progress=checkpoint.progress)
+        self.reader = reader
         self.query_prompt = self.pipeline.query_prompt if options.query_prompt is None else options.query_prompt
         self.page_prompt = self.pipeline.page_prompt if options.page_prompt is None else options.page_prompt
-        trusted = options.trust_remote_code
-        source = self.pipeline.transformer
+        source, trusted = self.pipeline.transformer, options.trust_remote_code
         self.tokenizer = load_tokenizer(source, lower_case=self.pipeline.lower_case, trust_remote_code=trusted)
         self.model = load_model(source, dtype=self.dtype, device=self.device, trust_remote_code=trusted)
         self.revision = folder_revision(folder)
@@ -167,7 +155,7 @@ class TextEncoder:
         Parameters
         ----------
         batch : sequence of Encoded
-            B items of :meth:`prepare`.
+            B items that :meth:`prepare` returned.
 
         Returns
         -------
@@ -217,15 +205,15 @@ class TextEncoder:
             return []
         prompt = self.query_prompt if side == "query" else self.page_prompt
         encodings: list[Any] = []
-        bar = tqdm(total=len(texts), desc=f"tokenising {side}", delay=2, disable=not self.reader.progress)
+        bar = tqdm(total=len(texts), desc=f"tokenising {side}", delay=2, leave=None, disable=not self.reader.progress)
         with bar:
             for start in range(0, len(texts), TEXTS_AT_ONCE):
-                some = [prompt + text for text in texts[start : start + TEXTS_AT_ONCE]]
-                encodings += self._tokenize(some, self._limits[side])
-                bar.update(len(some))
+                prompted = [prompt + text for text in texts[start : start + TEXTS_AT_ONCE]]
+                encodings += self._tokenize(prompted, self._limits[side])
+                bar.update(len(prompted))
         names = [name for name in self.tokenizer.model_input_names if name in ("input_ids", "token_type_ids")]
         items = []
-        for name_of_item, text, encoding in zip(ids, texts, encodings, strict=True):
+        for identity, text, encoding in zip(ids, texts, encodings, strict=True):
             values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
             if not encoding.ids:
                 values = {"input_ids": [self._stand_in()], "token_type_ids": [0]}
@@ -233,7 +221,7 @@ class TextEncoder:
             n_tokens = len(inputs["input_ids"])
             items.append(
                 Encoded(
-                    name_of_item,
+                    identity,
                     side,
                     inputs,
                     n_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,33 +18,18 @@ from tqdm import tqdm
 from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
 from miner_diag.backbones.batches import join_pixels, pad_batch
 from miner_diag.backbones.checkpoint import Checkpoint
+from miner_diag.backbones.families import FamilyDefaults
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
-from miner_diag.backbones.settings import check_pooling, choose_dtype, text_limit
+from miner_diag.backbones.settings import choose_dtype, overrule_pooling, text_limit
 from miner_diag.backbones.templates import Template, encode_between, expand_placeholder, without_markers
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
 
-
-@dataclass(frozen=True)
-class FamilyDefaults:
-    """What a family's authors do; every field can be overruled by the user."""
-
-    pooling: Pooling
-    """Of token states."""
-    query_prompt: str
-    """Instruction or prefix of a query."""
-    page_prompt: str
-    """Instruction or words beside the picture of a page."""
-    max_tokens: int
-    """Of a query, template included."""
-    min_pixels: int
-    """Of a page, at least."""
-    max_pixels: int
-    """Of a page, at most."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,9 +37,9 @@ class Plan:
     """How one picture is seen, decided from its proportions alone."""
 
     size: tuple[int, int]
-    """(width, height) it is drawn at, in pixels."""
+    """The (width, height) that it is drawn at, in pixels."""
     visual: np.ndarray
-    """Token ids that stand in the place of the placeholder, [V]."""
+    """The token ids [V] that stand instead of the placeholder."""
 
 
 class VisionLanguageRetriever(ABC):
@@ -68,22 +54,24 @@ class VisionLanguageRetriever(ABC):
     """
 
     family: ClassVar[str]
+    """The family's name, as ``--model-family`` takes it."""
     defaults: ClassVar[FamilyDefaults]
+    """What the family's authors do."""
     image_processor_class: ClassVar[str]
-    """Name of the transformers class that is pinned for this family."""
+    """The name of the transformers class that is pinned for this family."""
     placeholder: ClassVar[str]
     """The token that stands for a picture."""
     harmless_unexpected: ClassVar[re.Pattern[str] | None] = None
-    """Weights in the file that a single vector does not need."""
+    """The names of weights in the file that a single vector does not need."""
     shared_layers = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         options, defaults = checkpoint.options, self.defaults
         self.checkpoint, self.options = checkpoint, options
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
-        self.pooling: Pooling = check_pooling(options.pooling, defaults.pooling, self.name)
-        self.device = choose_device(options.device)
-        self.dtype = choose_dtype(options.dtype, self.device, on_gpu=torch.bfloat16)
+        self.pooling: Pooling = overrule_pooling(options.pooling, defaults.pooling, self.name)
+        self.device = choose_device(options.device, self.name)
+        self.dtype = choose_dtype(options.dtype, self.device, self.name, on_gpu=torch.bfloat16)
         self.query_prompt = defaults.query_prompt if options.query_prompt is None else options.query_prompt
         self.page_prompt = defaults.page_prompt if options.page_prompt is None else options.page_prompt
         self.tokenizer = load_tokenizer(self.files(), trust_remote_code=options.trust_remote_code)
@@ -91,11 +79,11 @@ class VisionLanguageRetriever(ABC):
         self.model = self.load_weights()
         self.revision = folder_revision(checkpoint.folder)
         self.base_revision = "" if checkpoint.base_model is None else folder_revision(checkpoint.base_model)
-        config: Any = self.text_tower().config
+        config: Any = self.language_model().config
         self.n_layers, self.width = int(config.num_hidden_layers), int(config.hidden_size)
         config.use_cache = False
         self.min_pixels, self.max_pixels = self._pixels()
-        self._blocks = find_blocks(self.text_tower(), self.n_layers)
+        self._blocks = find_blocks(self.language_model(), self.n_layers)
         self._limit = text_limit(options.max_tokens, defaults.max_tokens, self.model)
         self._placeholder_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         self._templates = {side: self.template(side) for side in SIDES}
@@ -106,11 +94,11 @@ class VisionLanguageRetriever(ABC):
             f"{self.pooling} pooling; {self.name} ({self.family}) retrieves with it."
         )
 
-    # What a family says.
+    # What each family defines.
 
     @abstractmethod
     def template(self, side: Side) -> Template:
-        """Return the official words around an item of that side; a page's hold the placeholder."""
+        """Return the authors' words around an item of that side; those of a page hold the placeholder."""
 
     @abstractmethod
     def plan(self, proportion: float) -> Plan:
@@ -121,8 +109,12 @@ class VisionLanguageRetriever(ABC):
         """Return the pixel inputs of one picture of planned size; arrays of a batch are joined along axis 0."""
 
     @abstractmethod
-    def text_tower(self) -> Any:
+    def language_model(self) -> Any:
         """Return the part of the model whose blocks are the layers."""
+
+    def largest_picture(self) -> int | None:
+        """Return the most pixels that the image processor's own settings allow, where they set a limit that stays."""
+        return None
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Run the model; return what it retrieves with, before pooling, [B, T, D]."""
@@ -202,9 +194,9 @@ class VisionLanguageRetriever(ABC):
         check_side(side)
         ids = [item_id(item, side) for item in items]
         if side == "query":
-            texts = [item.text for item in items]  # type: ignore[union-attr]
+            texts = [item.text for item in items]
             return [self.encode_query(name, text) for name, text in zip(ids, texts, strict=True)]
-        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, disable=not self.checkpoint.progress)
+        bar = tqdm(ids, desc="measuring pages", unit="page", delay=2, leave=None, disable=not self.checkpoint.progress)
         return [self._page(name) for name in bar]
 
     def collate(
@@ -257,7 +249,15 @@ class VisionLanguageRetriever(ABC):
         }
 
     def _pixels(self) -> tuple[int, int]:
-        most = self.defaults.max_pixels if self.options.max_pixels is None else self.options.max_pixels
-        if most < self.defaults.min_pixels:
-            raise BackboneError(f"max_pixels must be at least {self.defaults.min_pixels} for {self.family}; got {most}")
-        return self.defaults.min_pixels, most
+        fewest, given = self.defaults.min_pixels, self.options.max_pixels
+        if given is not None and given < fewest:
+            raise BackboneError(f"max_pixels must be at least {fewest} for {self.family}; got {given}")
+        largest = self.largest_picture()
+        if given is not None and largest is not None and given > largest:
+            logger.warning(
+                "--max-pixels %d is above the %d pixels that the image processor of %s takes, which are used",
+                given,
+                largest,
+                self.name,
+            )
+        return fewest, self.defaults.max_pixels if given is None else given

@@ -14,6 +14,7 @@ from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
 from miner_diag.cka.hsic import Estimator, Kernel
 from miner_diag.cka.jackknife import (
+    exactly_one,
     group_numbers,
     influence,
     leave_groups_out_of_mean,
@@ -43,6 +44,7 @@ class Comparison:
     """Two views of the same items."""
 
     cka: Interval
+    """CKA of the two views."""
     null: PermutationNull
     """Law of CKA when rows are paired at random, and the p value."""
     outliers: OutlierCheck | None
@@ -52,11 +54,17 @@ class Comparison:
     alignment_ratio: Interval | None
     """Mean cosine over CKA; None where it does not exist, and `no_ratio` says why."""
     no_ratio: str | None
+    """Why there is no alignment ratio."""
     n: int
+    """Number of items."""
     widths: tuple[int, int]
+    """Width of each side."""
     estimator: Estimator
+    """Estimator of the CKA."""
     kernel: Kernel
+    """Kernel of the CKA."""
     route: str
+    """How the CKA was computed: "gram", "features" or "streaming"."""
 
 
 def alignment_ratio(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
@@ -71,7 +79,7 @@ def alignment_ratio(x: Any, y: Any, *, estimator: Estimator = "debiased") -> flo
     x, y : array or tensor [N, D]
         Row ``i`` of both is item ``i``; the widths must be equal.
     estimator : "debiased" or "biased"
-        Of the CKA.
+        Estimator of the CKA.
 
     Raises
     ------
@@ -86,11 +94,11 @@ def alignment_ratio(x: Any, y: Any, *, estimator: Estimator = "debiased") -> flo
     >>> round(alignment_ratio(x, 2.0 * x), 12)
     1.0
     """
-    cosine = float(paired_cosines(x, y).mean())
+    cosine = paired_cosines(x, y).mean()
     cka = linear_cka(x, y, estimator=estimator)
     if cka <= 0:
         raise UndefinedCKAError(_no_ratio(cka, *as_matrix(x, "x").shape))
-    return cosine / cka
+    return float(exactly_one(cosine / cka))
 
 
 def compare(
@@ -144,28 +152,47 @@ def compare(
     cka, left_out = matrix.interval(0, 0), matrix.left_out[:, 0, 0]
     widths = (matrix.widths[0], matrix.other_widths[0])
     cosine = ratio = None
-    reason = None
+    reason: str | None = None
     if widths[0] != widths[1]:
         reason = f"widths differ: {names[0]} has d={widths[0]}, {names[1]} has d={widths[1]}"
     else:
         numbers = group_numbers(groups, matrix.n)
         cosines = paired_cosines(x, y, names=names)
         cosine = mean_interval(cosines, confidence=confidence, groups=numbers)
-        if cka.value <= 0:
-            reason = _no_ratio(cka.value, matrix.n, widths[0])
-        else:
-            ratio = ratio_interval(
-                cosine.value,
-                cka.value,
-                *_both_left_out(cosines, cka.value, matrix, numbers),
-                confidence=confidence,
-                n=matrix.n,
-                n_groups=cka.n_clusters,
-            )
+        ratio, reason = ratio_of(cosine, cka, *_both_left_out(cosines, cka.value, matrix, numbers), d=widths[0])
     outliers = _outlier_check(x, y, cka.value, left_out, outlier_share, matrix, options)
     return Comparison(
         cka, matrix.null[0][0], outliers, cosine, ratio, reason, matrix.n, widths, estimator, kernel, matrix.route
     )
+
+
+def ratio_of(
+    cosine: Interval, cka: Interval, cosine_left_out: np.ndarray, cka_left_out: np.ndarray, *, d: int
+) -> tuple[Interval | None, str | None]:
+    """Return the alignment ratio of a mean cosine and a CKA, or None and the reason why it does not exist.
+
+    Parameters
+    ----------
+    cosine, cka : Interval
+        Both over the same items and groups.
+    cosine_left_out, cka_left_out : ndarray [N] or [G]
+        Both without each item, or without each group.
+    d : int
+        Width of the layers, for the reason.
+    """
+    if cka.value <= 0:
+        return None, _no_ratio(cka.value, cka.n, d)
+    ratio = ratio_interval(
+        cosine.value,
+        cka.value,
+        cosine_left_out,
+        cka_left_out,
+        confidence=cka.confidence,
+        n=cka.n,
+        n_groups=cka.n_clusters,
+        effective_groups=cka.effective_clusters,
+    )
+    return ratio, None
 
 
 def _both_left_out(

@@ -40,13 +40,13 @@ def split_layers(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
             raise ValueError(f"{argument} must hold at least one layer, got an empty {type(layer_embeddings).__name__}")
         sides = [as_matrix(side, f"{argument}[{i}]") for i, side in enumerate(layer_embeddings)]
     else:
-        whole = as_matrix(layer_embeddings, argument)
-        if whole.ndim == 2:
-            sides = [whole]
-        elif whole.ndim == 3:
-            sides = [whole[:, layer] for layer in range(whole.shape[1])]
+        array = as_matrix(layer_embeddings, argument)
+        if array.ndim == 2:
+            sides = [array]
+        elif array.ndim == 3:
+            sides = [array[:, layer] for layer in range(array.shape[1])]
         else:
-            raise ValueError(f"{argument} must be [N, L, D], [N, D] or a list of [N, D_l], got {tuple(whole.shape)}")
+            raise ValueError(f"{argument} must be [N, L, D], [N, D] or a list of [N, D_l], got {tuple(array.shape)}")
     for i, side in enumerate(sides):
         if side.ndim != 2 or side.shape[1] == 0:
             raise ValueError(f"{argument}[{i}] must be [N, D] with D >= 1, got {tuple(side.shape)}")

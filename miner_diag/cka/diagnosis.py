@@ -3,50 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from miner_diag.cka.alignment import Comparison, compare
+from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
 from miner_diag.cka.hsic import Estimator
-from miner_diag.cka.matrix import CKAMatrix, cka_matrix
-from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_with_ties
+from miner_diag.cka.matrix import cka_matrix
+from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg
+from miner_diag.retrieval.ranking import ndcg_of_vectors
 from miner_diag.retrieval.relevance import Relevance
-from miner_diag.retrieval.search import score_all
 from miner_diag.stats import Interval, bootstrap_means, holm, paired_bootstrap
 
 ProbeKind = Literal["base", "normalized_projection"]
 
 K = 5
-"""nDCG is taken at this rank."""
+"""The rank that nDCG is taken at."""
 ALPHA = 0.05
 """Significance level of CKA against its null, after Holm's adjustment over the layers."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How numbers become verdicts; our choices, none of them the paper's."""
+    """How numbers become verdicts; these are our choices, none of them is the paper's."""
 
     ratio_threshold: float = 0.5
-    """Alignment ratio to the final layer (pages) from which on a base probe is taken to be enough."""
+    """The alignment ratio to the final layer (pages) from which on a base probe is taken to be enough."""
     aligned_share: float = 0.5
-    """A retrieval-aligned layer keeps more than this share of the final layer's nDCG@5, beyond the interval."""
-    confidence: float = 0.95
-    """Nominal coverage of every interval."""
+    """A retrieval-aligned layer keeps more than this share of the final layer's nDCG@5, beyond its interval."""
     estimator: Estimator = "debiased"
-    """Of CKA."""
+    """The estimator of CKA; biased rises with width / items."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("aligned_share", "confidence"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
+        if not 0 < self.aligned_share < 1:
+            raise ValueError(f"aligned_share must lie between 0 and 1; got {self.aligned_share}")
         if not 0 < self.ratio_threshold < math.inf:
             raise ValueError(f"ratio_threshold must be above 0; got {self.ratio_threshold}")
+
+
+@dataclass(frozen=True)
+class LayerViews:
+    """One layer compared with the final one, and its queries with its pages."""
+
+    page_final: Comparison
+    """This layer against the final one, over pages."""
+    query_final: Comparison
+    """This layer against the final one, over queries."""
+    query_page: Comparison
+    """Queries against their gold pages at this layer, one query a page."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class LayerDiagnosis:
     page_final: Comparison | None
     """This layer against the final one, over pages."""
     query_final: Comparison | None
-    """The same over queries."""
+    """This layer against the final one, over queries."""
     query_page: Comparison | None
     """Queries against their gold pages at this layer, one query a page."""
     ndcg: Interval
@@ -68,19 +78,49 @@ class LayerDiagnosis:
     tie_rate: float
     """Share of queries whose nDCG depends on the order of tied pages."""
     effective_rank: Interval | None
-    """Of the pages."""
+    """Effective rank of the pages."""
     anisotropy: Interval | None
     """Mean cosine between different pages."""
     null_p: float | None
     """P value of CKA between queries and their pages against broken pairings, Holm-adjusted over the layers."""
     probe_kind: ProbeKind | None
-    """What the alignment ratio says the layer needs; None where it has no CKA."""
+    """The probe that the alignment ratio asks for; None where the layer has no CKA."""
     kind_is_sure: bool
     """Whether the interval of the alignment ratio stays on one side of the threshold."""
     retrieval_aligned: bool
-    """NDCG@5 above chance and above its share of the final layer's, and CKA above its null."""
+    """Whether nDCG@5 is above chance and above its share of the final layer's, and CKA is above its null."""
     notes: tuple[str, ...]
     """What has no value, and why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers that a diagnosis rests on, however they were computed."""
+
+    per_query: tuple[Ndcg, ...]
+    """NDCG@5 of every query at every layer."""
+    views: Mapping[int, LayerViews]
+    """Comparisons of each layer that has a CKA."""
+    undefined: Mapping[int, str]
+    """Why each other layer has none."""
+    page_matrix: CKAMatrix
+    """CKA between all pairs of layers that have one, over pages."""
+    unit_rows: CKAMatrix | None
+    """CKA of each of these layers with the final one, over pages at length one: another reading of "normalized CKA"."""
+    effective_ranks: Mapping[int, Interval]
+    """Effective rank of the pages, layer by layer."""
+    anisotropies: Mapping[int, Interval]
+    """Mean cosine between different pages, layer by layer."""
+    chance: float
+    """NDCG@5 of a random order."""
+    n_queries: int
+    """Number of queries."""
+    n_pages: int
+    """Number of pages."""
+    n_pairs: int
+    """Number of query-page pairs behind `query_page`: one query a page."""
+    absent: str = ""
+    """A sentence on what the way of computing leaves out."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +128,53 @@ class Diagnosis:
     """All layers of one backbone on one split."""
 
     layers: tuple[LayerDiagnosis, ...]
-    """0 … n_layers."""
-    usable: tuple[int, ...]
-    """Layers that have a CKA: the rows of `page_matrix` and `unit_rows`."""
-    page_matrix: CKAMatrix
-    """CKA between all pairs of layers, over pages; layers without a CKA are left out of it."""
-    unit_rows: CKAMatrix
-    """CKA of each of these layers with the final one, over pages at length one: another reading of "normalized CKA"."""
-    per_query: tuple[Ndcg, ...]
-    """NDCG@5 of every query at every layer."""
-    chance: float
-    """NDCG@5 of a random order."""
-    n_queries: int
-    n_pages: int
-    n_pairs: int
-    """Query-page pairs behind `query_page`: one query a page."""
+    """Layers 0 … n_layers."""
+    measured: Measured
+    """The numbers behind them."""
     rules: Rules
+    """Thresholds."""
+    confidence: float
+    """Nominal coverage of every interval."""
+
+    @property
+    def usable(self) -> tuple[int, ...]:
+        """Layers that have a CKA: the rows of `page_matrix` and `unit_rows`."""
+        return tuple(self.measured.views)
+
+    @property
+    def page_matrix(self) -> CKAMatrix:
+        """CKA between all pairs of usable layers, over pages."""
+        return self.measured.page_matrix
+
+    @property
+    def unit_rows(self) -> CKAMatrix | None:
+        """CKA of each usable layer with the final one, over pages at length one."""
+        return self.measured.unit_rows
+
+    @property
+    def per_query(self) -> tuple[Ndcg, ...]:
+        """NDCG@5 of every query at every layer."""
+        return self.measured.per_query
+
+    @property
+    def chance(self) -> float:
+        """NDCG@5 of a random order."""
+        return self.measured.chance
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries."""
+        return self.measured.n_queries
+
+    @property
+    def n_pages(self) -> int:
+        """Number of pages."""
+        return self.measured.n_pages
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of query-page pairs behind `query_page`."""
+        return self.measured.n_pairs
 
 
 def diagnose(
@@ -117,12 +188,14 @@ def diagnose(
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
     rules: Rules | None = None,
+    confidence: float = 0.95,
     rng: np.random.Generator,
     device: str = "cpu",
 ) -> Diagnosis:
     """Diagnose every layer of a retriever whose queries and pages pass the same layers.
 
-    Two towers are diagnosed by :func:`~miner_diag.cka.dual_encoder.diagnose_dual_encoder`.
+    A dual encoder is diagnosed by :func:`~miner_diag.cka.dual_encoder.diagnose_dual_encoder`, and layers that do not
+    fit memory by :func:`~miner_diag.cka.streamed.diagnose_streamed`.
 
     Parameters
     ----------
@@ -133,15 +206,17 @@ def diagnose(
     gold : sequence [Q] of dict
         For each query, page index -> relevance.
     query_ids, page_ids : sequence of str
-        What messages call the items.
+        Names of the items in messages.
     page_hashes : sequence [P] of str
         Hash of each page's picture: pages that look the same give one query-page pair.
     query_documents, page_documents : sequence of str, optional
         Document of each item; if given, intervals are those over documents instead of single items.
     rules : Rules, optional
-        Thresholds and confidence.
+        Thresholds.
+    confidence : float
+        Nominal coverage of every interval.
     rng : Generator
-        For the bootstrap.
+        Generator for the bootstrap.
     device : str
         Where CKA's products are computed: "cpu" or "cuda".
 
@@ -155,16 +230,15 @@ def diagnose(
     final = n_layers - 1
     pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
     check_sizes(len(queries), len(pages), len(pair_query))
-    per_query = _ndcg_of_layers(queries, pages, gold, query_ids, page_ids)
-    values = np.stack([result.values for result in per_query], axis=1)
-    ndcg = bootstrap_means(values, rng, clusters=query_documents, confidence=rules.confidence)
-    chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
-
+    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
+    per_query = [
+        layer_ndcg(queries[:, layer], pages[:, layer], relevance, page_ids, layer=layer) for layer in range(n_layers)
+    ]
     if (constant := constant_side(queries[:, final], pages[:, final])) is not None:
         raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
-    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence, "device": device}
-    views: dict[int, tuple[Comparison, Comparison, Comparison]] = {}
+    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
+    views: dict[int, LayerViews] = {}
     undefined: dict[int, str] = {}
     for layer in range(n_layers):
         name = f"layer {layer}"
@@ -172,78 +246,118 @@ def diagnose(
         try:
             if constant is not None:
                 raise UndefinedCKAError(f"{name} is the same for all {constant}, so it has no CKA")
-            ends = {"names": (f"{name} of the pages", f"layer {final} of the pages"), "groups": page_documents}
-            page_final = compare(pages[:, layer], pages[:, final], **ends, **options)
-            ends = {"names": (f"{name} of the queries", f"layer {final} of the queries"), "groups": query_documents}
-            query_final = compare(queries[:, layer], queries[:, final], **ends, **options)
-            ends = {"names": (f"{name} of the queries", f"{name} of the pages"), "groups": pair_documents}
-            query_page = compare(queries[pair_query, layer], pages[pair_page, layer], **ends, **options)
+            page_final = compare(
+                pages[:, layer],
+                pages[:, final],
+                names=(f"{name} of the pages", f"layer {final} of the pages"),
+                groups=page_documents,
+                **options,
+            )
+            query_final = compare(
+                queries[:, layer],
+                queries[:, final],
+                names=(f"{name} of the queries", f"layer {final} of the queries"),
+                groups=query_documents,
+                **options,
+            )
+            query_page = compare(
+                queries[pair_query, layer],
+                pages[pair_page, layer],
+                names=(f"{name} of the queries", f"{name} of the pages"),
+                groups=pair_documents,
+                **options,
+            )
         except UndefinedCKAError as error:
             undefined[layer] = str(error)
             continue
-        views[layer] = (page_final, query_final, query_page)
+        views[layer] = LayerViews(page_final, query_final, query_page)
     if final in undefined:
         raise ValueError(f"layer {final}, the final one, has no CKA: {undefined[final]}")
     usable = list(views)
     common = {"groups": page_documents, "names": [f"layer {layer}" for layer in usable], **options}
-    matrix = cka_matrix([pages[:, layer] for layer in usable], **common)
-    of_unit_rows = cka_matrix(
-        [unit_rows(pages[:, layer], f"layer {layer}") for layer in usable],
-        [unit_rows(pages[:, final], f"layer {final}")],
-        other_names=[f"layer {final}"],
-        null=False,
-        **common,
+    over_pages: dict[str, Any] = {"groups": page_documents, "confidence": confidence}
+    measured = Measured(
+        per_query=tuple(per_query),
+        views=views,
+        undefined=undefined,
+        page_matrix=cka_matrix([pages[:, layer] for layer in usable], **common),
+        unit_rows=cka_matrix(
+            [unit_rows(pages[:, layer], f"layer {layer}") for layer in usable],
+            [unit_rows(pages[:, final], f"layer {final}")],
+            other_names=[f"layer {final}"],
+            null=False,
+            **common,
+        ),
+        effective_ranks={layer: effective_rank(pages[:, layer], **over_pages) for layer in usable},
+        anisotropies={layer: anisotropy(pages[:, layer], **over_pages) for layer in usable},
+        chance=mean_chance(gold, len(pages)),
+        n_queries=len(queries),
+        n_pages=len(pages),
+        n_pairs=len(pair_query),
     )
-    adjusted = dict(zip(usable, holm([views[layer][2].null.p_value for layer in usable]), strict=True))
+    return verdicts(measured, query_documents, rules=rules, confidence=confidence, rng=rng)
 
+
+def verdicts(
+    measured: Measured,
+    query_documents: Sequence[str] | None,
+    *,
+    rules: Rules,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Diagnosis:
+    """Add intervals of nDCG@5 to what was measured, and decide which layers are aligned and which probe each needs.
+
+    Parameters
+    ----------
+    measured : Measured
+        Numbers of all layers.
+    query_documents : sequence [Q] of str, optional
+        Document of each query, for intervals over documents.
+    rules : Rules
+        Thresholds.
+    confidence : float
+        Nominal coverage of every interval.
+    rng : Generator
+        Generator for the bootstrap.
+    """
+    values = np.stack([result.values for result in measured.per_query], axis=1)
+    ndcg = bootstrap_means(values, rng, clusters=query_documents, confidence=confidence)
+    usable, final = list(measured.views), len(measured.per_query) - 1
+    adjusted = dict(zip(usable, holm([measured.views[layer].query_page.null.p_value for layer in usable]), strict=True))
     layers = []
-    for layer in range(n_layers):
-        page_final, query_final, query_page = views.get(layer, (None, None, None))
+    for layer, result in enumerate(measured.per_query):
+        views = measured.views.get(layer)
         margin = paired_bootstrap(
             values[:, layer],
             rules.aligned_share * values[:, final],
             rng,
             clusters=query_documents,
-            confidence=rules.confidence,
+            confidence=confidence,
         )
+        page_final = None if views is None else views.page_final
         kind, sure = probe_kind(layer == final, page_final, rules.ratio_threshold)
         null_p = adjusted.get(layer)
         above_null = null_p is not None and null_p < ALPHA
-        aligned = above_null and ndcg[layer].low > chance and margin.low > 0
         layers.append(
             LayerDiagnosis(
-                layer,
-                page_final,
-                query_final,
-                query_page,
-                ndcg[layer],
-                margin,
-                per_query[layer].tie_rate,
-                effective_rank(pages[:, layer], groups=page_documents, confidence=rules.confidence)
-                if layer in views
-                else None,
-                anisotropy(pages[:, layer], groups=page_documents, confidence=rules.confidence)
-                if layer in views
-                else None,
-                null_p,
-                kind,
-                sure,
-                bool(aligned),
-                _notes(layer, undefined.get(layer), views.get(layer)),
+                layer=layer,
+                page_final=page_final,
+                query_final=None if views is None else views.query_final,
+                query_page=None if views is None else views.query_page,
+                ndcg=ndcg[layer],
+                share_margin=margin,
+                tie_rate=result.tie_rate,
+                effective_rank=measured.effective_ranks.get(layer),
+                anisotropy=measured.anisotropies.get(layer),
+                null_p=null_p,
+                probe_kind=kind,
+                kind_is_sure=sure,
+                retrieval_aligned=bool(above_null and ndcg[layer].low > measured.chance and margin.low > 0),
+                notes=_notes(layer, measured.undefined.get(layer), views),
             )
         )
-    return Diagnosis(
-        tuple(layers),
-        tuple(usable),
-        matrix,
-        of_unit_rows,
-        per_query,
-        chance,
-        len(queries),
-        len(pages),
-        len(pair_query),
-        rules,
-    )
+    return Diagnosis(tuple(layers), measured, rules, confidence)
 
 
 def one_query_a_page(
@@ -260,30 +374,33 @@ def one_query_a_page(
         Rows of the queries and of the pages.
     """
     chosen: dict[str, tuple[str, int, int]] = {}
-    for row, (query_id, judged) in enumerate(zip(query_ids, gold, strict=True)):
-        page = min(judged, key=lambda index: (-judged[index], index))
+    for row, (query_id, grades) in enumerate(zip(query_ids, gold, strict=True)):
+        page = min(grades, key=lambda index: (-grades[index], index))
         pair = (query_id, row, page)
         chosen[page_hashes[page]] = min(chosen.get(page_hashes[page], pair), pair)
     rows = sorted((row, page) for _, row, page in chosen.values())
     return np.array([row for row, _ in rows], dtype=np.int64), np.array([page for _, page in rows], dtype=np.int64)
 
 
-def _ndcg_of_layers(
-    queries: np.ndarray,
-    pages: np.ndarray,
-    gold: Sequence[dict[int, int]],
-    query_ids: Sequence[str],
-    page_ids: Sequence[str],
-) -> tuple[Ndcg, ...]:
-    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
-    results = []
-    for layer in range(pages.shape[1]):
-        try:
-            scores = score_all(queries[:, layer], pages[:, layer], query_ids=query_ids, page_ids=page_ids)
-        except ValueError as error:
-            raise ValueError(f"layer {layer} can't be ranked with: {error}") from None
-        results.append(ndcg_with_ties(scores, relevance, K))
-    return tuple(results)
+def layer_ndcg(
+    queries: np.ndarray, pages: np.ndarray, relevance: Relevance, page_ids: Sequence[str], *, layer: int
+) -> Ndcg:
+    """Rank pages [P, D] for queries [Q, D] by the cosine of one layer, and take nDCG@5 of every query.
+
+    Raises
+    ------
+    ValueError
+        If a vector is zero or holds NaN or Inf; layer and item are named.
+    """
+    try:
+        return ndcg_of_vectors(queries, pages, relevance, K, page_ids=page_ids)
+    except ValueError as error:
+        raise ValueError(f"layer {layer} can't be ranked with: {error}") from None
+
+
+def mean_chance(gold: Sequence[dict[int, int]], n_pages: int) -> float:
+    """Return nDCG@5 of a random order, over queries with these gold pages."""
+    return float(np.mean([chance_ndcg(n_pages, len(grades), K) for grades in gold]))
 
 
 def check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
@@ -323,12 +440,13 @@ def probe_kind(is_final: bool, page_final: Comparison | None, threshold: float) 
     return kind, not ratio.low < threshold <= ratio.high
 
 
-def _notes(
-    layer: int, undefined: str | None, views: tuple[Comparison, Comparison, Comparison] | None
-) -> tuple[str, ...]:
+def _notes(layer: int, undefined: str | None, views: LayerViews | None) -> tuple[str, ...]:
     if views is None:
-        return (
-            undefined if undefined is not None and f"layer {layer}" in undefined else f"layer {layer}: {undefined}",
-        )
-    sides = zip(("pages to final", "queries to final", "queries to pages"), views, strict=True)
-    return tuple(f"layer {layer}, {side}: {view.no_ratio}" for side, view in sides if view.no_ratio is not None)
+        reason = str(undefined)
+        return (reason if f"layer {layer}" in reason else f"layer {layer}: {reason}",)
+    sides = {
+        "pages to final": views.page_final,
+        "queries to final": views.query_final,
+        "queries to pages": views.query_page,
+    }
+    return tuple(f"layer {layer}, {side}: {view.no_ratio}" for side, view in sides.items() if view.no_ratio is not None)

@@ -1,58 +1,63 @@
-"""Two towers: the layers of each are compared with its own last one, and only the last layers retrieve.
+"""Dual encoders: each encoder's layers are compared with its own last one, and only the last layers retrieve.
 
-Layer 7 of a text tower and layer 7 of a vision tower are different things in different spaces, of different depths and
-widths. So nothing here pairs layers by their number: each tower stands for itself, CKA between the towers is taken for
-every layer of one with every layer of the other (CKA needs no common space), and nDCG@5 where there is one: at the end.
+Layer 7 of a text encoder and layer 7 of a vision encoder are different things in different spaces, of different depths
+and widths. So nothing here pairs layers by their number: each encoder stands for itself, CKA between the encoders is
+taken for every layer of one with every layer of the other (CKA needs no common space), and nDCG@5 where there is a
+common space: at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from miner_diag.cka.alignment import Comparison, compare
+from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.diagnosis import (
     ALPHA,
-    K,
     ProbeKind,
     Rules,
     check_sizes,
     constant_side,
+    layer_ndcg,
+    mean_chance,
     one_query_a_page,
     probe_kind,
 )
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank
-from miner_diag.cka.matrix import CKAMatrix, cka_matrix
-from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_with_ties
+from miner_diag.cka.matrix import cka_matrix
+from miner_diag.retrieval.ndcg import Ndcg
 from miner_diag.retrieval.relevance import Relevance
-from miner_diag.retrieval.search import score_all
 from miner_diag.stats import Interval, bootstrap_means, holm
 
-SIDES = ("query", "page")
+Side = Literal["query", "page"]
+SIDES: tuple[Side, ...] = ("query", "page")
 
 
 @dataclass(frozen=True)
 class DualEncoderLayer:
-    """One layer of one tower."""
+    """One layer of one encoder."""
 
-    side: str
-    """"query" or "page": whose tower."""
+    side: Side
+    """Which encoder the layer belongs to: that of the queries or that of the pages."""
     layer: int
-    """0 is what enters the tower's first block, the last is its embedding."""
+    """0 is what enters the encoder's first block, the last is its embedding."""
     relative_depth: float
-    """Layer over the tower's number of blocks: 0 to 1."""
+    """Layer over the encoder's number of blocks: 0 to 1."""
     to_final: Comparison | None
-    """This layer against the tower's own last one; None where it has no CKA, and `note` says why."""
+    """This layer against the encoder's own last one; None where it has no CKA, and `note` says why."""
     effective_rank: Interval | None
+    """Effective rank of the layer's rows."""
     anisotropy: Interval | None
+    """Mean cosine between different rows."""
     null_p: float | None
-    """P value of CKA with the last layer, Holm-adjusted over the tower."""
+    """P value of CKA with the last layer, Holm-adjusted over the encoder."""
     probe_kind: ProbeKind | None
-    """What the alignment ratio to the tower's last layer says."""
+    """The probe that the alignment ratio to the encoder's last layer asks for."""
     above_null: bool
     """Whether CKA with the last layer is above its null."""
     note: str | None
@@ -61,27 +66,31 @@ class DualEncoderLayer:
 
 @dataclass(frozen=True)
 class DualEncoderDiagnosis:
-    """Both towers of one backbone on one split."""
+    """Both encoders of one backbone on one split."""
 
     layers: tuple[DualEncoderLayer, ...]
-    """The queries' tower, then the pages'."""
+    """The layers of the query encoder, then those of the page encoder."""
     ndcg: Interval
     """NDCG@5 of the last layers, the only ones in one space."""
     per_query: Ndcg
-    """The same for every query."""
+    """NDCG@5 of every query."""
     chance: float
     """NDCG@5 of a random order."""
     cross: CKAMatrix
-    """CKA of every layer of the queries' tower with every layer of the pages', over queries and their pages."""
-    usable: dict[str, tuple[int, ...]]
-    """Layers of each tower that have a CKA: rows and columns of `cross`."""
+    """CKA of every layer of the query encoder with every layer of the page encoder, over queries and their pages."""
+    usable: Mapping[Side, tuple[int, ...]]
+    """Layers of each encoder that have a CKA: rows and columns of `cross`."""
     n_queries: int
+    """Number of queries."""
     n_pages: int
+    """Number of pages."""
     n_pairs: int
+    """Number of query-page pairs behind `cross`: one query a page."""
     rules: Rules
+    """Thresholds."""
 
-    def of(self, side: str) -> tuple[DualEncoderLayer, ...]:
-        """Return the layers of one tower."""
+    def of(self, side: Side) -> tuple[DualEncoderLayer, ...]:
+        """Return the layers of one encoder."""
         return tuple(layer for layer in self.layers if layer.side == side)
 
 
@@ -96,17 +105,18 @@ def diagnose_dual_encoder(
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
     rules: Rules | None = None,
+    confidence: float = 0.95,
     rng: np.random.Generator,
     device: str = "cpu",
 ) -> DualEncoderDiagnosis:
-    """Diagnose both towers; arguments as of :func:`~miner_diag.cka.diagnosis.diagnose`.
+    """Diagnose both encoders; arguments are those of :func:`~miner_diag.cka.diagnosis.diagnose`.
 
     Parameters
     ----------
     queries : ndarray [Q, L_q, D_q]
-        Pooled layers of the queries' tower.
+        Pooled layers of the query encoder.
     pages : ndarray [P, L_p, D_p]
-        Pooled layers of the pages' tower; depth and width may differ from the queries'.
+        Pooled layers of the page encoder; depth and width may differ from the queries'.
 
     Raises
     ------
@@ -117,18 +127,18 @@ def diagnose_dual_encoder(
     pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
     check_sizes(len(queries), len(pages), len(pair_query))
     width = min(queries.shape[2], pages.shape[2])
-    asked, shown = _embedding(queries, width), _embedding(pages, width)
-    if (constant := constant_side(asked, shown)) is not None:
+    query_vectors, page_vectors = _embedding(queries, width), _embedding(pages, width)
+    if (constant := constant_side(query_vectors, page_vectors)) is not None:
         raise ValueError(f"the last layer is the same for all {constant}: nothing to compare with")
-    relevance = Relevance.of(list(gold), n_pages=len(pages))
-    ndcg = ndcg_with_ties(score_all(asked, shown, query_ids=query_ids, page_ids=page_ids), relevance, K)
-    interval = bootstrap_means(ndcg.values[:, None], rng, clusters=query_documents, confidence=rules.confidence)[0]
-    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": rules.confidence, "device": device}
-    towers = {
-        "query": _tower("query", queries, query_documents, rules, options),
-        "page": _tower("page", pages, page_documents, rules, options),
+    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
+    ndcg = layer_ndcg(query_vectors, page_vectors, relevance, page_ids, layer=pages.shape[1] - 1)
+    interval = bootstrap_means(ndcg.values[:, None], rng, clusters=query_documents, confidence=confidence)[0]
+    options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
+    encoders: dict[Side, list[DualEncoderLayer]] = {
+        "query": _encoder("query", queries, query_documents, rules, options),
+        "page": _encoder("page", pages, page_documents, rules, options),
     }
-    usable = {side: tuple(layer.layer for layer in towers[side] if layer.to_final is not None) for side in SIDES}
+    usable = {side: tuple(layer.layer for layer in encoders[side] if layer.to_final is not None) for side in SIDES}
     pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
     cross = cka_matrix(
         [queries[pair_query, layer] for layer in usable["query"]],
@@ -138,59 +148,58 @@ def diagnose_dual_encoder(
         groups=pair_documents,
         **options,
     )
-    chance = float(np.mean([chance_ndcg(len(pages), len(judged), K) for judged in gold]))
     return DualEncoderDiagnosis(
-        (*towers["query"], *towers["page"]),
-        interval,
-        ndcg,
-        chance,
-        cross,
-        usable,
-        len(queries),
-        len(pages),
-        len(pair_query),
-        rules,
+        layers=(*encoders["query"], *encoders["page"]),
+        ndcg=interval,
+        per_query=ndcg,
+        chance=mean_chance(gold, len(pages)),
+        cross=cross,
+        usable=usable,
+        n_queries=len(queries),
+        n_pages=len(pages),
+        n_pairs=len(pair_query),
+        rules=rules,
     )
 
 
-def _tower(
-    side: str, states: np.ndarray, documents: Sequence[str] | None, rules: Rules, options: dict[str, Any]
+def _encoder(
+    side: Side, states: np.ndarray, documents: Sequence[str] | None, rules: Rules, options: dict[str, Any]
 ) -> list[DualEncoderLayer]:
     last = states.shape[1] - 1
     views: dict[int, Comparison] = {}
     notes: dict[int, str] = {}
     for layer in range(last + 1):
-        names = (f"layer {layer} of the {side} tower", f"layer {last} of the {side} tower")
+        names = (f"layer {layer} of the {side} encoder", f"layer {last} of the {side} encoder")
         try:
             views[layer] = compare(states[:, layer], states[:, last], names=names, groups=documents, **options)
         except UndefinedCKAError as error:
             notes[layer] = str(error)
     if last in notes:
-        raise ValueError(f"layer {last} of the {side} tower, the last one, has no CKA: {notes[last]}")
+        raise ValueError(f"layer {last} of the {side} encoder, the last one, has no CKA: {notes[last]}")
     adjusted = dict(zip(views, holm([view.null.p_value for view in views.values()]), strict=True))
-    of_one = {"groups": documents, "confidence": rules.confidence}
-    made = []
+    over: dict[str, Any] = {"groups": documents, "confidence": options["confidence"]}
+    layers = []
     for layer in range(last + 1):
-        view, here = views.get(layer), states[:, layer]
-        made.append(
+        view, rows = views.get(layer), states[:, layer]
+        layers.append(
             DualEncoderLayer(
-                side,
-                layer,
-                layer / last if last else 1.0,
-                view,
-                None if view is None else effective_rank(here, **of_one),  # type: ignore[arg-type]
-                None if view is None else anisotropy(here, **of_one),  # type: ignore[arg-type]
-                adjusted.get(layer),
-                probe_kind(layer == last, view, rules.ratio_threshold)[0],
-                layer in adjusted and bool(adjusted[layer] < ALPHA),
-                notes.get(layer) or (view.no_ratio if view is not None else None),
+                side=side,
+                layer=layer,
+                relative_depth=layer / last if last else 1.0,
+                to_final=view,
+                effective_rank=None if view is None else effective_rank(rows, **over),
+                anisotropy=None if view is None else anisotropy(rows, **over),
+                null_p=adjusted.get(layer),
+                probe_kind=probe_kind(layer == last, view, rules.ratio_threshold)[0],
+                above_null=layer in adjusted and bool(adjusted[layer] < ALPHA),
+                note=notes.get(layer) or (view.no_ratio if view is not None else None),
             )
         )
-    return made
+    return layers
 
 
 def _embedding(states: np.ndarray, width: int) -> np.ndarray:
-    """Return a tower's last layer without the zeros it is filled with, [N, width]."""
+    """Return an encoder's last layer without the zeros it is filled with, [N, width]."""
     if states[:, -1, width:].any():
-        raise ValueError(f"the towers' last layers must share a space of at most {width} dimensions")
+        raise ValueError(f"the encoders' last layers must share a space of at most {width} dimensions")
     return states[:, -1, :width]

@@ -1,15 +1,17 @@
-"""The diagnosis of two towers as rows, sentences and a picture."""
+"""The diagnosis of a dual encoder as rows, sentences and a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from miner_diag.cka.dual_encoder import SIDES, DualEncoderDiagnosis, DualEncoderLayer
-from miner_diag.cka.plots import COLOURS, new_figure
+from miner_diag.cka.plots import COLOURS
+from miner_diag.cka.table import bounded_ends, comparison_measures, interval_fields, null_level, with_ends
+from miner_diag.figures import new_figure
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -18,37 +20,60 @@ COLUMNS = (
     "layer",
     "relative_depth",
     "cka_final",
-    "cka_final_null",
+    "cka_final_low",
+    "cka_final_high",
+    "cka_final_null_p95",
+    "cka_final_null_mean",
+    "cka_final_p",
     "cosine_final",
     "alignment_ratio_final",
+    "alignment_ratio_final_low",
+    "alignment_ratio_final_high",
     "effective_rank",
     "anisotropy",
     "ndcg_at_5",
     "ndcg_at_5_low",
     "ndcg_at_5_high",
+    "chance_ndcg_at_5",
+    "n_items",
+    "n_documents",
+    "effective_documents",
     "probe_kind",
     "above_null",
 )
-"""Columns of ``layers.csv`` for two towers: a row is a layer of one tower. nDCG@5 stands at the last layers alone."""
+"""Columns of ``layers.csv`` for a dual encoder: a row is a layer of one encoder. nDCG@5 is given at the last layers
+alone. Items and documents are those that the layer's CKA is over; the null is that of the CKA."""
 
 
 def dual_encoder_layer_table(diagnosis: DualEncoderDiagnosis) -> pd.DataFrame:
-    """Return one row per layer of either tower with the columns `COLUMNS`."""
+    """Return one row per layer of either encoder with the columns `COLUMNS`."""
     rows = []
+    estimator = diagnosis.rules.estimator
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
-        row |= {name: interval.value for name, interval, _ in _measures(layer)}
+        measures = [(name, interval) for name, interval, _ in _measures(layer)]
+        if layer.relative_depth == 1:
+            measures.append(("ndcg_at_5", diagnosis.ndcg))
+            row["chance_ndcg_at_5"] = diagnosis.chance
+        for name, interval in measures:
+            cells = {name: interval.value} | {f"{name}_{end}": value for end, value in bounded_ends(interval).items()}
+            row |= {column: value for column, value in cells.items() if column in COLUMNS}
+        if layer.to_final is not None:
+            level = "cka_final_null_p95" if estimator == "debiased" else "cka_final_null_mean"
+            cka = layer.to_final.cka
+            row |= {level: null_level(layer.to_final, estimator), "cka_final_p": layer.to_final.null.p_value}
+            row |= {
+                "n_items": cka.n,
+                "n_documents": cka.n_clusters,
+                "effective_documents": cka.effective_clusters,
+            }
         row |= {
             "side": layer.side,
             "layer": layer.layer,
             "relative_depth": layer.relative_depth,
-            "cka_final_null": None if layer.to_final is None else layer.to_final.null.mean,
             "probe_kind": layer.probe_kind,
             "above_null": layer.above_null,
         }
-        if layer.relative_depth == 1:
-            ndcg = diagnosis.ndcg
-            row |= {"ndcg_at_5": ndcg.value, "ndcg_at_5_low": ndcg.low, "ndcg_at_5_high": ndcg.high}
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -66,41 +91,40 @@ def dual_encoder_records(
     model_revision: str,
     dataset: str,
     split: str,
-    widths: dict[str, int],
+    widths: Mapping[str, int],
     seed: int,
 ) -> list[Record]:
-    """Return every number as a record; the side is in the measure's name, and a pair names both of its layers."""
+    """Return every number as a record with its side; a pair of layers names both of them."""
     common: dict[str, Any] = {"model": model, "model_revision": model_revision, "dataset": dataset, "split": split}
     estimator, records = diagnosis.rules.estimator, []
     for layer in diagnosis.layers:
-        here = {**common, "layer": layer.layer, "d": widths[layer.side]}
         for name, interval, method in _measures(layer):
             of_cka = name.startswith(("cka", "alignment"))
             measure = name.replace("_final", f"_{layer.side}_final") if "_final" in name else f"{name}_{layer.side}"
             records.append(
                 Record(
-                    **here,
+                    **common,
+                    **interval_fields(interval, method),
                     measure=measure,
-                    method=method,
+                    side=layer.side,
+                    layer=layer.layer,
+                    d=widths[layer.side],
                     estimator=estimator if of_cka else None,
                     p_value=layer.to_final.null.p_value if name == "cka_final" and layer.to_final else None,
-                    **_ends(interval),
                 )
             )
-    records.append(
-        Record(**common, measure="ndcg_at_5", method="bootstrap over queries, BCa", seed=seed, **_ends(diagnosis.ndcg))
-    )
+    ndcg = interval_fields(diagnosis.ndcg, "bootstrap over queries, BCa")
+    records.append(Record(**common, **ndcg, measure="ndcg_at_5", seed=seed))
     for i, query_layer in enumerate(diagnosis.usable["query"]):
         for j, page_layer in enumerate(diagnosis.usable["page"]):
             records.append(
                 Record(
                     **common,
+                    **interval_fields(diagnosis.cross.interval(i, j), "jackknife, Fisher's z"),
                     measure="cka_query_layer_page_layer",
                     layer=query_layer,
                     other_layer=page_layer,
                     estimator=estimator,
-                    method="jackknife, Fisher's z",
-                    **_ends(diagnosis.cross.interval(i, j)),
                 )
             )
     records += [
@@ -111,37 +135,48 @@ def dual_encoder_records(
 
 
 def dual_encoder_sentences(diagnosis: DualEncoderDiagnosis) -> tuple[str, str]:
-    """Return two sentences: what retrieves, and which probe each tower's layers need."""
-    ndcg = diagnosis.ndcg
+    """Return two sentences: what retrieves, and which probe each encoder's layers need."""
     first = (
-        f"Two towers: nDCG@5 {ndcg.value:.3f} [{ndcg.low:.3f}, {ndcg.high:.3f}] of the last layers (n = "
-        f"{diagnosis.n_queries} queries, {diagnosis.n_pages} pages; chance {diagnosis.chance:.3f}); inner layers of "
-        "one tower share no space with the other, so they retrieve only behind a probe of each side."
+        f"Dual encoder: nDCG@5 {with_ends(diagnosis.ndcg)} of the last layers (n = {diagnosis.n_queries} queries, "
+        f"{diagnosis.n_pages} pages; chance {diagnosis.chance:.3f}); inner layers of one encoder share no space with "
+        "the other, so they retrieve only behind a probe of each side."
     )
-    told = []
+    by_side = []
     for side in SIDES:
         kinds = {kind: [layer.layer for layer in diagnosis.of(side) if layer.probe_kind == kind] for kind in _KINDS}
-        told.append(
-            f"{side} tower: base probe for {_numbers(kinds['base'])}, normalized projection for "
+        by_side.append(
+            f"{side} encoder: base probe for {_numbers(kinds['base'])}, normalized projection for "
             f"{_numbers(kinds['normalized_projection'])}"
         )
     threshold = f"{diagnosis.rules.ratio_threshold:g}"
-    return first, f"By the alignment ratio to each tower's last layer (threshold {threshold}), {'; '.join(told)}."
+    return first, f"By the alignment ratio to each encoder's last layer (threshold {threshold}), {'; '.join(by_side)}."
 
 
 def dual_encoder_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Draw CKA and alignment ratio to the tower's last layer against relative depth, a curve a tower."""
+    """Draw CKA and alignment ratio to the encoder's last layer against relative depth, a curve an encoder.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `dual_encoder_layer_table` returns it, or as ``layers.csv`` is read back.
+    title : str
+        Backbone, data set and split.
+    """
     figure = new_figure(7.0, 5.6)
     axes = figure.subplots(2, 1, sharex=True)
     labels = {"cka_final": "CKA to the last layer", "alignment_ratio_final": "alignment ratio"}
     for ax, (column, label) in zip(axes, labels.items(), strict=True):
         for side in SIDES:
             rows = table[table["side"] == side]
-            ax.plot(
-                rows["relative_depth"], rows[column].astype(float), "o-", color=COLOURS[side], label=f"{side} tower"
-            )
+            depth = rows["relative_depth"]
+            ax.plot(depth, rows[column].astype(float), "o-", color=COLOURS[side], label=f"{side} encoder")
+            low, high = (rows[f"{column}_{end}"].astype(float) for end in ("low", "high"))
+            if low.notna().any():
+                ax.fill_between(depth, low, high, color=COLOURS[side], alpha=0.15, linewidth=0)
         ax.set_ylabel(label)
-    axes[-1].set_xlabel("relative depth in the tower")
+    ratios = table["alignment_ratio_final"].astype(float)
+    axes[1].set_ylim(min(0.0, 1.2 * ratios.min()), 1.3 * max(1.0, ratios.max()))  # a wide interval must not flatten all
+    axes[-1].set_xlabel("relative depth in the encoder")
     axes[0].legend(frameon=False)
     axes[0].set_title(title, fontsize=10)
     return figure
@@ -151,29 +186,12 @@ _KINDS = ("base", "normalized_projection")
 
 
 def _measures(layer: DualEncoderLayer) -> Iterator[tuple[str, Interval, str]]:
-    view = layer.to_final
-    if view is not None:
-        yield "cka_final", view.cka, "jackknife, Fisher's z"
-        if view.mean_cosine is not None:
-            yield "cosine_final", view.mean_cosine, "Student"
-        if view.alignment_ratio is not None:
-            yield "alignment_ratio_final", view.alignment_ratio, "jackknife, Fieller"
+    if layer.to_final is not None:
+        yield from comparison_measures(layer.to_final, "final")
     if layer.effective_rank is not None:
         yield "effective_rank", layer.effective_rank, "infinitesimal jackknife"
     if layer.anisotropy is not None:
         yield "anisotropy", layer.anisotropy, "jackknife"
-
-
-def _ends(interval: Interval) -> dict[str, Any]:
-    bounded = all(abs(end) < float("inf") for end in (interval.low, interval.high))
-    return {
-        "value": interval.value,
-        "low": interval.low if bounded else None,
-        "high": interval.high if bounded else None,
-        "confidence": interval.confidence,
-        "n": interval.n,
-        "n_clusters": interval.n_clusters,
-    }
 
 
 def _numbers(layers: list[int]) -> str:

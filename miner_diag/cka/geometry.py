@@ -9,7 +9,7 @@ import numpy as np
 
 from miner_diag.cka.arrays import as_matrix
 from miner_diag.cka.errors import UndefinedCKAError
-from miner_diag.cka.jackknife import group_numbers, influence, mean_interval, standard_error, t_quantile
+from miner_diag.cka.jackknife import group_numbers, influence, interval_around, mean_interval
 from miner_diag.cka.layers import as_layers
 from miner_diag.stats import Interval
 
@@ -85,8 +85,7 @@ def anisotropy(x: Any, *, groups: Sequence[object] | np.ndarray | None = None, c
     left_out = (length - 2 * rows @ total + 1 - (n - 1)) / ((n - 1) * (n - 2))
     numbers = group_numbers(groups, n)
     influences = influence(value, left_out, numbers)
-    half = t_quantile(confidence, len(influences)) * float(standard_error(influences))
-    return Interval(value, value - half, value + half, confidence, n, None if numbers is None else len(influences))
+    return interval_around(value, influences, n=n, confidence=confidence, groups=numbers, scale=1.0)
 
 
 def effective_rank(
@@ -128,5 +127,4 @@ def effective_rank(
     influences = -value / 2 * (left**2) @ (share * (np.log(share) + entropy))
     numbers = group_numbers(groups, n)
     influences = influence(0.0, -influences, numbers)
-    half = t_quantile(confidence, len(influences)) * float(standard_error(influences))
-    return Interval(value, value - half, value + half, confidence, n, None if numbers is None else len(influences))
+    return interval_around(value, influences, n=n, confidence=confidence, groups=numbers, scale=value)

@@ -181,7 +181,7 @@ class _Accumulator:
                 if part.shape[2]:
                     cross, own = self._products(part)
                     self.cross[0].add_(cross.sum(0), alpha=weight)
-                    if self.own is not None:
+                    if self.own is not None and own is not None:
                         self.own[0].add_(own.sum(0), alpha=weight)
             return
         self._add_rows(tile.rows, tile.values)
@@ -192,7 +192,7 @@ class _Accumulator:
     def _add_rows(self, rows: slice, values: torch.Tensor) -> None:
         cross, own = self._products(values)
         self.cross[rows] += cross
-        if self.own is not None:
+        if self.own is not None and own is not None:
             self.own[rows] += own
 
     def _products(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -53,15 +53,14 @@ def leave_groups_out(sides: Sides, sums: PairSums, estimator: Estimator, groups:
         first, second = left**2, left / 2
     fewest = 4 if estimator == "debiased" else 2
 
-    def rest(whole: np.ndarray, rows: np.ndarray, *index: np.ndarray) -> np.ndarray:
-        taken = np.zeros((len(sizes), *rows.shape[1:]))
-        np.add.at(taken, groups, rows)
-        shape = (-1, *(1,) * (taken.ndim - 1))
-        a, b = own[:, index[0]], own[:, index[1]]
-        pick = (slice(None), *index)
+    def rest(total: np.ndarray, rows: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the sums [G, ...] without each group, of the pairs of layers (a, b)."""
+        left_out = np.zeros((len(sizes), *rows.shape[1:]))
+        np.add.at(left_out, groups, rows)
+        shape = (-1, *(1,) * (left_out.ndim - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            corrections = a * b / first.reshape(shape) - outside[pick] / second.reshape(shape)
-        return whole - 2 * taken + within[pick] + corrections
+            corrections = own[:, a] * own[:, b] / first.reshape(shape) - outside[:, a, b] / second.reshape(shape)
+        return total - 2 * left_out + within[:, a, b] + corrections
 
     x = np.arange(len(sides.x))
     y = x if sides.y is None else len(x) + np.arange(len(sides.y))
@@ -88,22 +87,21 @@ def _outside_and_own(sides: Sides, estimator: Estimator, groups: np.ndarray) -> 
     outside = torch.zeros(count, len(layers), len(layers), dtype=torch.float64, device=sides.device)
     own_sums = torch.zeros(count, len(layers), dtype=torch.float64, device=sides.device)
     for part in blocks(sides.n, _BLOCK_ROWS):
-        here = numbers[part]
+        group_of = numbers[part]
         to_groups = []
         for side, total in zip(layers, sums, strict=True):
             left, right = _factors(side, part, estimator, sides.device)
             to_group = left @ total.T
             if estimator == "debiased":  # an item is no neighbour of itself
-                to_group[torch.arange(len(here), device=here.device), here] -= (left * right).sum(1)
+                to_group[torch.arange(len(group_of), device=group_of.device), group_of] -= (left * right).sum(1)
             to_groups.append(to_group)
         u = torch.stack(to_groups, 2)  # [B, G, A]
         by_group = u.transpose(0, 1)  # [G, B, A]
         outside += by_group.transpose(1, 2) @ by_group
-        own = u[
-            torch.arange(len(here), device=here.device), here
-        ]  # [B, A]: to the item's own group, which does not stay
-        outside.index_add_(0, here, own[:, :, None] * own[:, None, :], alpha=-1)
-        own_sums.index_add_(0, here, own)
+        # [B, A]: to the item's own group, which does not stay
+        own = u[torch.arange(len(group_of), device=group_of.device), group_of]
+        outside.index_add_(0, group_of, own[:, :, None] * own[:, None, :], alpha=-1)
+        own_sums.index_add_(0, group_of, own)
     return outside.cpu().numpy(), own_sums.cpu().numpy()
 
 

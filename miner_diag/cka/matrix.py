@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from miner_diag.cka.cka_matrix_result import CKAMatrix
+from miner_diag.cka.cka_matrix_result import CKAMatrix, assemble
 from miner_diag.cka.features import feature_sums
 from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.groups import MAX_GROUPS, leave_groups_out
 from miner_diag.cka.hsic import Estimator, Kernel
-from miner_diag.cka.jackknife import cka_bounds, group_numbers
+from miner_diag.cka.jackknife import group_numbers
 from miner_diag.cka.permutation import biased_null_mean, permutation_nulls
 from miner_diag.cka.sides import Sides, prepare, zero_hsic
 from miner_diag.cka.sums import PairSums
@@ -112,7 +112,7 @@ def cka_matrix(
     _require("route", route, get_args(Route))
     if kernel == "rbf" and route == "features":
         raise ValueError("route='features' exists for the linear kernel only; use route='gram' with kernel='rbf'")
-    place = None if device is None else torch.device(device)
+    chosen_device = None if device is None else torch.device(device)
 
     def ready(precision: torch.dtype | None) -> Sides:
         return prepare(
@@ -123,7 +123,7 @@ def cka_matrix(
             kernel=kernel,
             bandwidth=bandwidth,
             dtype=precision,
-            device=place,
+            device=chosen_device,
         )
 
     sides = ready(_dtype(dtype))
@@ -150,19 +150,13 @@ def cka_matrix(
 
     result = sums_by(estimator, intervals)
     values = result.cka()
-    low = high = left_out = left_out_groups = None
+    left_out = left_out_groups = None
     if intervals:
-        low, high = np.empty_like(values), np.empty_like(values)
         left_out = np.empty((sides.n, *values.shape))
         for i in range(len(sides.x)):
             left_out[:, i] = result.leave_one_out(i, estimator)
         if numbers is not None and kernel == "linear" and numbers.max() < MAX_GROUPS:
             left_out_groups = leave_groups_out(sides, result, estimator, numbers)
-        for i in range(len(sides.x)):
-            if left_out_groups is None:
-                low[i], high[i] = cka_bounds(values[i], left_out[:, i], confidence=confidence, groups=numbers)
-            else:
-                low[i], high[i] = cka_bounds(values[i], left_out_groups[:, i], confidence=confidence)
     nulls = None
     if null:
         debiased, means = values, np.zeros_like(values)
@@ -170,26 +164,23 @@ def cka_matrix(
             debiased = sums_by("debiased", False, "; null=False leaves out the p value that needs it").cka()
             means = biased_null_mean(_centred_traces(sides, result), result, sides.n)
         nulls = permutation_nulls(sides, debiased, means)
-    return CKAMatrix(
-        values=values,
-        low=low,
-        high=high,
-        null=nulls,
-        left_out=left_out,
-        left_out_groups=left_out_groups,
+    return assemble(
+        values,
+        names=[side.name for side in sides.layers],
+        widths=[side.width for side in sides.layers],
+        n_x=len(sides.x),
+        n=sides.n,
         estimator=estimator,
-        kernel=kernel,
         route=taken,
         operations=operations,
+        confidence=confidence,
+        left_out=left_out,
+        left_out_groups=left_out_groups,
+        groups=numbers,
+        null=nulls,
+        kernel=kernel,
         dtype=str(sides.dtype).removeprefix("torch."),
         device=str(sides.device),
-        n=sides.n,
-        n_groups=None if numbers is None else int(numbers.max()) + 1,
-        widths=tuple(side.width for side in sides.x),
-        other_widths=tuple(side.width for side in sides.second),
-        names=tuple(side.name for side in sides.x),
-        other_names=tuple(side.name for side in sides.second),
-        confidence=confidence,
     )
 
 

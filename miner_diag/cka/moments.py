@@ -114,7 +114,7 @@ class PairMoments:
 
 def total(moments: Sequence[PairMoments]) -> PairMoments:
     """Sum of moments that share their references."""
-    whole = moments[0]
+    total_moments = moments[0]
     for part in moments[1:]:
-        whole = whole + part
-    return whole
+        total_moments = total_moments + part
+    return total_moments

@@ -67,15 +67,21 @@ def biased_null_mean(traces: np.ndarray, sums: PairSums, n: int) -> np.ndarray:
     return np.outer(traces[:count] / np.sqrt(sums.self_x), second / np.sqrt(sums.self_y)) / (n - 1)
 
 
-def kernel_shape(side: Layer, kernel: Kernel, sigma: float) -> KernelShape:
+def shape_items(n: int) -> np.ndarray:
+    """Return the items [min(n, SHAPE_ITEMS)] of n that `kernel_shape` looks at, at even distances."""
+    return np.unique(np.linspace(0, n - 1, min(n, SHAPE_ITEMS)).round().astype(int))
+
+
+def kernel_shape(side: Layer, kernel: Kernel, sigma: float, *, n: int | None = None) -> KernelShape:
     """Shape of a layer's U-centred kernel.
 
     Exact up to `SHAPE_ITEMS` items; of more, that many are taken at even distances, which leaves the skewness (a
-    property of the kernel's spectrum) within a few per cent and its cost bounded.
+    property of the kernel's spectrum) within a few per cent and its cost bounded. A layer that holds only these items
+    says by `n` how many there are in all.
     """
     import torch
 
-    items = np.unique(np.linspace(0, side.n - 1, min(side.n, SHAPE_ITEMS)).round().astype(int))
+    items = shape_items(side.n)
     rows = side.block(items, torch.float64, torch.device("cpu"))
     matrix = (rows @ rows.T).numpy()
     if kernel == "rbf":
@@ -87,7 +93,7 @@ def kernel_shape(side: Layer, kernel: Kernel, sigma: float) -> KernelShape:
     if size == 0:
         return KernelShape(0.0, 0.0)
     triangles = float((torch.from_numpy(centred) @ torch.from_numpy(centred)).numpy().ravel() @ centred.ravel())
-    return KernelShape(triangles / size, float(squares.ravel() @ centred.ravel()) / size * len(items) / side.n)
+    return KernelShape(triangles / size, float(squares.ravel() @ centred.ravel()) / size * len(items) / (n or side.n))
 
 
 def third_moment(shape_x: KernelShape, shape_y: KernelShape, n: int) -> float:
@@ -116,9 +122,9 @@ def third_moment(shape_x: KernelShape, shape_y: KernelShape, n: int) -> float:
     total = 0.0
     for count, labellings, (edges, triangles) in shapes:
         if count > 0:
-            of_x = edges * shape_x.cubes / 2 + triangles * shape_x.triangles
-            of_y = edges * shape_y.cubes / 2 + triangles * shape_y.triangles
-            total += labellings * of_x * of_y / count
+            sum_x = edges * shape_x.cubes / 2 + triangles * shape_x.triangles
+            sum_y = edges * shape_y.cubes / 2 + triangles * shape_y.triangles
+            total += labellings * sum_x * sum_y / count
     return 8 * total
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-COLOURS = {"page": "#0072B2", "query": "#D55E00", "pair": "#009E73", "ndcg": "#000000"}
-"""Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey print."""
+from miner_diag.cka.curves import table_curves
+from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, new_figure
+
+COLOURS = {"page": BLUE, "query": VERMILLION, "pair": GREEN, "ndcg": BLACK}
+"""The colour of what is over pages, over queries, over queries and their pages, and of nDCG@5."""
 MARKERS = {"base": "o", "normalized_projection": "s"}
 """Filled circle: base probe; open square: normalized projection."""
 
@@ -37,6 +39,23 @@ CURVES = {
 
 
 RATIOS = tuple(CURVES["alignment ratio\n(mean cosine / CKA)"])
+
+
+def layer_figure(table: pd.DataFrame, *, threshold: float, estimator: str = "debiased", title: str = "") -> Figure:
+    """Draw ``layers.csv``: everything in the figure comes from the table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As :func:`~miner_diag.cka.table.layer_table` returns it, or as ``layers.csv`` is read back.
+    threshold, estimator, title
+        As in `layer_curves`.
+    """
+    kinds = table["probe_kind"].where(table["probe_kind"].notna(), "normalized_projection").tolist()
+    chance = float(table["chance_ndcg_at_5"].iloc[0])
+    return layer_curves(
+        table_curves(table), kinds, threshold=threshold, chance=chance, estimator=estimator, title=title
+    )
 
 
 def layer_curves(
@@ -62,7 +81,7 @@ def layer_curves(
     chance : float
         nDCG@5 of a random order; drawn as a line.
     estimator : str
-        Of CKA, for the label.
+        Estimator of CKA, for the label.
     title : str
         Backbone, data set and split.
     """
@@ -107,7 +126,7 @@ DEPTH = {
     "ndcg_at_5": "nDCG@5\nof the raw layer",
 }
 """Measure -> label, from top to bottom of `depth_curves`."""
-BACKBONES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "D", "-."), ("#000000", "^", ":"))
+BACKBONES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREEN, "D", "-."), (BLACK, "^", ":"))
 """Colour, marker and line of each backbone in turn."""
 
 
@@ -158,7 +177,7 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
     ax : Axes, optional
         Where to draw; a new figure by default.
     estimator : str
-        Of CKA, for the label.
+        Estimator of CKA, for the label.
     title : str
         Backbone, data set and split.
     """
@@ -184,13 +203,6 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
     return ax
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of its own, in inches, that pyplot knows nothing of: the caller's backend and figures stay."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour: str, style: str) -> None:
     if rows.empty:
         return
@@ -203,6 +215,6 @@ def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour
     if style == ":":
         return
     for kind, marker in MARKERS.items():
-        here = np.array([kinds[layer] == kind for layer in layers])
+        marked = np.array([kinds[layer] == kind for layer in layers])
         face = colour if kind == "base" else "white"
-        ax.plot(layers[here], values[here], marker, color=colour, markerfacecolor=face, markersize=5)
+        ax.plot(layers[marked], values[marked], marker, color=colour, markerfacecolor=face, markersize=5)

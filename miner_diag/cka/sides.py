@@ -40,7 +40,7 @@ class Sides:
     sigmas: tuple[float, ...]
     """RBF width of each layer of x, then of y, in the units of its scaled rows; 1 for the linear kernel."""
     dtype: torch.dtype
-    """Of the products; sums are float64 throughout."""
+    """Precision of the products; sums are float64 throughout."""
     device: torch.device
     """Where products are computed."""
 
@@ -126,8 +126,8 @@ def prepare(
             )
     layers = [*x, *(y or ())]
     sigmas = median_distances(layers, bandwidth) if kernel == "rbf" else [1.0] * len(layers)
-    place = device or layers[0].values.device
-    return Sides(tuple(x), None if y is None else tuple(y), kernel, tuple(sigmas), dtype, place)
+    device = device or layers[0].values.device
+    return Sides(tuple(x), None if y is None else tuple(y), kernel, tuple(sigmas), dtype, device)
 
 
 def needed_pairs(n_x: int, n_y: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,15 @@ class StreamState:
     """Sums of all rows so far, and what they are relative to; layers of the first side come first."""
 
     n: int = 0
-    """Rows."""
+    """Number of rows."""
     batches: int = 0
+    """Number of batches."""
     n_moved: int = 0
-    """Rows when the references were last moved."""
+    """Number of rows when the references were last moved."""
     n_x: int = 0
-    """Layers of the first side."""
+    """Number of layers of the first side."""
     n_y: int = 0
-    """Layers of the second side; 0 where the first is compared with itself."""
+    """Number of layers of the second side; 0 where the first is compared with itself."""
     scales: list[float] = field(default_factory=list)
     """Power of two that each layer's rows are multiplied by."""
     references: list[np.ndarray] = field(default_factory=list)
@@ -51,16 +53,16 @@ class StreamState:
             moments={pair: [None] * max(blocks, 1) for pair in needed_pairs(n_x, len(sides) - n_x)},
         )
 
-    def add(self, sides: Sequence[np.ndarray]) -> None:
-        """Count a batch of at least one row."""
+    def add(self, sides: Sequence[np.ndarray], block: int | None = None) -> None:
+        """Count a batch of at least one row in a block; in the next block in turn if none is named."""
         centred = [
             side * scale - reference for side, scale, reference in zip(sides, self.scales, self.references, strict=True)
         ]
         norms = [np.einsum("nd,nd->n", side, side) for side in centred]
-        for (a, b), held in self.moments.items():
-            slot = self.batches % len(held)
-            batch, before = PairMoments.of(centred[a], centred[b], norms[a], norms[b]), held[slot]
-            held[slot] = batch if before is None else before + batch
+        for (a, b), by_block in self.moments.items():
+            slot = self.batches % len(by_block) if block is None else block
+            batch, before = PairMoments.of(centred[a], centred[b], norms[a], norms[b]), by_block[slot]
+            by_block[slot] = batch if before is None else before + batch
         for index, side in enumerate(sides):
             np.minimum(self.low[index], side.min(0), out=self.low[index])
             np.maximum(self.high[index], side.max(0), out=self.high[index])
@@ -71,17 +73,17 @@ class StreamState:
 
     def merge(self, other: StreamState) -> None:
         """Count all rows of another state of the same layers, which is left as it is."""
-        factors = [own / theirs for own, theirs in zip(self.scales, other.scales, strict=True)]
+        factors = [here / other_scale for here, other_scale in zip(self.scales, other.scales, strict=True)]
         shifts = [
-            own - theirs * factor
-            for own, theirs, factor in zip(self.references, other.references, factors, strict=True)
+            here - reference * factor
+            for here, reference, factor in zip(self.references, other.references, factors, strict=True)
         ]
-        for (a, b), held in self.moments.items():
-            for slot, theirs in enumerate(other.moments[a, b]):
-                if theirs is not None:
-                    moved = theirs.scaled(factors[a], factors[b]).shifted(shifts[a], shifts[b])
-                    before = held[slot]
-                    held[slot] = moved if before is None else before + moved
+        for (a, b), by_block in self.moments.items():
+            for slot, added in enumerate(other.moments[a, b]):
+                if added is not None:
+                    moved = added.scaled(factors[a], factors[b]).shifted(shifts[a], shifts[b])
+                    before = by_block[slot]
+                    by_block[slot] = moved if before is None else before + moved
         self.low = [np.minimum(a, b) for a, b in zip(self.low, other.low, strict=True)]
         self.high = [np.maximum(a, b) for a, b in zip(self.high, other.high, strict=True)]
         self.n += other.n
@@ -92,10 +94,10 @@ class StreamState:
         """Take all sums relative to the mean of all rows so far; exact, and what keeps later sums small."""
         means = []
         for index in range(len(self.references)):
-            parts = [held for held in self.moments[index, index] if held is not None]
+            parts = [part for part in self.moments[index, index] if part is not None]
             means.append(np.sum([part.sum_x for part in parts], axis=0) / self.n)
-        for (a, b), held in self.moments.items():
-            self.moments[a, b] = [None if part is None else part.shifted(means[a], means[b]) for part in held]
+        for (a, b), by_block in self.moments.items():
+            self.moments[a, b] = [None if part is None else part.shifted(means[a], means[b]) for part in by_block]
         self.references = [old + mean for old, mean in zip(self.references, means, strict=True)]
         self.n_moved = self.n
 
@@ -109,8 +111,8 @@ class StreamState:
             arrays[f"reference.{index}"] = self.references[index].copy()
             arrays[f"low.{index}"] = self.low[index].copy()
             arrays[f"high.{index}"] = self.high[index].copy()
-        for (a, b), held in self.moments.items():
-            for slot, moments in enumerate(held):
+        for (a, b), by_block in self.moments.items():
+            for slot, moments in enumerate(by_block):
                 if moments is not None:
                     for name in FIELDS:
                         arrays[f"{name}.{a}.{b}.{slot}"] = np.array(getattr(moments, name))
@@ -134,5 +136,6 @@ class StreamState:
 def _moments(arrays: Mapping[str, np.ndarray], key: str) -> PairMoments | None:
     if f"count.{key}" not in arrays:
         return None
-    values = (np.array(arrays[f"{name}.{key}"]) for name in FIELDS)
-    return PairMoments(*(float(value) if value.ndim == 0 else value for value in values))
+    values = {name: np.array(arrays[f"{name}.{key}"]) for name in FIELDS}
+    fields: dict[str, Any] = {name: float(value) if value.ndim == 0 else value for name, value in values.items()}
+    return PairMoments(**fields)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from miner_diag.cka.arrays import split_layers
-from miner_diag.cka.cka_matrix_result import CKAMatrix
+from miner_diag.cka.cka_matrix_result import CKAMatrix, assemble
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.hsic import Estimator
-from miner_diag.cka.jackknife import cka_bounds
+from miner_diag.cka.jackknife import exactly_one
 from miner_diag.cka.layers import MIN_ITEMS
 from miner_diag.cka.moments import PairMoments, total
 from miner_diag.cka.sides import zero_hsic
@@ -33,8 +33,9 @@ class StreamingCKA:
     estimator : "debiased" or "biased"
         As in `cka_matrix`.
     blocks : int
-        With 2 or more, batches are dealt to that many blocks in turn, and `compute` gives a delete-one-block jackknife
-        interval: batches that are alike within themselves are then accounted for. 0: no interval.
+        With 2 or more, `compute` gives a delete-one-block jackknife interval, which accounts for batches that are alike
+        within themselves. Batches are dealt to the blocks in turn, unless `update` is told a batch's block. 0: no
+        interval.
     confidence : float
         Nominal coverage of the intervals.
 
@@ -74,7 +75,7 @@ class StreamingCKA:
         """Width of each layer, first side then second; empty before the first batch."""
         return tuple(len(reference) for reference in self._state.references)
 
-    def update(self, x: Any, y: Any = None) -> StreamingCKA:
+    def update(self, x: Any, y: Any = None, *, block: int | None = None) -> StreamingCKA:
         """Add a batch and return self.
 
         Parameters
@@ -83,12 +84,17 @@ class StreamingCKA:
             The layers of the first side, B >= 1.
         y : array or tensor [B, D'] or [B, M, D'], or sequence of [B, D'_m], optional
             The same items on the other side (``x[:, -1]`` for layer against final); all pairs within x if not given.
+        block : int, optional
+            Number of the block that these rows belong to, 0 … blocks - 1; in turn if not given.
 
         Raises
         ------
         ValueError
-            If shapes do not fit each other or the batches before, or an entry is NaN or Inf. Nothing is then added.
+            If shapes do not fit each other or the batches before, an entry is NaN or Inf, or there is no such block.
+            Nothing is then added.
         """
+        if block is not None and not 0 <= block < self.blocks:
+            raise ValueError(f"block must be 0 … blocks - 1 with blocks = {self.blocks}; got {block}")
         sides_x = [side.double().cpu().numpy() for side in split_layers(x, "x")]
         sides_y = [] if y is None else [side.double().cpu().numpy() for side in split_layers(y, "y")]
         sides = [*sides_x, *sides_y]
@@ -97,7 +103,7 @@ class StreamingCKA:
             return self
         if not self.n:
             self._state = StreamState.beginning(sides, len(sides_x), self.blocks)
-        self._state.add(sides)
+        self._state.add(sides, block)
         return self
 
     def merge(self, other: StreamingCKA) -> StreamingCKA:
@@ -109,16 +115,16 @@ class StreamingCKA:
                 f"streams must agree in estimator and blocks: {(self.estimator, self.blocks)} here, "
                 f"{(other.estimator, other.blocks)} in the other"
             )
-        own, theirs = self._state, other._state
+        state, added = self._state, other._state
         if self.n == 0:
-            self._state = StreamState.from_arrays(theirs.to_arrays(), self.blocks)
+            self._state = StreamState.from_arrays(added.to_arrays(), self.blocks)
             return self
-        if (own.n_x, own.n_y, self.widths) != (theirs.n_x, theirs.n_y, other.widths):
+        if (state.n_x, state.n_y, self.widths) != (added.n_x, added.n_y, other.widths):
             raise ValueError(
-                f"streams must hold the same layers: {own.n_x} and {own.n_y} of widths {self.widths} here, "
-                f"{theirs.n_x} and {theirs.n_y} of widths {other.widths} in the other"
+                f"streams must hold the same layers: {state.n_x} and {state.n_y} of widths {self.widths} here, "
+                f"{added.n_x} and {added.n_y} of widths {other.widths} in the other"
             )
-        own.merge(theirs)
+        state.merge(added)
         return self
 
     def compute(self) -> CKAMatrix:
@@ -139,33 +145,25 @@ class StreamingCKA:
                     f"{name} is the same for all {self.n} items (d={len(low)}), so CKA is undefined; "
                     "drop this layer or check how it was pooled"
                 )
-        whole = {pair: total([m for m in held if m is not None]) for pair, held in self._state.moments.items()}
-        values = self._values(whole)
-        low = high = left_out = None
+        sums = {pair: total([m for m in by_block if m is not None]) for pair, by_block in self._state.moments.items()}
+        values = exactly_one(self._values(sums))
+        left_out = groups = None
         if self.blocks:
-            left_out = self._leave_blocks_out(whole, values.shape)
-            low, high = cka_bounds(values, left_out, confidence=self.confidence)
-        names, widths, second = self._names(), self.widths, self._second()
-        return CKAMatrix(
-            values=values,
-            low=low,
-            high=high,
-            null=None,
-            left_out=None,
-            left_out_groups=left_out,
+            left_out, sizes = self._leave_blocks_out(sums, values.shape)
+            groups = np.repeat(np.arange(len(sizes)), sizes)
+        widths = self.widths
+        return assemble(
+            values,
+            names=self._names(),
+            widths=widths,
+            n_x=self._state.n_x,
+            n=self.n,
             estimator=self.estimator,
-            kernel="linear",
             route="streaming",
             operations={"streaming": float(self.n * sum(widths[a] * widths[b] for a, b in self._state.moments))},
-            dtype="float64",
-            device="cpu",
-            n=self.n,
-            n_groups=None if left_out is None else len(left_out),
-            widths=widths[: self._state.n_x],
-            other_widths=widths[second],
-            names=tuple(names[: self._state.n_x]),
-            other_names=tuple(names[second]),
             confidence=self.confidence,
+            left_out_groups=left_out,
+            groups=groups,
         )
 
     def state(self) -> dict[str, np.ndarray]:
@@ -212,29 +210,30 @@ class StreamingCKA:
         """CKA `[L, M]`; NaN is impossible, an error says which layer has none."""
         size = self._state.n_x + self._state.n_y
         sums = np.zeros((size, size))
-        for (a, b), held in moments.items():
-            sums[a, b] = sums[b, a] = held.pair_sum(self.estimator)
+        for (a, b), pair in moments.items():
+            sums[a, b] = sums[b, a] = pair.pair_sum(self.estimator)
         for index, name in enumerate(self._names()):
             own = moments[index, index]
             terms = own.norms_xy if self.estimator == "debiased" else 0.0
             if not max(terms, float(np.vdot(own.product, own.product))) < _LIMIT * sums[index, index]:
                 raise zero_hsic(name, int(own.count), self.widths[index], self.estimator)
-        own = np.sqrt(sums.diagonal())
-        return (sums / own[:, None] / own[None, :])[: self._state.n_x, self._second()]
+        norms = np.sqrt(sums.diagonal())
+        return (sums / norms[:, None] / norms[None, :])[: self._state.n_x, self._second()]
 
-    def _leave_blocks_out(self, whole: Mapping[tuple[int, int], PairMoments], shape: tuple[int, ...]) -> np.ndarray:
-        """CKA without each block that holds rows `[G, L, M]`; NaN where the rest has none."""
-        filled = [slot for slot, held in enumerate(self._state.moments[0, 0]) if held is not None]
-        if len(filled) < 2:
+    def _leave_blocks_out(
+        self, sums: Mapping[tuple[int, int], PairMoments], shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, list[int]]:
+        """Return CKA without each block that holds rows `[G, L, M]` (NaN where the rest has none), and their sizes."""
+        sizes = {slot: int(part.count) for slot, part in enumerate(self._state.moments[0, 0]) if part is not None}
+        if len(sizes) < 2:
             raise ValueError("an interval needs rows in at least 2 blocks, got one batch; pass smaller batches")
-        out = np.full((len(filled), *shape), np.nan)
-        for index, slot in enumerate(filled):
-            rest = {
-                pair: whole[pair] - held[slot] for pair, held in self._state.moments.items() if held[slot] is not None
-            }
+        out = np.full((len(sizes), *shape), np.nan)
+        for index, slot in enumerate(sizes):
+            moments = self._state.moments
+            rest = {pair: sums[pair] - part for pair, blocks in moments.items() if (part := blocks[slot])}
             if rest[0, 0].count >= MIN_ITEMS:
                 try:
                     out[index] = self._values(rest)
                 except UndefinedCKAError:
                     continue  # stays NaN, which makes the interval all of [-1, 1]
-        return out
+        return out, list(sizes.values())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.jackknife import exactly_one
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class PairSums:
     """Diagonals of ``B_m`` `[N, M]`."""
 
     def cka(self) -> np.ndarray:
-        """CKA `[L, M]`."""
-        return self.cross / np.sqrt(self.self_x)[:, None] / np.sqrt(self.self_y)[None, :]
+        """CKA `[L, M]`; a value that differs from 1 by rounding alone is 1."""
+        return exactly_one(self.cross / np.sqrt(self.self_x)[:, None] / np.sqrt(self.self_y)[None, :])
 
     def leave_one_out(self, layer: int, estimator: Estimator) -> np.ndarray:
         """CKA of one layer with all others without item i, exactly, for every i `[N, M]`; NaN where it does not exist.

@@ -16,29 +16,52 @@ from miner_diag.stats import Interval
 COLUMNS = (
     "layer",
     "cka_page_final",
+    "cka_page_final_low",
+    "cka_page_final_high",
     "cka_query_final",
+    "cka_query_final_low",
+    "cka_query_final_high",
     "cosine_page_final",
     "cosine_query_final",
     "alignment_ratio_page_final",
+    "alignment_ratio_page_final_low",
+    "alignment_ratio_page_final_high",
     "alignment_ratio_query_final",
+    "alignment_ratio_query_final_low",
+    "alignment_ratio_query_final_high",
     "cka_query_page",
+    "cka_query_page_low",
+    "cka_query_page_high",
+    "cka_query_page_null_p95",
+    "cka_query_page_null_mean",
+    "cka_query_page_p",
     "cosine_query_page",
     "alignment_ratio_query_page",
-    "cka_query_page_null",
+    "alignment_ratio_query_page_low",
+    "alignment_ratio_query_page_high",
     "ndcg_at_5",
     "ndcg_at_5_low",
     "ndcg_at_5_high",
+    "chance_ndcg_at_5",
     "effective_rank_page",
     "anisotropy_page",
     "n_queries",
     "n_pages",
+    "n_documents",
+    "effective_documents",
     "probe_kind",
     "retrieval_aligned",
 )
-"""Columns of ``layers.csv``; a cell is empty where the number does not exist."""
+"""Columns of ``layers.csv``; a cell is empty where the number does not exist, and the ends of an interval are empty
+where it is unbounded. The null is CKA with pairs broken: its 95th percentile and p value before Holm's adjustment. Its
+mean is given for the biased estimator (that of the debiased one is 0), whose 95th percentile is not known. Documents
+are those with queries, and are empty where intervals are over single items."""
 
-VIEWS = ("page_final", "query_final", "query_page")
-"""What is compared: a layer with the final one over pages and over queries, and queries with their pages."""
+VIEWS = {"page_final": "page", "query_final": "query", "query_page": None}
+"""What is compared, and its side: a layer with the final one over pages and over queries, queries with their pages."""
+
+SIDES = {**VIEWS, "effective_rank_page": "page", "anisotropy_page": "page"}
+"""The side of each measure of one side, by its name without "cka", "cosine" or "alignment_ratio"."""
 
 
 def layer_table(diagnosis: Diagnosis) -> pd.DataFrame:
@@ -46,14 +69,23 @@ def layer_table(diagnosis: Diagnosis) -> pd.DataFrame:
     rows = []
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
-        row |= {name: interval.value for name, interval, _ in layer_measures(layer) if name in COLUMNS}
+        for name, interval, _ in layer_measures(layer):
+            cells = {name: interval.value} | {f"{name}_{end}": value for end, value in bounded_ends(interval).items()}
+            row |= {column: value for column, value in cells.items() if column in COLUMNS}
+        if layer.query_page is not None:
+            null = layer.query_page.null
+            debiased = diagnosis.rules.estimator == "debiased"
+            row["cka_query_page_null_p95" if debiased else "cka_query_page_null_mean"] = null_level(
+                layer.query_page, diagnosis.rules.estimator
+            )
+            row["cka_query_page_p"] = null.p_value
         row |= {
             "layer": layer.layer,
-            "cka_query_page_null": None if layer.query_page is None else layer.query_page.null.mean,
-            "ndcg_at_5_low": layer.ndcg.low,
-            "ndcg_at_5_high": layer.ndcg.high,
+            "chance_ndcg_at_5": diagnosis.chance,
             "n_queries": diagnosis.n_queries,
             "n_pages": diagnosis.n_pages,
+            "n_documents": layer.ndcg.n_clusters,
+            "effective_documents": layer.ndcg.effective_clusters,
             "probe_kind": layer.probe_kind,
             "retrieval_aligned": layer.retrieval_aligned,
         }
@@ -65,19 +97,49 @@ def layer_measures(layer: LayerDiagnosis) -> Iterator[tuple[str, Interval, str]]
     """Yield (measure, interval, method) for every number of a layer that exists."""
     for view in VIEWS:
         comparison: Comparison | None = getattr(layer, view)
-        if comparison is None:
-            continue
-        yield f"cka_{view}", comparison.cka, "jackknife, Fisher's z"
-        if comparison.mean_cosine is not None:
-            yield f"cosine_{view}", comparison.mean_cosine, "Student"
-        if comparison.alignment_ratio is not None:
-            yield f"alignment_ratio_{view}", comparison.alignment_ratio, "jackknife, Fieller"
+        if comparison is not None:
+            yield from comparison_measures(comparison, view)
     yield "ndcg_at_5", layer.ndcg, "bootstrap over queries, BCa"
     yield "ndcg_at_5_share_margin", layer.share_margin, "paired bootstrap over queries, BCa"
     if layer.effective_rank is not None:
         yield "effective_rank_page", layer.effective_rank, "infinitesimal jackknife"
     if layer.anisotropy is not None:
         yield "anisotropy_page", layer.anisotropy, "jackknife"
+
+
+def comparison_measures(comparison: Comparison, view: str) -> Iterator[tuple[str, Interval, str]]:
+    """Yield (measure, interval, method) for CKA, mean cosine and alignment ratio of two views, where they exist."""
+    blocks = " over blocks of rows" if comparison.route == "streaming" else ""
+    yield f"cka_{view}", comparison.cka, f"jackknife{blocks}, Fisher's z"
+    if comparison.mean_cosine is not None:
+        yield f"cosine_{view}", comparison.mean_cosine, f"Student{blocks}"
+    if comparison.alignment_ratio is not None:
+        yield f"alignment_ratio_{view}", comparison.alignment_ratio, f"jackknife{blocks}, Fieller"
+
+
+def bounded_ends(interval: Interval) -> dict[str, float | None]:
+    """Return low and high of an interval, both None where it is unbounded."""
+    bounded = bool(np.isfinite([interval.low, interval.high]).all())
+    return {"low": interval.low if bounded else None, "high": interval.high if bounded else None}
+
+
+def interval_fields(interval: Interval, method: str) -> dict[str, Any]:
+    """Return the fields of a record that come from an interval; the method says where it is unbounded."""
+    ends = bounded_ends(interval)
+    return {
+        "value": interval.value,
+        **ends,
+        "confidence": interval.confidence,
+        "method": method if ends["low"] is not None else f"{method}: unbounded",
+        "n": interval.n,
+        "n_clusters": interval.n_clusters,
+        "effective_clusters": interval.effective_clusters,
+    }
+
+
+def null_level(comparison: Comparison, estimator: str) -> float:
+    """Return the level that figures draw for a null: its 95th percentile, or its mean for the biased estimator."""
+    return comparison.null.upper if estimator == "debiased" else comparison.null.mean
 
 
 def diagnosis_records(
@@ -90,19 +152,13 @@ def diagnosis_records(
     estimator = diagnosis.rules.estimator
     for layer in diagnosis.layers:
         for name, interval, method in layer_measures(layer):
-            bounded = np.isfinite([interval.low, interval.high]).all()
             records.append(
                 Record(
                     **common,
+                    **interval_fields(interval, method),
                     measure=name,
-                    value=interval.value,
+                    side=_side(name),
                     layer=layer.layer,
-                    n=interval.n,
-                    n_clusters=interval.n_clusters,
-                    low=interval.low if bounded else None,
-                    high=interval.high if bounded else None,
-                    confidence=interval.confidence,
-                    method=method if bounded else f"{method}: unbounded",
                     estimator=estimator if name.startswith(("cka", "alignment")) else None,
                     p_value=_p_value(name, layer),
                     seed=seed if "bootstrap" in method else None,
@@ -133,33 +189,32 @@ def sentences(diagnosis: Diagnosis) -> tuple[str, str]:
 
 def _alignment_sentence(diagnosis: Diagnosis) -> str:
     final, rules = diagnosis.layers[-1], diagnosis.rules
-    inner = [layer for layer in diagnosis.layers[:-1] if layer.retrieval_aligned]
-    told = f"nDCG@5 {_with_ends(final.ndcg)} at the final layer {final.layer}"
-    told += f" (n = {diagnosis.n_queries} queries, {diagnosis.n_pages} pages)"
+    aligned = [layer for layer in diagnosis.layers[:-1] if layer.retrieval_aligned]
+    at_the_end = f"nDCG@5 {with_ends(final.ndcg)} at the final layer {final.layer}"
+    at_the_end += f" (n = {diagnosis.n_queries} queries, {diagnosis.n_pages} pages)"
     if not final.retrieval_aligned:
-        above = "is not above chance" if final.ndcg.low <= diagnosis.chance else "has no CKA above its null"
-        told = f"The final layer itself {above}: {told}, chance {diagnosis.chance:.3f}"
+        reason = "is not above chance" if final.ndcg.low <= diagnosis.chance else "has no CKA above its null"
         others = (
-            f"; retrieval-aligned by its measure: {_numbers(inner)}"
-            if inner
-            else "; no inner layer can be judged by it"
+            f"; retrieval-aligned by its measure: {_numbers(aligned)}"
+            if aligned
+            else "; no inner layer can be measured by it"
         )
-        return f"{told}{others}."
-    share = f"{rules.aligned_share:.0%} of the final layer's nDCG@5 beyond the {rules.confidence:.0%} interval"
-    if inner:
-        first = f"Retrieval-aligned besides the last: {_numbers(inner)}, each with more than {share}"
+        return f"The final layer itself {reason}: {at_the_end}, chance {diagnosis.chance:.3f}{others}."
+    share = f"{rules.aligned_share:.0%} of the final layer's nDCG@5 beyond the {diagnosis.confidence:.0%} interval"
+    if aligned:
+        sentence = f"Retrieval-aligned besides the last: {_numbers(aligned)}, each with more than {share}"
     else:
-        first = "No inner layer is retrieval-aligned as it is"
+        sentence = "No inner layer is retrieval-aligned as it is"
         weak = [layer for layer in diagnosis.layers[:-1] if layer.share_margin.low <= 0]
         unshown = [layer for layer in diagnosis.layers[:-1] if layer.share_margin.low > 0]
         reasons = [f"{_numbers(weak)} {_verb(weak, 'does', 'do')} not show more than {share}"] if weak else []
         if unshown:
             reasons.append(f"{_numbers(unshown)} {_verb(unshown, 'does', 'do')}, but without a CKA above its null")
-        first += f": {'; '.join(reasons)}" if reasons else ""
+        sentence += f": {'; '.join(reasons)}" if reasons else ""
     if diagnosis.layers[:-1]:
         best = max(diagnosis.layers[:-1], key=lambda layer: layer.ndcg.value)
-        first += f". {told}; the best inner layer is {best.layer} with {_with_ends(best.ndcg)}"
-    return f"{first}."
+        sentence += f". {at_the_end}; the best inner layer is {best.layer} with {with_ends(best.ndcg)}"
+    return f"{sentence}."
 
 
 def _probe_sentence(diagnosis: Diagnosis) -> str:
@@ -167,14 +222,15 @@ def _probe_sentence(diagnosis: Diagnosis) -> str:
     base = [layer for layer in diagnosis.layers if layer.probe_kind == "base"]
     projection = [layer for layer in diagnosis.layers if layer.probe_kind == "normalized_projection"]
     unsure = [layer for layer in diagnosis.layers[:-1] if layer.probe_kind is not None and not layer.kind_is_sure]
-    told = (
+    return (
         f"By the alignment ratio to the final layer on pages (threshold {rules.ratio_threshold:g}) a base probe is "
-        f"enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}"
+        f"enough for {_numbers(base)} and a normalized projection is needed for {_numbers(projection)}; undecided at "
+        f"{diagnosis.confidence:.0%}: {_numbers(unsure) if unsure else 'none'}."
     )
-    return f"{told}; undecided at {rules.confidence:.0%}: {_numbers(unsure) if unsure else 'none'}."
 
 
-def _with_ends(interval: Interval) -> str:
+def with_ends(interval: Interval) -> str:
+    """Return value and ends to three digits, as sentences show them."""
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
@@ -188,6 +244,12 @@ def _numbers(layers: Sequence[LayerDiagnosis]) -> str:
     return ("layer " if len(layers) == 1 else "layers ") + ", ".join(str(layer.layer) for layer in layers)
 
 
+def _side(name: str) -> str | None:
+    for prefix in ("cka_", "cosine_", "alignment_ratio_"):
+        name = name.removeprefix(prefix)
+    return SIDES.get(name)
+
+
 def _p_value(name: str, layer: LayerDiagnosis) -> float | None:
     view = name.removeprefix("cka_")
     comparison = getattr(layer, view, None) if name.startswith("cka_") else None
@@ -195,43 +257,38 @@ def _p_value(name: str, layer: LayerDiagnosis) -> float | None:
 
 
 def _null_records(layer: LayerDiagnosis, common: dict[str, Any], estimator: str) -> Iterator[Record]:
-    for view in VIEWS:
+    for view, side in VIEWS.items():
         comparison: Comparison | None = getattr(layer, view)
         if comparison is None:
             continue
-        here = {**common, "layer": layer.layer, "n": comparison.n, "estimator": estimator}
+        fields = {**common, "layer": layer.layer, "n": comparison.n, "estimator": estimator, "side": side}
         null = comparison.null
-        method, level = "mean over all permutations, exact; high is the 95th percentile", null.upper
+        level: float | None = null.upper
+        method = "mean over all permutations, exact; high is the 95th percentile"
         if estimator != "debiased":  # the percentile is that of the debiased estimate, another scale
             method, level = "mean over all permutations, exact", None
-        yield Record(**here, measure=f"cka_{view}_null", value=null.mean, high=level, method=method)
+        yield Record(**fields, measure=f"cka_{view}_null", value=null.mean, high=level, method=method)
         if comparison.outliers is not None:
-            method = "most influential 1 % of the items left out"
-            yield Record(**here, measure=f"cka_{view}_without_outliers", value=comparison.outliers.value, method=method)
+            method, value = "most influential 1 % of the items left out", comparison.outliers.value
+            yield Record(**fields, measure=f"cka_{view}_without_outliers", value=value, method=method)
 
 
 def _pair_records(diagnosis: Diagnosis, common: dict[str, Any]) -> Iterator[Record]:
-    matrix, usable = diagnosis.page_matrix, diagnosis.usable
+    matrix, unit_rows, usable = diagnosis.page_matrix, diagnosis.unit_rows, diagnosis.usable
+    method = "jackknife, Fisher's z"
     for i, layer in enumerate(usable):
-        here = {**common, "layer": layer, "estimator": matrix.estimator, "method": "jackknife, Fisher's z"}
+        fields = {**common, "layer": layer, "estimator": matrix.estimator, "side": "page"}
         for j, other in enumerate(usable[:i]):
-            yield Record(**here, measure="cka_page", other_layer=other, **_ends(matrix.interval(i, j)))
-        of_unit_rows = diagnosis.unit_rows.interval(i, 0)
-        yield Record(**here, measure="cka_page_final_unit_rows", **_ends(of_unit_rows))
+            number: dict[str, Any] = {"value": float(matrix.values[i, j]), "n": matrix.n}
+            if matrix.low is not None:
+                number = interval_fields(matrix.interval(i, j), method)
+            yield Record(**fields, **number, measure="cka_page", other_layer=other)
+        if unit_rows is not None:
+            number = interval_fields(unit_rows.interval(i, 0), method)
+            yield Record(**fields, **number, measure="cka_page_final_unit_rows")
     pairs = [(layer.layer, layer.query_page.cka) for layer in diagnosis.layers if layer.query_page is not None]
     largest = max((cka.value for _, cka in pairs), default=0.0)
     if largest > 0:
-        here = {**common, "estimator": matrix.estimator, "method": "over the largest of all layers"}
-        for number, cka in pairs:
-            yield Record(**here, measure="cka_query_page_relative", layer=number, value=cka.value / largest, n=cka.n)
-
-
-def _ends(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "confidence": interval.confidence,
-        "n": interval.n,
-        "n_clusters": interval.n_clusters,
-    }
+        fields = {**common, "estimator": matrix.estimator, "method": "over the largest of all layers"}
+        for layer, cka in pairs:
+            yield Record(**fields, measure="cka_query_page_relative", layer=layer, value=cka.value / largest, n=cka.n)

@@ -21,23 +21,23 @@ class ManifestDocument:
     """One PDF of a data set."""
 
     id: str
-    """Its name in the corpus."""
+    """The name in the corpus."""
     sha256: str
-    """Of the PDF, uncompressed."""
+    """The SHA-256 of the PDF, uncompressed."""
     package: str
-    """Debian package that holds it."""
+    """The Debian package that holds it."""
     version: str
-    """Version of that package."""
+    """The version of that package."""
     path: str
     """Where the PDF is inside the package."""
     title: str = ""
-    """The document's own."""
+    """The title that the document itself has."""
     licence: str = ""
-    """SPDX expression, or the licence's name."""
+    """The SPDX expression, or the licence's name."""
     copyright: str = ""
-    """Who holds it."""
+    """Who holds the copyright."""
     source_package: str = ""
-    """Debian source package: where the corresponding source is."""
+    """The Debian source package, where the corresponding source is."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class ManifestPackage:
     """One Debian package that documents are fetched from."""
 
     name: str
-    """As apt knows it."""
+    """The name that apt knows."""
     version: str
-    """The one that was read when the manifest was made."""
+    """The version that was read when the manifest was made."""
     bytes: int
-    """Size of the download."""
+    """The size of the download."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,28 @@ class Manifest:
     source: str
     """"shipped" (inside this package) or "debian" (fetched with apt-get)."""
     description: str
-    """One sentence."""
+    """What the data set is, in one sentence."""
     documents: tuple[ManifestDocument, ...]
-    """In the corpus's order."""
+    """The documents, in the corpus's order."""
     packages: tuple[ManifestPackage, ...] = ()
-    """What is fetched; empty for a shipped data set."""
+    """The packages that are fetched; empty for a shipped data set."""
     counts: dict[str, int] = field(default_factory=dict)
-    """documents, pages, queries, and queries by kind."""
+    """The numbers of documents, pages, queries, and queries by kind."""
     content_sha256: str = ""
-    """Over every document's name, hash, and the titles and captions found on each of its pages."""
+    """The SHA-256 over every document's name, hash, and the titles and captions that stand on each of its pages."""
     made_with: dict[str, Any] = field(default_factory=dict)
-    """Versions of the reader that `counts` and `content_sha256` were made with."""
+    """The versions of the reader that `counts` and `content_sha256` were made with."""
 
 
 def manifest_folder() -> Path:
-    """Folder of the shipped manifests: inside the package where it is installed, beside it in a checkout."""
+    """Return the folder of the shipped manifests: inside the package where it is installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "data_manifests"
     return inside if inside.is_dir() else package.parent / "data_manifests"
 
 
 def manifest_names() -> tuple[str, ...]:
-    """Names that ``--data`` takes."""
+    """Return the names that ``--data`` takes."""
     return tuple(sorted(path.stem for path in manifest_folder().glob("*.yaml")))
 
 

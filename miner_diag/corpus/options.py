@@ -21,7 +21,8 @@ class DataOptions:
     fold: int = 0
     """The number of the split by document: each number deals the documents to train, validation and test anew."""
     limit: int | None = None
-    """The largest number of pages; they are drawn by the hash of their ids."""
+    """The largest number of pages, drawn by the hash of their ids: of the split that a command runs over, or of all
+    pages where it runs over several splits."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -40,3 +41,15 @@ class DataOptions:
         """
         corpus = load_corpus(self.data, queries=self.queries, fold=self.fold).split(split)
         return corpus if self.limit is None else corpus.sample_pages(self.limit)
+
+    def load_around(self, split: str) -> Corpus:
+        """Load the corpus that a split is a part of; see `part_of`.
+
+        Without a limit these are all splits, so that what is planned over them is the same for every split. A limit
+        makes a small corpus of its own out of the split.
+        """
+        return self.load("all" if self.limit is None else split)
+
+    def part_of(self, corpus: Corpus, split: str) -> Corpus:
+        """Return the queries and pages of a split, out of what `load_around` gave for the same split."""
+        return corpus.split(split) if self.limit is None else corpus

@@ -1,54 +1,43 @@
-"""One forward per item: pooled vectors of every layer, or token vectors, and the stores they are kept in.
+"""One forward per item: pooled vectors of every layer, or token vectors, and the one store they are kept in.
 
 Importing this loads no model library.
 """
 
-from miner_diag.embeddings.batching import plan_batches, plan_shards
-from miner_diag.embeddings.extract import (
-    CorpusStores,
-    NonFiniteError,
-    OutOfMemoryError,
-    corpus_key,
-    extract,
-    extract_corpus,
-    store_key,
-)
-from miner_diag.embeddings.extract_tokens import TokenStores, extract_corpus_tokens, extract_tokens
-from miner_diag.embeddings.job import Embedded, StoreOptions, embed
-from miner_diag.embeddings.noise import NoiseFloor, noise_floor, noise_floor_of
-from miner_diag.embeddings.rows import StoreRows
-from miner_diag.embeddings.shards import DamagedStoreError, ForeignStoreError, StoreError, UnfinishedStoreError
-from miner_diag.embeddings.store import EmbeddingStore, open_store
-from miner_diag.embeddings.tokens import TokenCost, TokenStore, open_token_store, score_stores
+from miner_diag.embeddings.batching import plan_batches
+from miner_diag.embeddings.embedded import CorpusStores, Embedded, EmbeddedCorpus, open_corpus
+from miner_diag.embeddings.embedded_tokens import EmbeddedTokens, TokenCorpus, TokenStores, open_token_corpus
+from miner_diag.embeddings.forward import NonFiniteError, OutOfMemoryError
+from miner_diag.embeddings.noise import NoiseFloor, noise_floor
+from miner_diag.embeddings.options import TOKEN_BUDGET, StoreOptions
+from miner_diag.embeddings.plan import PlannedShard, plan_shards
+from miner_diag.embeddings.shards import DamagedStoreError, ForeignStoreError, StoreError
+from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.embeddings.tokens import StoredDtype, TokenCost, TokenStore, score_stores
 
 __all__ = [
+    "TOKEN_BUDGET",
     "CorpusStores",
     "DamagedStoreError",
     "Embedded",
+    "EmbeddedCorpus",
+    "EmbeddedTokens",
     "EmbeddingStore",
     "ForeignStoreError",
     "NoiseFloor",
     "NonFiniteError",
     "OutOfMemoryError",
+    "PlannedShard",
     "StoreError",
     "StoreOptions",
-    "StoreRows",
+    "StoredDtype",
+    "TokenCorpus",
     "TokenCost",
     "TokenStore",
     "TokenStores",
-    "UnfinishedStoreError",
-    "corpus_key",
-    "embed",
-    "extract",
-    "extract_corpus",
-    "extract_corpus_tokens",
-    "extract_tokens",
     "noise_floor",
-    "noise_floor_of",
-    "open_store",
-    "open_token_store",
+    "open_corpus",
+    "open_token_corpus",
     "plan_batches",
     "plan_shards",
     "score_stores",
-    "store_key",
 ]

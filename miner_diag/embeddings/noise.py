@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from miner_diag.backbones.base import Backbone, Side
-from miner_diag.embeddings.batching import plan_batches
-from miner_diag.embeddings.extract import TOKEN_BUDGET, embed_halving
+from miner_diag.backbones.base import Backbone
+from miner_diag.corpus.core import Page, Query
+from miner_diag.embeddings.folder import NOISE, read_json
+from miner_diag.embeddings.forward import embed_halving
+from miner_diag.embeddings.shards import DamagedStoreError
 from miner_diag.embeddings.store import EmbeddingStore
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 
-if TYPE_CHECKING:
-    from miner_diag.corpus.core import Page, Query
-
-FILE = "noise_floor.json"
-"""Beside the shards of a store."""
-
 N_ITEMS = 16
-"""Items it is measured on."""
+"""The number of items that it is measured on."""
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Relative difference ``|alone - batched| / |alone|`` of pooled vectors, per layer.
+    """The relative difference ``|alone - stored| / |alone|`` of pooled vectors, for each layer.
 
-    Differences between systems below it are rounding.
+    Differences between systems that are smaller are rounding.
     """
 
     side: str
     """"query" or "page"."""
     n_items: int
-    """On how many items."""
+    """The number of items that were embedded alone."""
     token_budget: int
-    """Of the batches."""
+    """The largest number of tokens in a batch of the store."""
     max_relative_difference: tuple[float, ...]
-    """[L], largest over the items."""
+    """[L], the largest over the items."""
     mean_relative_difference: tuple[float, ...]
-    """[L], mean over the items."""
+    """[L], the mean over the items."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for ``run.json``."""
@@ -49,56 +44,67 @@ class NoiseFloor:
 
 
 def noise_floor(
-    backbone: Backbone,
-    items: Sequence[Query] | Sequence[Page],
-    side: Side,
-    *,
-    token_budget: int = TOKEN_BUDGET,
-    n_items: int = N_ITEMS,
+    store: EmbeddingStore, backbone: Backbone, items: Sequence[Query] | Sequence[Page], *, n_items: int = N_ITEMS
 ) -> NoiseFloor:
-    """Embed the same items one by one and in batches, and compare.
+    """Embed some items one by one, and compare with what the store holds of them.
 
-    The items are `n_items` of the given ones, evenly spread over their order; nothing is drawn.
-
-    Raises
-    ------
-    ValueError
-        If there is no item.
-    """
-    if not items:
-        raise ValueError(f"items must hold at least one {side}; got none")
-    chosen = np.unique(np.linspace(0, len(items) - 1, min(n_items, len(items))).round().astype(int))
-    encoded = backbone.prepare([items[number] for number in chosen], side)
-    alone = np.concatenate([embed_halving(backbone, [item]) for item in encoded]).astype(np.float64)
-    batched = np.empty_like(alone)
-    for batch in plan_batches([item.n_tokens for item in encoded], token_budget):
-        batched[batch] = embed_halving(backbone, [encoded[position] for position in batch])
-    norms = np.linalg.norm(alone, axis=2)  # [n, L]
-    relative = np.linalg.norm(alone - batched, axis=2) / np.where(norms > 0, norms, 1.0)
-    return NoiseFloor(
-        side, len(encoded), token_budget, tuple(relative.max(axis=0).tolist()), tuple(relative.mean(axis=0).tolist())
-    )
-
-
-def noise_floor_of(store: EmbeddingStore, backbone: Backbone, items: Sequence[Query] | Sequence[Page]) -> NoiseFloor:
-    """Return the noise floor of a store, measured on its items once and kept in its folder.
+    The items are spread evenly over the given ones; nothing is drawn. The answer is kept in the store's folder, under
+    the hash over which rows of which shards were compared. So it is measured once, and is the same whoever asks first.
 
     Parameters
     ----------
     store : EmbeddingStore
-        Of `items`, by `backbone`.
+        The vectors of `items`, by `backbone`.
     backbone : Backbone
-        Runs only if the noise floor was not measured yet.
+        The retriever; it runs only if these items were not compared before.
     items : sequence of Query or of Page
-        What the store was extracted from.
+        The N items of the store, in its order.
+    n_items : int
+        The largest number of items that are compared.
+
+    Raises
+    ------
+    DamagedStoreError
+        If the file in which the answer was kept cannot be read.
     """
-    path, key = store.folder / FILE, sha256_bytes(canonical_json(store.key).encode())
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(n_items, len(items))).round().astype(np.int64))
+    rows = [
+        [store.items.shards[shard].name, row]
+        for shard, row in zip(
+            store.items.shard_numbers[chosen].tolist(), store.items.shard_rows[chosen].tolist(), strict=True
+        )
+    ]
+    digest = sha256_bytes(canonical_json([store.items.folder.digest, rows]).encode())
+    path = store.folder / NOISE / f"{digest[:32]}.json"
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["key"] == key:
-            read: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in kept["floor"].items()}
-            return NoiseFloor(**read)
-    side: Side = store.key["side"]  # type: ignore[assignment]
-    measured = noise_floor(backbone, items, side, token_budget=int(store.key["token_budget"]))
-    write_atomic(path, canonical_json({"key": key, "floor": measured.as_dict()}) + "\n")
-    return measured
+        kept = read_json(path)
+        try:
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in kept["floor"].items()
+            }
+            if kept["rows"] != digest:
+                raise ValueError("it is of other items")
+            return NoiseFloor(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedStoreError(path, str(error)) from error
+    floor = measure_noise(backbone, [items[number] for number in chosen.tolist()], store, chosen)
+    write_atomic(path, canonical_json({"rows": digest, "floor": floor.as_dict()}) + "\n")
+    return floor
+
+
+def measure_noise(
+    backbone: Backbone, items: Sequence[Query] | Sequence[Page], store: EmbeddingStore, rows: np.ndarray
+) -> NoiseFloor:
+    """Embed items one by one, and compare them with the given rows of the store."""
+    side = store.items.folder.side
+    alone = np.concatenate([embed_halving(backbone, [item]) for item in backbone.prepare(items, side)])
+    alone = alone.astype(np.float64)
+    norms = np.linalg.norm(alone, axis=2)  # [n, L]
+    relative = np.linalg.norm(alone - store.rows(rows), axis=2) / np.where(norms > 0, norms, 1.0)
+    return NoiseFloor(
+        side,
+        len(alone),
+        int(store.key["token_budget"]),
+        tuple(relative.max(axis=0).tolist()),
+        tuple(relative.mean(axis=0).tolist()),
+    )

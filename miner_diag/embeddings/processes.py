@@ -22,7 +22,7 @@ class Processes:
     """Which of how many processes this one is."""
 
     rank: int = 0
-    """0 is the main one."""
+    """The number of this process; 0 is the main one."""
     count: int = 1
     """How many there are."""
 
@@ -32,11 +32,11 @@ class Processes:
         return self.rank == 0
 
     def takes(self, shard: int) -> bool:
-        """Return whether this process embeds that shard."""
+        """Return whether this process embeds the shard with this number."""
         return shard % self.count == self.rank
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have come to this point."""
         if self.count == 1:
             return
         from torch import distributed
@@ -63,6 +63,24 @@ def processes() -> Processes:
             "launch or torchrun, or unset WORLD_SIZE"
         )
     return Processes(rank, count)
+
+
+def one_process() -> Processes:
+    """Return the only process there is, for what does not share its work.
+
+    Raises
+    ------
+    ValueError
+        If a launcher has started several.
+    """
+    count = processes().count
+    if count > 1:
+        raise ValueError(
+            f"{count} processes were started (WORLD_SIZE), but only python -m miner_diag.embeddings shares its work "
+            "among several, and not with a late-interaction retriever; embed with that command first, then start this "
+            "one in a single process"
+        )
+    return Processes()
 
 
 def leave_the_rest_to_the_main_process() -> None:

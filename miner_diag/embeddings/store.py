@@ -1,53 +1,67 @@
-"""Pooled vectors of all layers on disk: a folder of shards, each with all layers of some items."""
+"""Pooled vectors of all layers, read from the store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from miner_diag.embeddings.shards import Layout, ShardWriter, map_shard, open_shards
+from miner_diag.embeddings.shards import DamagedStoreError, Kind
+from miner_diag.embeddings.stored import Rows
 
-LAYOUT = Layout(kind=None, fields=("shape", "counts"), tensors=("layer_embeddings",))
+LAYERS = Kind("pooled layers", "layers", ("layer_embeddings", "notes"), {"query": 256, "page": 64})
+"""The kind of store that keeps the pooled vector of every layer. Queries are short, so a shard holds more of them."""
 
 
 class EmbeddingStore:
-    """Reads a finished store; vectors are memory-mapped until they are asked for.
+    """The pooled vectors of some queries or pages; they are memory-mapped until they are asked for.
 
-    Use :func:`open_store`, which checks the files first.
+    :meth:`EmbeddedCorpus.take <miner_diag.embeddings.embedded.EmbeddedCorpus.take>` returns it.
+
+    Parameters
+    ----------
+    items : Rows
+        Where each of the N items lies.
+    layer_shape : (L, D)
+        The number of layers and their width.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], shards: Sequence[Path]) -> None:
-        self.folder = folder
-        """Where it lies."""
-        self.key: dict[str, str] = dict(header["key"])
+    def __init__(self, items: Rows, layer_shape: tuple[int, int]) -> None:
+        self.items = items
+        """Where each item lies."""
+        self.folder = items.folder.path
+        """The folder of the store."""
+        self.key: dict[str, str] = dict(items.folder.key)
         """Everything that changes a number."""
-        self.ids: tuple[str, ...] = tuple(header["ids"])
-        """Ids of the items, in the order they were given."""
-        self.shape: tuple[int, int, int] = tuple(header["shape"])
+        self.ids = items.ids
+        """The ids of the items, in the order in which they were asked for."""
+        self.shape: tuple[int, int, int] = (len(items.ids), *layer_shape)
         """(N, L, D)."""
-        self.counts: dict[str, int] = dict(header["counts"])
-        """What was noted of the items: how many were "empty", how many "truncated"."""
-        mapped = [map_shard(path) for path in shards]
-        self._shards = [(np.array(shard["positions"]), shard["layer_embeddings"]) for shard in mapped]
+        for shard in items.shards:
+            vectors = shard.tensors["layer_embeddings"]
+            if vectors.shape != (len(shard.ids), *layer_shape) or vectors.dtype != np.float32:
+                raise DamagedStoreError(shard.path, f"it holds {vectors.dtype} {list(vectors.shape)}")
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @cached_property
+    def counts(self) -> dict[str, int]:
+        """What was noted of these items: how many are "empty", how many "truncated"."""
+        return self.items.counts()
+
+    @cached_property
     def layer_embeddings(self) -> np.ndarray:
         """All pooled vectors [N, L, D], float32, read into memory once; row i is item ``ids[i]``. Read-only."""
-        whole = np.empty(self.shape, dtype=np.float32)
-        for positions, vectors in self._shards:
-            whole[positions] = vectors
-        whole.setflags(write=False)
-        return whole
+        vectors = np.empty(self.shape, dtype=np.float32)
+        for positions, shard, rows in self.items.by_shard():
+            vectors[positions] = shard.tensors["layer_embeddings"][rows]
+        vectors.setflags(write=False)
+        return vectors
 
     def layer(self, layer: int) -> np.ndarray:
-        """Return one layer's vectors [N, D], float32, reading nothing else.
+        """Return one layer's vectors [N, D], float32, as a new array; nothing else is read.
 
         Raises
         ------
@@ -56,15 +70,15 @@ class EmbeddingStore:
         """
         if not 0 <= layer < self.shape[1]:
             raise ValueError(f"layer must be 0 … {self.shape[1] - 1}; got {layer}")
-        whole = np.empty((self.shape[0], self.shape[2]), dtype=np.float32)
-        for positions, vectors in self._shards:
-            whole[positions] = vectors[:, layer]
-        return whole
+        vectors = np.empty((self.shape[0], self.shape[2]), dtype=np.float32)
+        for positions, shard, rows in self.items.by_shard():
+            vectors[positions] = shard.tensors["layer_embeddings"][rows, layer]
+        return vectors
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return all layers [n, L, D], float32, of the items with these numbers, reading nothing else.
+        """Return all layers [n, L, D], float32, of the items with these numbers, as a new array.
 
-        Memory is that of the answer, however large the store is.
+        Nothing else is read: memory is that of the answer, however large the store is.
 
         Raises
         ------
@@ -74,72 +88,17 @@ class EmbeddingStore:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise ValueError(f"rows must be 0 … {len(self) - 1}; got {rows.min()} … {rows.max()}")
-        shards, places = self._where[0][rows], self._where[1][rows]
-        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
-        for shard in np.unique(shards):
-            here = shards == shard
-            found[here] = self._shards[shard][1][places[here]]
-        return found
+        vectors = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for positions, shard, shard_rows in self.items.by_shard(rows) if rows.size else ():
+            vectors[positions] = shard.tensors["layer_embeddings"][shard_rows]
+        return vectors
 
-    @cached_property
-    def _where(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shard and place in it of every item."""
-        shards, places = np.empty((2, len(self)), dtype=np.int64)
-        for number, (positions, _) in enumerate(self._shards):
-            shards[positions], places[positions] = number, np.arange(len(positions))
-        return shards, places
+    def take(self, ids: Sequence[str]) -> EmbeddingStore:
+        """Return the vectors of some of these items, in the order of `ids`; nothing is read.
 
-
-def open_store(folder: Path | str, key: Mapping[str, str] | None = None, *, verify: bool = True) -> EmbeddingStore:
-    """Open a finished store; parameters and errors as in :func:`~miner_diag.embeddings.shards.open_shards`."""
-    header, shards = open_shards(folder, LAYOUT, key, verify=verify)
-    return EmbeddingStore(Path(folder), header, shards)
-
-
-class StoreWriter(ShardWriter):
-    """Fills a store of pooled layers; errors as in :class:`~miner_diag.embeddings.shards.ShardWriter`.
-
-    Parameters
-    ----------
-    folder : path
-        Made if it is not there.
-    key : mapping of str
-        Everything that changes a number.
-    ids : sequence of str [N]
-        The items, in the order the store gives them back.
-    shape : (N, L, D)
-        Of the whole.
-    counts : mapping of int, optional
-        What is to be noted of the items.
-    tidy : bool
-        Whether to remove what a killed run left half-written; False where another process may be writing.
-    """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        key: Mapping[str, str],
-        ids: Sequence[str],
-        shape: tuple[int, int, int],
-        counts: Mapping[str, int] | None = None,
-        *,
-        tidy: bool = True,
-    ) -> None:
-        self.shape = shape
-        super().__init__(folder, LAYOUT, key, ids, {"shape": list(shape), "counts": dict(counts or {})}, tidy=tidy)
-
-    def fits(self, positions: Sequence[int], tensors: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether a shard's vectors are [n, L, D] of n items."""
-        return tensors["layer_embeddings"].shape == (len(positions), *self.shape[1:])
-
-    def write(self, number: int, positions: Sequence[int], vectors: np.ndarray) -> None:
-        """Write one shard: `vectors` [n, L, D] float32 of the items at `positions`."""
-        expected = (len(positions), *self.shape[1:])
-        if vectors.shape != expected or vectors.dtype != np.float32:
-            raise ValueError(f"vectors must be float32 {expected}; got {vectors.dtype} {vectors.shape}")
-        self.write_tensors(number, positions, {"layer_embeddings": vectors})
-
-    def finish(self, n_shards: int) -> EmbeddingStore:
-        """Note every shard's SHA-256, which makes the store whole, and open it."""
-        self.write_index(n_shards)
-        return open_store(self.folder, verify=False)
+        Raises
+        ------
+        ValueError
+            If an id is not among these items; it is named.
+        """
+        return EmbeddingStore(self.items.take(ids), (self.shape[1], self.shape[2]))

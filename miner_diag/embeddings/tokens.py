@@ -1,32 +1,29 @@
-"""Token vectors on disk, for late interaction: a folder of shards, each with some items' tokens without padding.
+"""Token vectors, for late interaction, read from the store.
 
-The files are those of :mod:`~miner_diag.embeddings.shards`. How many tokens an item has is known only once it was
-embedded, so lengths stand in the shards.
+How many tokens an item has is known only once it was embedded, so lengths stand in the shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from miner_diag.embeddings.shards import Layout, ShardWriter, map_shard, open_shards
+from miner_diag.embeddings.shards import DamagedStoreError, Kind
+from miner_diag.embeddings.stored import Rows
 from miner_diag.retrieval.maxsim import maxsim_scores
 from miner_diag.retrieval.search import Similarity
 from miner_diag.retrieval.tokens import TokenVectors
 
 StoredDtype = Literal["float32", "float16"]
-"""Of token vectors on disk; float16 halves the size and moves a cosine by some 1e-4."""
+"""The precision of token vectors on disk; float16 halves the size and moves a cosine by some 1e-4."""
 
-LAYOUT = Layout(kind="token vectors", fields=("width", "dtype"), tensors=("lengths", "notes", "token_vectors"))
-
-EMPTY, TRUNCATED = 1, 2
-"""Bits of an item's note."""
+TOKENS = Kind("token vectors", "tokens", ("lengths", "notes", "token_vectors"), {"query": 256, "page": 32})
+"""The kind of store that keeps every token. A page's pixels can take 40 MB, so few pages are prepared at once."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +31,19 @@ class TokenCost:
     """What keeping every token costs."""
 
     items: int
-    """How many."""
+    """The number of items."""
     tokens_mean: float
-    """Tokens of an item."""
+    """The mean number of tokens in an item."""
     tokens_max: int
-    """Of the longest."""
+    """The number of tokens in the longest item."""
     tokens_total: int
-    """Of all."""
+    """The number of tokens in all items."""
     bytes_mean: float
-    """Bytes of an item's vectors, as stored."""
+    """The mean size of an item's vectors in bytes, as stored."""
     bytes_max: int
-    """Of the longest."""
+    """The size of the longest item's vectors."""
     bytes_total: int
-    """Of all."""
+    """The size of all vectors."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for ``run.json``."""
@@ -54,37 +51,54 @@ class TokenCost:
 
 
 class TokenStore:
-    """Reads a finished store of token vectors; they are memory-mapped until they are asked for.
+    """The token vectors of some queries or pages; they are memory-mapped until they are asked for.
 
-    Use :func:`open_token_store`, which checks the files first.
+    :meth:`TokenCorpus.take <miner_diag.embeddings.embedded_tokens.TokenCorpus.take>` returns it.
+
+    Parameters
+    ----------
+    items : Rows
+        Where each of the N items lies.
+    width : int
+        The width D of a token vector.
+    dtype : {"float32", "float16"}
+        The precision of the vectors on disk.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], shards: Sequence[Path]) -> None:
-        self.folder = folder
-        """Where it lies."""
-        self.key: dict[str, str] = dict(header["key"])
+    def __init__(self, items: Rows, width: int, dtype: StoredDtype) -> None:
+        self.items = items
+        """Where each item lies."""
+        self.folder = items.folder.path
+        """The folder of the store."""
+        self.key: dict[str, str] = dict(items.folder.key)
         """Everything that changes a number."""
-        self.ids: tuple[str, ...] = tuple(header["ids"])
-        """Ids of the items, in the order they were given."""
-        self.width: int = int(header["width"])
-        """Width D."""
-        self.dtype = np.dtype(header["dtype"])
-        """Of the vectors on disk."""
-        self.lengths = np.zeros(len(self.ids), dtype=np.int64)
-        """Tokens of each item, [N] int64."""
-        notes = np.zeros(len(self.ids), dtype=np.int64)
-        self._shards = []
-        for path in shards:
-            shard = map_shard(path)
-            positions, lengths = np.array(shard["positions"]), np.array(shard["lengths"])
-            self.lengths[positions], notes[positions] = lengths, shard["notes"]
-            tokens = TokenVectors(shard["token_vectors"], np.concatenate([[0], np.cumsum(lengths)]))
-            self._shards.append((positions, tokens))
-        self.counts = {"empty": int((notes & EMPTY > 0).sum()), "truncated": int((notes & TRUNCATED > 0).sum())}
-        """How many items had nothing to see, and of how many the end was cut off."""
+        self.ids = items.ids
+        """The ids of the items, in the order in which they were asked for."""
+        self.width = width
+        """The width D of a token vector."""
+        self.dtype = np.dtype(dtype)
+        """The precision of the vectors on disk."""
+        for shard in items.shards:
+            vectors, n_tokens = shard.tensors["token_vectors"], int(shard.tensors["lengths"].sum())
+            if vectors.shape != (n_tokens, width) or vectors.dtype != self.dtype:
+                raise DamagedStoreError(shard.path, f"it holds {vectors.dtype} {list(vectors.shape)}")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """What was noted of these items: how many are "empty", how many "truncated"."""
+        return self.items.counts()
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The number of tokens of each item, [N] int64."""
+        lengths = np.empty(len(self), dtype=np.int64)
+        for positions, shard, rows in self.items.by_shard():
+            lengths[positions] = shard.tensors["lengths"][rows]
+        lengths.setflags(write=False)
+        return lengths
 
     @property
     def cost(self) -> TokenCost:
@@ -96,19 +110,37 @@ class TokenStore:
         )
 
     def parts(self) -> Iterator[tuple[np.ndarray, TokenVectors]]:
-        """Yield the items shard by shard: their numbers and their token vectors, mapped."""
-        yield from self._shards
+        """Yield the items shard by shard: their numbers, and their token vectors, mapped where a whole shard is asked.
+
+        Where only some items of a shard are asked for, those are copied.
+        """
+        for positions, shard, rows in self.items.by_shard():
+            lengths = np.array(shard.tensors["lengths"])
+            tokens = TokenVectors(shard.tensors["token_vectors"], np.concatenate([[0], np.cumsum(lengths)]))
+            if not np.array_equal(rows, np.arange(len(lengths))):
+                tokens = TokenVectors.from_items([tokens.item(row) for row in rows.tolist()])
+            yield positions, tokens
 
     @cached_property
     def token_vectors(self) -> TokenVectors:
-        """All token vectors, read into memory once; item i is ``ids[i]``."""
+        """All token vectors, read into memory once; item i is ``ids[i]``. Read-only."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        whole = np.empty((int(offsets[-1]), self.width), dtype=self.dtype)
-        for positions, tokens in self._shards:
+        vectors = np.empty((int(offsets[-1]), self.width), dtype=self.dtype)
+        for positions, tokens in self.parts():
             for number, position in enumerate(positions):
-                whole[offsets[position] : offsets[position + 1]] = tokens.item(number)
-        whole.setflags(write=False)
-        return TokenVectors(whole, offsets)
+                vectors[offsets[position] : offsets[position + 1]] = tokens.item(number)
+        vectors.setflags(write=False)
+        return TokenVectors(vectors, offsets)
+
+    def take(self, ids: Sequence[str]) -> TokenStore:
+        """Return the token vectors of some of these items, in the order of `ids`; nothing is read.
+
+        Raises
+        ------
+        ValueError
+            If an id is not among these items; it is named.
+        """
+        return TokenStore(self.items.take(ids), self.width, self.dtype.name)  # type: ignore[arg-type]
 
 
 def score_stores(
@@ -129,64 +161,3 @@ def score_stores(
             )
             bar.update(len(positions))
     return scores
-
-
-def open_token_store(folder: Path | str, key: Mapping[str, str] | None = None, *, verify: bool = True) -> TokenStore:
-    """Open a finished store; parameters and errors as in :func:`~miner_diag.embeddings.shards.open_shards`."""
-    header, shards = open_shards(folder, LAYOUT, key, verify=verify)
-    return TokenStore(Path(folder), header, shards)
-
-
-class TokenWriter(ShardWriter):
-    """Fills a store of token vectors; errors as in :class:`~miner_diag.embeddings.shards.ShardWriter`.
-
-    Parameters
-    ----------
-    folder : path
-        Made if it is not there.
-    key : mapping of str
-        Everything that changes a number.
-    ids : sequence of str [N]
-        The items, in the order the store gives them back.
-    width : int
-        D.
-    dtype : {"float32", "float16"}
-        What vectors are rounded to.
-    """
-
-    def __init__(
-        self, folder: Path | str, key: Mapping[str, str], ids: Sequence[str], width: int, dtype: StoredDtype = "float32"
-    ) -> None:
-        if dtype not in get_args(StoredDtype):
-            raise ValueError(f"dtype must be one of {', '.join(get_args(StoredDtype))}; got {dtype!r}")
-        self.width, self.dtype = width, np.dtype(dtype)
-        super().__init__(folder, LAYOUT, key, ids, {"width": width, "dtype": dtype})
-
-    def fits(self, positions: Sequence[int], tensors: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether the lengths cut the vectors into the items."""
-        lengths, vectors = tensors["lengths"], tensors["token_vectors"]
-        shapes = lengths.shape == tensors["notes"].shape == (len(positions),)
-        return shapes and vectors.dtype == self.dtype and vectors.shape == (int(lengths.sum()), self.width)
-
-    def write(self, number: int, positions: Sequence[int], vectors: Sequence[np.ndarray], notes: Sequence[int]) -> None:
-        """Write one shard: an array [T_i, D] float32 for each item at `positions`, and what is noted of it."""
-        for position, item in zip(positions, vectors, strict=True):
-            if item.ndim != 2 or item.shape[1] != self.width or not len(item) or item.dtype != np.float32:
-                raise ValueError(
-                    f"token vectors must be float32 [tokens, {self.width}], at least one token; item {position} has "
-                    f"{item.dtype} {list(item.shape)}"
-                )
-        self.write_tensors(
-            number,
-            positions,
-            {
-                "lengths": np.array([len(item) for item in vectors], dtype=np.int64),
-                "notes": np.array(notes, dtype=np.int64),
-                "token_vectors": np.concatenate(vectors).astype(self.dtype),
-            },
-        )
-
-    def finish(self, n_shards: int) -> TokenStore:
-        """Note every shard's SHA-256, which makes the store whole, and open it."""
-        self.write_index(n_shards)
-        return open_token_store(self.folder, verify=False)

@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from miner_diag.fusion.building import FusionConfig, build_fusion
 from miner_diag.fusion.masks import MaskOptions
-from miner_diag.fusion.systems import FittedProbes, FusionConfig, build_fusion
-from miner_diag.fusion.train import FusionTrainOptions, TrainedRun, train
+from miner_diag.fusion.training import FusionTrainOptions, TrainedRun, train
+from miner_diag.probes.fitted_probes import FittedProbes
 from miner_diag.probes.retrieval_data import RetrievalData
 
 
 def fit_fusion(
     train_split: RetrievalData,
     validation: RetrievalData,
-    probed: FittedProbes,
+    probes: FittedProbes,
     training: FusionTrainOptions | None = None,
     *,
     layers: tuple[int, ...] | None = None,
-    shape: FusionConfig | None = None,
+    config: FusionConfig | None = None,
     mask: MaskOptions | None = None,
     device: Any = "cpu",
     state: Path | None = None,
@@ -32,16 +33,16 @@ def fit_fusion(
     ----------
     train_split, validation : RetrievalData
         What it is fitted to, and what decides when to stop.
-    probed : FittedProbes
+    probes : FittedProbes
         Probes, their scores, salience and selection.
     training : FusionTrainOptions, optional
-        The defaults if not given.
+        How it is trained; the defaults are used if this is not given.
     layers : tuple of int, optional
-        Instead of the selected ones; rising, the final layer last.
-    shape, mask : FusionConfig, MaskOptions, optional
+        The layers to fuse instead of the selected ones; rising, the final layer last.
+    config, mask : FusionConfig, MaskOptions, optional
         What is trained, and which neurons are kept.
     device : str
-        Where.
+        Where to train.
     state : path, optional
         File from which a stopped training goes on.
     progress : bool
@@ -58,13 +59,13 @@ def fit_fusion(
         If the layers cannot be fused, or training fails; see `build_fusion` and `train`.
     """
     training = training or FusionTrainOptions()
-    shape = shape or FusionConfig()
+    config = config or FusionConfig()
     fusion = build_fusion(
-        probed,
-        probed.selected if layers is None else layers,
-        shape,
+        probes,
+        probes.selected if layers is None else layers,
+        config,
         mask or MaskOptions(),
         np.random.default_rng([training.seed, 1]),
-        final_map=shape.final_map(train_split),
+        final_map=config.final_map(train_split),
     )
     return train(fusion, train_split, validation, training, device=device, state=state, progress=progress)

@@ -17,14 +17,15 @@ class MaskOptions:
     """Which neurons of an inner layer are kept; the final layer always keeps all of its own."""
 
     mask: Rule = "adaptive"
-    """adaptive: the share kept grows with the layer's validation score. cumulative: as many as hold that share of the
-    salience. fixed: the same share everywhere. random: the adaptive shares, but any neurons. none: all are kept."""
+    """Which neurons are kept. adaptive keeps a share that grows with the layer's validation score. cumulative keeps as
+    many as hold that share of the salience. fixed keeps the same share everywhere. random keeps the adaptive shares,
+    but any neurons. none keeps all neurons."""
     min_share: float = 0.5
-    """Share kept at the layer with the lowest score."""
+    """The share that is kept at the layer with the lowest score (adaptive, cumulative, random)."""
     max_share: float = 1.0
-    """Share kept at the layer with the highest score."""
+    """The share that is kept at the layer with the highest score (adaptive, cumulative, random)."""
     share: float = 0.5
-    """Share that fixed keeps."""
+    """The share that fixed keeps; the system fixed_mask of the ablation has it, too."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -43,7 +44,7 @@ def adaptive_shares(scores: np.ndarray, min_share: float, max_share: float) -> n
     scores : ndarray [L]
         v_l, validation scores of the layers' probes. If all are equal nothing tells them apart: all get `max_share`.
     min_share, max_share : float
-        rho_min and rho_max.
+        The shares rho_min and rho_max.
 
     Examples
     --------
@@ -54,8 +55,8 @@ def adaptive_shares(scores: np.ndarray, min_share: float, max_share: float) -> n
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite: one validation score for each layer")
     spread = scores.max() - scores.min()
-    place = (scores - scores.min()) / spread if spread > 0 else np.ones_like(scores)
-    return min_share + (max_share - min_share) * place
+    position = (scores - scores.min()) / spread if spread > 0 else np.ones_like(scores)
+    return min_share + (max_share - min_share) * position
 
 
 def neuron_mask(salience: np.ndarray, share: float) -> np.ndarray:
@@ -77,13 +78,13 @@ def neuron_masks(
     Parameters
     ----------
     salience : ndarray [L, D]
-        At least 0, of the kind of probe that each layer uses.
+        Salience of the neurons for the kind of probe that each layer uses, at least 0.
     scores : ndarray [L]
         Validation scores of those probes.
     options : MaskOptions
         The rule.
     rng : Generator
-        For the random rule.
+        Generator for the random rule.
 
     Raises
     ------

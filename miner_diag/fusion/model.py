@@ -1,4 +1,4 @@
-"""The fusion: chosen layers, masked and weighted, in one vector of the same size; and its file."""
+"""The fusion: chosen layers, masked and weighted, in one vector of the same size; its merged form; and its file."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 from torch import Tensor, nn
+from torch.nn import functional
 
-from miner_diag.files import sha256_bytes, write_atomic
+from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.fusion.errors import FusionError
+from miner_diag.fusion.system import System
 from miner_diag.probes.kinds import KINDS, Kind, unit
 from miner_diag.probes.probe_stack import Probe, Side, differences
 
-FORMAT = 1
-"""Raised when the layout of the files changes."""
+FORMAT = 2
+"""Raised when the layout of the files changes. Format 1, which is still read, has no hash of its facts."""
 TENSORS, FACTS = "fusion.safetensors", "fusion.json"
 
 
-class FusionError(ValueError):
-    """A fusion that cannot be built, trained, read or used as asked."""
-
-
-class Fusion(nn.Module):
+class Fusion(System):
     """``e = normalize(sum_l a_l normalize(m_l * M_l h_l) + b)``: one vector [D] out of the selected layers.
 
     M_l is the layer's probe: a weight per neuron (base) or a matrix (normalized projection; its LayerNorm is part of
     M_l, see `projection_map`). The mask is applied before a layer's part is normalised, so that dropped neurons cost
-    nothing at inference and the folded form is exact; MINER's text, as far as known, does not say which comes first.
+    nothing at inference and the merged form is exact; MINER's text, as far as known, does not say which comes first.
 
     Parameters
     ----------
@@ -46,9 +45,9 @@ class Fusion(nn.Module):
     masks : ndarray [K, D]
         Bool, True where a neuron is kept.
     layer_weights : ndarray [K]
-        a_l.
+        The weights a_l.
     bias : ndarray [D]
-        b.
+        The bias b.
     n_layers : int
         L, hidden states of the backbone.
     query_map : ndarray [K, D], optional
@@ -59,6 +58,8 @@ class Fusion(nn.Module):
     FusionError
         If no layer is selected, there are more than L, they do not rise to the final one, or shapes do not fit.
     """
+
+    width: int
 
     def __init__(
         self,
@@ -73,20 +74,20 @@ class Fusion(nn.Module):
         query_map: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        check_layers(layers, n_layers)
+        self.check_layers(layers, n_layers)
         width = masks.shape[-1]
         if not len(layers) == len(kinds) == len(maps) == len(masks) == len(layer_weights):
             raise FusionError(f"layers, kinds, maps, masks and layer_weights must be as many; got {len(layers)} layers")
         for kind, matrix in zip(kinds, maps, strict=True):
-            wanted = (width,) if kind == "base" else (width, width)
-            if kind not in KINDS or matrix.shape[1:] != wanted:
+            expected = (width,) if kind == "base" else (width, width)
+            if kind not in KINDS or matrix.shape[1:] != expected:
                 raise FusionError(
                     f"a map of kind {kind!r} must be [S, {width}] or [S, {width}, {width}]; got {list(matrix.shape)}"
                 )
         parts: dict[str, Any] = {"bias": (bias, (width,)), "query_map": (query_map, (len(layers), width))}
-        for name, (array, expected) in parts.items():
-            if array is not None and array.shape != expected:
-                raise FusionError(f"{name} must be {list(expected)}; got {list(array.shape)}")
+        for name, (array, shape) in parts.items():
+            if array is not None and array.shape != shape:
+                raise FusionError(f"{name} must be {list(shape)}; got {list(array.shape)}")
         self.layers, self.kinds, self.n_layers, self.width = tuple(layers), tuple(kinds), n_layers, width
         self.maps = nn.ParameterList([_parameter(matrix) for matrix in maps])
         self.layer_weights, self.bias = _parameter(layer_weights), _parameter(bias)
@@ -102,6 +103,11 @@ class Fusion(nn.Module):
         fusion = cls([n_layers - 1], ["base"], [ones], kept, np.ones(1), bias, n_layers=n_layers)
         return fusion.requires_grad_(False)
 
+    @staticmethod
+    def check_layers(layers: Sequence[int], n_layers: int) -> None:
+        """Raise FusionError unless these are layers that the class may read."""
+        check_layers(layers, n_layers)
+
     def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
         """Return the fused vectors [N, D], of length one, for the selected layers' states `vectors` [N, K, D]."""
         weights = self.layer_weights.expand(len(vectors), -1)  # [N, K]
@@ -109,32 +115,35 @@ class Fusion(nn.Module):
             weights = weights + unit(vectors[:, -1]) @ self.query_map.T
         fused = self.bias.expand(len(vectors), -1)
         for number, (kind, matrix) in enumerate(zip(self.kinds, self.maps, strict=True)):
-            mine = matrix[0 if len(matrix) == 1 or side == "query" else 1]
+            of_side = matrix[_side_number(side, len(matrix))]
             states = unit(vectors[:, number])
-            z = states * mine if kind == "base" else states @ mine.T
+            z = states * of_side if kind == "base" else states @ of_side.T
             fused = fused + weights[:, number, None] * unit(self.masks[number] * z)
         return unit(fused)
 
-    def apply_to(self, layer_embeddings: np.ndarray, side: Side = "page") -> np.ndarray:
-        """Return the fused vectors [N, D] float32 of pooled states of all layers [N, L, D].
-
-        Raises
-        ------
-        FusionError
-            If the number of layers or the width is another.
-        """
-        if layer_embeddings.shape[1:] != (self.n_layers, self.width):
-            raise FusionError(
-                f"layer_embeddings must be [N, {self.n_layers}, {self.width}]; got {list(layer_embeddings.shape)}"
-            )
-        states = np.ascontiguousarray(layer_embeddings[:, self.layers], dtype=np.float32)
-        with torch.no_grad():
-            return self(torch.from_numpy(states), side).numpy()
-
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters that learn slowly ("maps": matrices) and those that learn fast ("weights": the few others)."""
-        learned = [p for p in self.parameters() if p.requires_grad]
-        return {"maps": [p for p in learned if p.ndim == 3], "weights": [p for p in learned if p.ndim != 3]}
+        """Return what is trained: matrices learn slowly ("maps"), the few other parameters fast ("weights")."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return {"maps": [p for p in trained if p.ndim == 3], "weights": [p for p in trained if p.ndim != 3]}
+
+    def facts(self) -> dict[str, Any]:
+        """Return layers and kinds."""
+        return {"n_layers": self.n_layers, "layers": list(self.layers), "kinds": list(self.kinds)}
+
+    @classmethod
+    def restore(cls, facts: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Fusion:
+        """Return the fusion of these facts and tensors."""
+        maps = [tensors[f"maps.{number}"] for number in range(len(facts["layers"]))]
+        return cls(
+            facts["layers"],
+            facts["kinds"],
+            maps,
+            tensors["masks"],
+            tensors["layer_weights"],
+            tensors["bias"],
+            n_layers=facts["n_layers"],
+            query_map=tensors.get("query_map"),
+        )
 
     def save(self, folder: Path | str, backbone: Mapping[str, str], **facts: Any) -> None:
         """Write ``fusion.safetensors`` and ``fusion.json`` (backbone, layers, shares, weights and `facts`)."""
@@ -142,20 +151,21 @@ class Fusion(nn.Module):
         arrays = {name: p.detach().cpu().numpy() for name, p in self.named_parameters()}
         arrays["masks"] = self.masks.cpu().numpy().astype(bool)
         content = save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        write_atomic(folder / TENSORS, content)
-        told = {
+        held = {
             "format": FORMAT,
             "sha256": sha256_bytes(content),
             "backbone": dict(backbone),
             "n_layers": self.n_layers,
             "width": self.width,
-            "layers": self.layers,
-            "kinds": self.kinds,
+            "layers": list(self.layers),
+            "kinds": list(self.kinds),
             "kept_shares": [float(share) for share in arrays["masks"].mean(axis=1)],
             "layer_weights": [float(weight) for weight in arrays["layer_weights"]],
             **facts,
         }
-        write_atomic(folder / FACTS, json.dumps(told, indent=2, allow_nan=False) + "\n")
+        held["facts_sha256"] = digest_of(held)
+        write_atomic(folder / TENSORS, content)
+        write_atomic(folder / FACTS, json.dumps(held, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Mapping[str, str] | None = None) -> Fusion:
@@ -164,9 +174,10 @@ class Fusion(nn.Module):
         Parameters
         ----------
         folder : path
-            Where the two files lie.
+            The folder of the two files.
         backbone : mapping, optional
-            Key of the backbone it is wanted for, as ``Backbone.key()`` gives it; not checked if not given.
+            Key of the backbone that the fusion is wanted for, as ``Backbone.key()`` gives it; it is not checked if it
+            is not given.
 
         Raises
         ------
@@ -179,28 +190,129 @@ class Fusion(nn.Module):
                 raise FusionError(f"{folder / name} is not there; fit a fusion with python -m miner_diag.fusion")
         content = (folder / TENSORS).read_bytes()
         try:
-            told = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            found, layers, n_layers = told["backbone"], told["layers"], told["n_layers"]
-            kinds, digest = told["kinds"], told["sha256"]
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            key, digest = facts["backbone"], facts["sha256"]
+            facts["layers"], facts["n_layers"], facts["kinds"]
         except (ValueError, KeyError, TypeError) as error:
             raise FusionError(f"{folder / FACTS} is damaged: {error}; fit again") from error
-        if told.get("format") != FORMAT:
+        if facts.get("format") not in (1, FORMAT):
             raise FusionError(
-                f"{folder} has fusion format {told.get('format')}, this version reads {FORMAT}; fit again"
+                f"{folder} has fusion format {facts.get('format')}, this version reads 1 and {FORMAT}; fit again"
             )
+        if facts["format"] != 1 and facts.get("facts_sha256") != digest_of(facts):
+            raise FusionError(f"{folder / FACTS} was changed after it was written; fit again")
         if digest != sha256_bytes(content):
             raise FusionError(f"{folder / TENSORS} is not the file that {FACTS} was written with; fit again")
-        if backbone is not None:
-            listed = differences(found, backbone)
-            if listed:
-                raise FusionError(f"{folder} holds a fusion of another backbone. Fields that differ: {listed}")
+        refuse_other_backbone(f"{folder} holds a fusion", key, backbone)
         try:
-            arrays = load_safetensors(content)
-            maps = [arrays[f"maps.{number}"] for number in range(len(layers))]
-            parts = arrays["masks"], arrays["layer_weights"], arrays["bias"]
+            return cls.restore(facts, load_safetensors(content))
         except (SafetensorError, KeyError) as error:
             raise FusionError(f"{folder / TENSORS} holds no fusion: {error}") from error
-        return cls(layers, kinds, maps, *parts, n_layers=n_layers, query_map=arrays.get("query_map"))
+
+
+class MergedLayer(nn.Module):
+    """The part of one layer in a merged fusion: ``weight * normalize(matrix h)`` at the coordinates `rows`.
+
+    Parameters
+    ----------
+    layer : int
+        The hidden state that it reads.
+    rows : ndarray [k]
+        Coordinates of the neurons that are kept, rising.
+    matrix : ndarray [S, D] or [S, D, D]
+        The layer's map, a weight per neuron or a matrix; S is 1 where queries and pages share it, else query, page.
+        Only the rows of kept neurons stay of a matrix. Weights of dropped neurons become 0 instead, which is as good:
+        it takes longer to pick coordinates than to multiply by 0.
+    weight : float
+        The layer's weight a_l.
+    """
+
+    def __init__(self, layer: int, rows: np.ndarray, matrix: np.ndarray, weight: float) -> None:
+        super().__init__()
+        self.layer, self.weight, self.all_kept = layer, weight, len(rows) == matrix.shape[1]
+        kept = np.zeros_like(matrix)
+        kept[:, rows] = matrix[:, rows]
+        self.rows: Tensor
+        self.register_buffer("rows", torch.from_numpy(np.array(rows, dtype=np.int64)))
+        self.matrix: Tensor
+        merged = kept if matrix.ndim == 2 else matrix[:, rows]
+        self.register_buffer("matrix", torch.from_numpy(np.array(merged, dtype=np.float32, order="C")))
+
+    @property
+    def n_kept(self) -> int:
+        """How many numbers of kept neurons the map has."""
+        n_sides, *_, width = self.matrix.shape
+        return n_sides * len(self.rows) * (width if self.matrix.ndim == 3 else 1)
+
+    def add_to(self, fused: Tensor, states: Tensor, side: Side) -> None:
+        """Add the layer's part to the sum `fused` [N, D], for the layer's states [N, D]."""
+        of_side = self.matrix[_side_number(side, len(self.matrix))]
+        z = functional.linear(states, of_side) if of_side.ndim == 2 else states * of_side
+        scale = self.weight / z.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        if self.all_kept or of_side.ndim == 1:
+            fused.addcmul_(z, scale)
+        else:  # index_add_ reads and writes each sum once; fused[:, rows] += z copies it twice
+            fused.index_add_(1, self.rows, z.mul_(scale))
+
+
+class MergedFusion(System):
+    """A fusion as it is served: masks are merged into maps, so that the rows of dropped neurons are not computed.
+
+    Equal to the fusion up to rounding, and applied in the same way. Layers of weight 0 are left out, and states are not
+    brought to length one first, because each layer's part is.
+
+    Parameters
+    ----------
+    parts : sequence of MergedLayer
+        The layers whose weight is not 0.
+    bias : ndarray [D]
+        The bias b.
+    n_layers : int
+        L, hidden states of the backbone.
+    """
+
+    width: int
+
+    def __init__(self, parts: Sequence[MergedLayer], bias: np.ndarray, *, n_layers: int) -> None:
+        super().__init__()
+        self.layers, self.n_layers, self.width = tuple(part.layer for part in parts), n_layers, len(bias)
+        self.parts = nn.ModuleList(parts)
+        self.bias: Tensor
+        self.register_buffer("bias", torch.from_numpy(np.array(bias, dtype=np.float32)))
+
+    @property
+    def n_kept(self) -> int:
+        """How many numbers are kept for inference: maps, a weight for each layer, and the bias."""
+        return sum(part.n_kept + 1 for part in self.parts if isinstance(part, MergedLayer)) + self.bias.numel()
+
+    @torch.no_grad()
+    def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
+        """Return the fused vectors [N, D], of length one, for the states [N, K, D] of `layers`."""
+        fused = self.bias.repeat(len(vectors), 1)
+        for number, part in enumerate(self.parts):
+            assert isinstance(part, MergedLayer)
+            part.add_to(fused, vectors[:, number], side)
+        return unit(fused)
+
+
+def merge(fusion: Fusion) -> MergedFusion:
+    """Merge a fusion's masks into its maps.
+
+    Raises
+    ------
+    FusionError
+        If its layer weights depend on the query: those cannot be merged.
+    """
+    if fusion.query_map is not None:
+        raise FusionError("a query-specific fusion has no merged form; merge the fusion it started from")
+    parts = []
+    masks, weights = fusion.masks.cpu().numpy() > 0, fusion.layer_weights.detach().cpu().numpy()
+    for number, layer in enumerate(fusion.layers):
+        rows = np.flatnonzero(masks[number])
+        if weights[number] != 0:
+            matrix = fusion.maps[number].detach().cpu().numpy()
+            parts.append(MergedLayer(layer, rows, matrix, float(weights[number])))
+    return MergedFusion(parts, fusion.bias.detach().cpu().numpy(), n_layers=fusion.n_layers)
 
 
 def check_layers(layers: Sequence[int], n_layers: int) -> None:
@@ -222,5 +334,22 @@ def projection_map(probe: Probe) -> np.ndarray:
     return probe.weight - probe.weight.mean(axis=-1, keepdims=True)
 
 
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of facts, the field "facts_sha256" left out."""
+    kept = {name: value for name, value in facts.items() if name != "facts_sha256"}
+    return sha256_bytes(canonical_json(kept).encode("utf-8"))
+
+
+def refuse_other_backbone(subject: str, key: Mapping[str, str], backbone: Mapping[str, str] | None) -> None:
+    """Raise FusionError if `key` is not that of the backbone; the fields that differ are named."""
+    different = "" if backbone is None else differences(key, backbone)
+    if different:
+        raise FusionError(f"{subject} of another backbone. Fields that differ: {different}")
+
+
+def _side_number(side: Side, n_sides: int) -> int:
+    return 0 if n_sides == 1 or side == "query" else 1
+
+
 def _parameter(array: np.ndarray) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.array(array, dtype=np.float32)))
+    return nn.Parameter(torch.from_numpy(np.array(array, dtype=np.float32, order="C")))

@@ -1,10 +1,10 @@
-"""Whitening of the final layer: where its part of the fusion, and every head it is held against, may start."""
+"""Whitening of the final layer: where its part of the fusion, and every head that it is compared with, may start."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from miner_diag.fusion.model import FusionError
+from miner_diag.fusion.errors import FusionError
 from miner_diag.probes.retrieval_data import Vectors, rows_of
 
 _BLOCK = 1024  # pages read at once
@@ -21,7 +21,7 @@ def whitening_map(pages: Vectors, shrinkage: float = 0.5) -> np.ndarray:
     pages : vectors [P, L, D]
         Training pages; no label is used.
     shrinkage : float
-        Above 0 (nearly full whitening) to 1 (the identity).
+        The share s, above 0 (nearly full whitening) to 1 (the identity).
 
     Raises
     ------

@@ -1,5 +1,5 @@
 """Late interaction, for comparison: a vector per token, MaxSim, and what that costs in tokens and bytes."""
 
-from miner_diag.late.job import LateOptions, LateScores, Partner, late_scores
+from miner_diag.evaluation.late import LateScores, score_late
 
-__all__ = ["LateOptions", "LateScores", "Partner", "late_scores"]
+__all__ = ["LateScores", "score_late"]

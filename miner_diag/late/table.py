@@ -2,93 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from miner_diag.late.job import LateScores
+from miner_diag.evaluation.compare import Comparison
+from miner_diag.evaluation.late import LateScores
+from miner_diag.evaluation.scored_system import ScoredSystem
+from miner_diag.evaluation.table import difference_words, evaluation_records, with_ends
 from miner_diag.records import Record
-from miner_diag.retrieval.score import ndcg_records
-from miner_diag.stats import Interval
+from miner_diag.retrieval.ndcg import Ndcg
 
 
-def late_records(found: LateScores, seed: int) -> list[Record]:
-    """Return nDCG with its interval, bounds and values per query, the costs, and the comparison if there is one."""
-    corpus, cost = found.corpus, found.stores.pages.cost
-    common: dict[str, Any] = {"dataset": corpus.name, "split": corpus.part}
-    row = partial(
-        Record, model=found.backbone.name, model_revision=found.backbone.revision, d=found.backbone.width, **common
-    )
-    records = ndcg_records(found.ndcg, found.interval, row, seed)
-    costs = {name: value for name, value in cost.as_dict().items() if name != "items"}
-    records += [row(measure=f"page_{name}", value=float(value), n=cost.items) for name, value in costs.items()]
-    partner = found.partner
-    if partner is None:
-        return records
-    single = partial(
-        Record,
-        model=partner.backbone.name,
-        model_revision=partner.backbone.revision,
-        d=partner.backbone.width,
-        **common,
-    )
-    records += ndcg_records(partner.ndcg, partner.interval, single, seed)
-    records.append(single(measure="page_bytes_mean", value=float(partner.bytes_per_page), n=cost.items))
-    if partner.difference is not None:
-        over = "queries" if partner.difference.n_clusters is None else "documents"
-        records.append(
-            row(
-                measure=f"ndcg_at_{found.ndcg.k}_less_{partner.backbone.name}",
-                value=partner.difference.value,
-                low=partner.difference.low,
-                high=partner.difference.high,
-                confidence=partner.difference.confidence,
-                method=f"paired bootstrap over {over}",
-                n=partner.difference.n,
-                n_clusters=partner.difference.n_clusters,
-                p_value=partner.p_value,
-                seed=seed,
-            )
+def late_records(
+    comparison: Comparison, systems: Sequence[ScoredSystem], ndcgs: Sequence[Ndcg], scores: LateScores, *, seed: int
+) -> list[Record]:
+    """Return nDCG with intervals and values per query, the comparison if there is one, ties, and what tokens cost.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The comparison of these systems.
+    systems : sequence of ScoredSystem
+        The late-interaction retriever, then the one that it is compared with, if there is one.
+    ndcgs : sequence of Ndcg
+        What each of them reached, with the bounds that ties leave.
+    scores : LateScores
+        The late-interaction retriever with its token vectors.
+    seed : int
+        The seed of the bootstrap.
+    """
+    corpus, k = scores.corpus, scores.ndcg.k
+    records = list(evaluation_records(comparison, systems, corpus, k=k, seed=seed))
+    for system, ndcg in zip(systems, ndcgs, strict=True):
+        row = partial(
+            Record,
+            model=system.model,
+            model_revision=system.model_revision,
+            dataset=corpus.name,
+            split=corpus.part,
+            system=system.name,
+            d=system.width,
         )
+        worst, best = ndcg.bounds
+        measures = {f"ndcg_at_{k}_worst": worst, f"ndcg_at_{k}_best": best, "tie_rate": ndcg.tie_rate}
+        records += [row(measure=measure, value=value, n=len(ndcg.values)) for measure, value in measures.items()]
+        if system is systems[0]:
+            costs = {
+                name: value for name, value in scores.cost.as_dict().items() if name not in ("items", "bytes_mean")
+            }
+            records += [
+                row(measure=f"page_{name}", value=float(value), n=scores.cost.items) for name, value in costs.items()
+            ]
     return records
 
 
-def late_lines(found: LateScores) -> list[str]:
-    """Return what the terminal shows."""
-    corpus, cost, ndcg = found.corpus, found.stores.pages.cost, found.ndcg
-    name = f"nDCG@{ndcg.k}"
-    over = "documents" if found.by_document else "single queries"
+def late_lines(comparison: Comparison, systems: Sequence[ScoredSystem], scores: LateScores) -> list[str]:
+    """Return what the terminal shows; parameters are those of `late_records`."""
+    corpus, cost, ndcg = scores.corpus, scores.cost, scores.ndcg
+    name, late = f"nDCG@{ndcg.k}", systems[0]
+    row = comparison[late.key]
     lines = [
-        f"{found.backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}; "
+        f"{late.model} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}; "
         f"{len(corpus.queries)} queries, {len(corpus.pages)} pages",
-        f"{name:<16} {_with_ends(ndcg.mean, found.interval)}, intervals over {over}",
+        f"{name:<16} {with_ends(row.value, row.interval)}, intervals over {comparison.over}",
         f"tokens per page  {cost.tokens_mean:.1f} in the mean, {cost.tokens_max} at most, {cost.tokens_total} in all",
         f"bytes per page   {cost.bytes_mean:.0f} in the mean, {cost.bytes_max} at most, {cost.bytes_total} in all "
-        f"({found.stores.pages.dtype})",
+        f"({scores.dtype})",
     ]
-    partner = found.partner
-    if partner is not None:
-        lines.append(
-            f"against {partner.backbone.name}: {name} {_with_ends(partner.ndcg.mean, partner.interval)}, "
-            f"{partner.bytes_per_page} bytes per page ({cost.bytes_mean / partner.bytes_per_page:.0f} times fewer)"
-        )
-        if partner.difference is not None:
-            apart = partner.difference.low > 0 or partner.difference.high < 0
-            sure = apart and partner.p_value is not None and partner.p_value <= 1 - partner.difference.confidence
-            lines.append(
-                f"difference       {_with_ends(partner.difference.value, partner.difference)}, p {partner.p_value:.3g}"
-                + ("" if sure else ": not distinguishable")
-            )
+    if row.to_backbone is not None:
+        partner, other = systems[1], comparison[row.to_backbone.other]
+        lines += [
+            f"against {partner.model}: {name} {with_ends(other.value, other.interval)}, {partner.bytes_per_page:.0f} "
+            f"bytes per page ({cost.bytes_mean / partner.bytes_per_page:.0f} times fewer)",
+            f"difference       {difference_words(row.to_backbone, other.value)}",
+        ]
     if ndcg.tie_rate:
         lines.append(
             f"ties matter for {ndcg.tie_rate:.1%} of the queries: {ndcg.bounds[0]:.4f} to {ndcg.bounds[1]:.4f}"
         )
-    counts = found.stores.pages.counts
-    if counts["truncated"]:
-        lines.append(f"{counts['truncated']} of {len(corpus.pages)} pages are longer than what the retriever reads")
-    if counts["empty"]:
-        lines.append(f"{counts['empty']} of {len(corpus.pages)} pages have no text to read (see --reader)")
-    return [*lines, *found.cautions]
-
-
-def _with_ends(value: float, interval: Interval | None) -> str:
-    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    return lines

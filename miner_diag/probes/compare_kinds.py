@@ -1,4 +1,4 @@
-"""Which kind each layer needs, by a paired test; and whether a number taken before any training would have told."""
+"""Which kind each layer needs, by a paired test; and whether a number taken before any training could have told."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class KindVerdict:
     """One layer's two probes, compared over validation queries."""
 
     layer: int
-    """Which."""
+    """The layer."""
     benefit: Interval
-    """NDCG@5 of the normalized projection less that of the base probe."""
+    """nDCG@5 of the normalized projection less that of the base probe."""
     p_holm: float
-    """Of the paired permutation test, adjusted over the layers."""
+    """The p value of the paired permutation test, adjusted over the layers."""
     preferred: Kind | None
     """The better kind; None where the test can't tell them apart."""
 
@@ -52,21 +52,24 @@ def compare_kinds(
     Parameters
     ----------
     ndcg : ndarray [2, L, Q]
-        Of each query, base probe first.
+        nDCG@5 of each query, base probe first.
     rng : Generator
-        For bootstrap and permutations.
+        Generator for bootstrap and permutations.
     clusters : sequence [Q], optional
         Documents of the queries; if given, intervals and tests are over documents.
     confidence : float
-        Of the intervals.
+        Nominal coverage of the intervals.
     """
     base, projected = ndcg
     benefits = [
-        paired_bootstrap(mine, other, rng, clusters=clusters, confidence=confidence)
-        for mine, other in zip(projected, base, strict=True)
+        paired_bootstrap(of_projection, of_base, rng, clusters=clusters, confidence=confidence)
+        for of_projection, of_base in zip(projected, base, strict=True)
     ]
     p_values = holm(
-        [paired_permutation(mine, other, rng, clusters=clusters) for mine, other in zip(projected, base, strict=True)]
+        [
+            paired_permutation(of_projection, of_base, rng, clusters=clusters)
+            for of_projection, of_base in zip(projected, base, strict=True)
+        ]
     )
     return [
         KindVerdict(layer, benefit, float(p), None if p >= ALPHA else KINDS[int(benefit.value > 0)])
@@ -88,17 +91,17 @@ class RuleScore:
     """How often a threshold of the alignment ratio names the kind that the paired test prefers."""
 
     threshold: float
-    """From which on a base probe is named."""
+    """The alignment ratio from which on a base probe is named."""
     hits: int
-    """Layers where it names the preferred kind."""
+    """The number of layers where the named kind is the preferred one."""
     n: int
-    """Layers where the test prefers a kind at all."""
+    """The number of layers where the test prefers a kind at all."""
     loss: float
     """Mean nDCG@5 given away over all layers by taking the named kind instead of the better one."""
 
 
 def score_rule(ratios: Sequence[float | None], verdicts: Sequence[KindVerdict], threshold: float) -> RuleScore:
-    """Judge one threshold."""
+    """Say how well one threshold names the preferred kinds."""
     named = predicted_kinds(ratios, threshold)
     decided = [(kind, verdict.preferred) for kind, verdict in zip(named, verdicts, strict=True) if verdict.preferred]
     lost = [
@@ -113,7 +116,7 @@ def best_threshold(
 ) -> RuleScore:
     """Return the threshold with the most hits; of equals the one that loses least, then the one nearest to 0.5.
 
-    It is chosen on the layers it is then judged on, so its hits flatter it; see `left_out_hits`.
+    It is scored on the layers that it is chosen on, so its hits flatter it; see `left_out_hits`.
     """
     return max(
         (score_rule(ratios, verdicts, threshold) for threshold in thresholds),
@@ -122,7 +125,7 @@ def best_threshold(
 
 
 def left_out_hits(ratios: Sequence[float | None], verdicts: Sequence[KindVerdict]) -> tuple[int, int]:
-    """Return hits and number of decided layers if each layer is judged by the threshold that suits the others best."""
+    """Return hits and number of decided layers where each layer's kind is named by the best threshold of the others."""
     decided = [layer for layer, verdict in enumerate(verdicts) if verdict.preferred]
     hits = 0
     for layer in decided:
@@ -139,11 +142,12 @@ class Correlation:
     """Spearman's rank correlation, over layers, of a predictor with the benefit of projection."""
 
     predictor: str
-    """What predicts."""
+    """The name of the predictor."""
     rho: Interval
-    """With an interval over bootstrap resamples of the queries; the predictor's own noise is not in it."""
+    """The correlation, with an interval over bootstrap resamples of the queries; the predictor's own noise is not in
+    it."""
     p_value: float
-    """Of no association: against all orders of the layers (drawn at random beyond eight layers)."""
+    """The p value of no association, against all orders of the layers (drawn at random beyond eight layers)."""
 
 
 def correlate(
@@ -164,19 +168,19 @@ def correlate(
     Parameters
     ----------
     name : str
-        Of the predictor.
+        Name of the predictor.
     predictor : sequence [L]
         Layers where it is None are left out; fewer than three, or a constant, give None.
     ndcg : ndarray [2, L, Q]
-        Of each query, base probe first.
+        nDCG@5 of each query, base probe first.
     rng : Generator
-        For the resamples.
+        Generator for the resamples.
     clusters : sequence [Q], optional
-        Documents of the queries.
+        Documents of the queries; if given, whole documents are drawn.
     confidence : float
-        Of the interval.
+        Nominal coverage of the interval.
     n_resamples : int
-        Bootstrap samples.
+        Number of bootstrap samples.
     """
     layers = [layer for layer, value in enumerate(predictor) if value is not None]
     given = np.array([predictor[layer] for layer in layers], dtype=np.float64)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from miner_diag.probes.kinds import KINDS
+from miner_diag.probes.kinds import KINDS, Kind
 from miner_diag.probes.probe_stack import ProbeStack
 from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.probes.select import FusedScores, SelectionRule, select
-from miner_diag.probes.train import ProbeTrainOptions, fit_probes, judge
+from miner_diag.probes.train import ProbeTrainOptions, evaluate_probes, fit_probes
 from miner_diag.retrieval.ndcg import chance_ndcg
 from miner_diag.stats import Interval, bootstrap_means
 
@@ -25,15 +25,15 @@ class Control:
     """One number that should be near chance, or that sets the others in proportion."""
 
     name: str
-    """Which control."""
-    kind: str
-    """Kind of the probe."""
+    """The name of the control."""
+    kind: Kind
+    """The kind of probe."""
     layer: int
-    """Which hidden state."""
+    """The hidden state that the probe reads."""
     ndcg: Interval
-    """NDCG@5 over validation queries."""
+    """nDCG@5 over validation queries."""
     over_start: Interval | None = None
-    """What training added to the same probe before training, if that was asked."""
+    """What training added to the same probe before training; None where that is not compared."""
 
 
 def shuffled_pairs(
@@ -42,51 +42,69 @@ def shuffled_pairs(
     options: ProbeTrainOptions,
     rng: np.random.Generator,
     *,
+    seed: int = 0,
     clusters: tuple[str, ...] | None = None,
     confidence: float = 0.95,
     shared_layers: bool = True,
     device: Any = "cpu",
 ) -> list[Control]:
-    """Fit probes to pairs that don't belong together, for all epochs allowed, and judge the last epoch.
+    """Fit probes to pairs that don't belong together, for all epochs allowed, and evaluate the last epoch.
 
-    ``shuffled_pairs``: on validation pairs that are broken too. Nothing is left to find, so anything above chance would
-    be leakage.
+    ``shuffled_pairs``: evaluated on validation pairs that are broken too. Nothing is left to find, so anything above
+    chance would be leakage.
 
-    ``start`` and ``shuffled_training``: on the true validation pairs, before and after training. Training starts from
-    what the backbone knows (a gate of 1 is the raw layer, least squares leads to the final layer), so it need not end
-    at chance. What it adds to its start it owes to no pair: spreading items out and the pull to the final layer.
+    ``start`` and ``shuffled_training``: evaluated on the true validation pairs, before and after training. Training
+    starts from what the backbone knows (a gate of 1 is the raw layer, least squares leads to the final layer), so it
+    need not end at chance. What it adds to its start it owes to no pair: spreading items out and the pull to the final
+    layer.
 
     ``unaligned_true`` and ``unaligned_shuffled``: projections from a start that knows nothing, a random rotation of its
-    own for each side and no pull to the final layer, fitted to true and to broken pairs and judged on true ones.
+    own for each side and no pull to the final layer, fitted to true and to broken pairs and evaluated on true ones.
     Broken pairs must leave them at chance; what true pairs make of them shows that they could have left it. A base
     probe has no such start.
+
+    Parameters
+    ----------
+    train, validation : RetrievalData
+        The two splits.
+    options : ProbeTrainOptions
+        How probes are fitted.
+    rng : Generator
+        Generator for breaking pairs and for bootstrap.
+    seed : int
+        Seed of the trainings.
+    clusters : tuple [Q] of str, optional
+        Documents of the validation queries; if given, intervals are over documents.
+    confidence : float
+        Nominal coverage of the intervals.
+    shared_layers, device
+        As in `fit_probes`.
     """
     broken_train, broken_validation = train.shuffled(rng), validation.shuffled(rng)
     endless = replace(options, patience=max(1, options.epochs))
     few = min(UNALIGNED_EPOCHS, options.epochs)
     ignorant = replace(
-        endless,
-        start="orthogonal",
-        sides="per-side",
+        endless.with_start("orthogonal"),
+        sides="per-side" if train.fixed is None else "shared",
         to_final=0.0,
         epochs=few,
         learning_rate=UNALIGNED_RATE * options.learning_rate,
     )
-    settings: dict[str, Any] = {"shared_layers": shared_layers, "device": device}
+    settings: dict[str, Any] = {"seed": seed, "shared_layers": shared_layers, "device": device}
     over: dict[str, Any] = {"clusters": clusters, "confidence": confidence}
     before = fit_probes(train, validation, replace(options, epochs=0), **settings).ndcg
     broken = fit_probes(broken_train, broken_validation, endless, **settings).last
-    controls = _controls("shuffled_pairs", _judged(broken, broken_validation), rng, **over)
+    controls = _controls("shuffled_pairs", _evaluate(broken, broken_validation), rng, **over)
     controls += _controls("start", before, rng, **over)
-    controls += _controls("shuffled_training", _judged(broken, validation), rng, before, **over)
+    controls += _controls("shuffled_training", _evaluate(broken, validation), rng, before, **over)
     for name, pairs in {"unaligned_true": train, "unaligned_shuffled": broken_train}.items():
         last = fit_probes(pairs, validation, ignorant, **settings).last
-        controls += _controls(name, _judged(last, validation), rng, **over)[validation.n_layers :]
+        controls += _controls(name, _evaluate(last, validation), rng, **over)[validation.n_layers :]
     return controls
 
 
-def _judged(stack: ProbeStack, judged: RetrievalData) -> np.ndarray:
-    return judge(torch.from_numpy(stack.gates), torch.from_numpy(stack.weights), judged)
+def _evaluate(stack: ProbeStack, data: RetrievalData) -> np.ndarray:
+    return evaluate_probes(torch.from_numpy(stack.gates), torch.from_numpy(stack.weights), data)
 
 
 def _controls(
@@ -94,12 +112,14 @@ def _controls(
 ) -> list[Control]:
     """Return base probes of all layers, then projections, of nDCG@5 [2, L, Q] and of what it is above `start`."""
     n_kinds, n_layers, n_queries = ndcg.shape
-    found = bootstrap_means(ndcg.reshape(-1, n_queries).T, rng, **over)
-    added: list[Interval | None] = [None] * len(found)
+    means = bootstrap_means(ndcg.reshape(-1, n_queries).T, rng, **over)
+    added: list[Interval | None] = [None] * len(means)
     if start is not None:
         added[:] = bootstrap_means((ndcg - start).reshape(-1, n_queries).T, rng, **over)
-    where = [(kind, layer) for kind in KINDS[:n_kinds] for layer in range(n_layers)]
-    return [Control(name, *place, *values) for place, values in zip(where, zip(found, added, strict=True), strict=True)]
+    probes = [(kind, layer) for kind in KINDS[:n_kinds] for layer in range(n_layers)]
+    return [
+        Control(name, kind, layer, mean, gain) for (kind, layer), mean, gain in zip(probes, means, added, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,11 +127,11 @@ class RandomSelection:
     """What the selection rule makes of labels without meaning."""
 
     n_draws: int
-    """How often labels were dealt out anew."""
+    """The number of times that labels were dealt out anew."""
     frequency: tuple[float, ...]
-    """[L] share of draws that keep the layer."""
+    """[L] the share of draws that keep the layer."""
     mean_gain: float
-    """Mean nDCG@5 that the rule believes to gain over the final layer; all of it is luck."""
+    """The mean nDCG@5 that the rule believes to gain over the final layer; all of it is luck."""
 
 
 def random_label_selection(
@@ -128,7 +148,8 @@ def random_label_selection(
     return RandomSelection(n_draws, tuple(float(share) for share in counts / n_draws), float(np.mean(gains)))
 
 
-def chance(judged: RetrievalData) -> float:
+def chance(data: RetrievalData) -> float:
     """Return nDCG@5 of a random order."""
-    counts = np.bincount(judged.relevance.query[judged.relevance.grade > 0], minlength=judged.relevance.n_queries)
-    return float(np.mean([chance_ndcg(judged.relevance.n_pages, int(n), 5) for n in counts]))
+    relevance = data.relevance
+    counts = np.bincount(relevance.query[relevance.grade > 0], minlength=relevance.n_queries)
+    return float(np.mean([chance_ndcg(relevance.n_pages, int(n), 5) for n in counts]))

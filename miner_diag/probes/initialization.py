@@ -1,4 +1,4 @@
-"""Where a projection starts: identity, a random rotation, or the linear map that comes closest to the final layer."""
+"""Where a projection starts: the identity, a random rotation, or the linear map closest to the final layer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def starting_weights(
     n_sides : int
         1: queries and pages share a probe. 2: each has its own.
     ridge : float
-        Of least squares, in units of the mean of the diagonal of the layer's second moments.
+        Ridge of least squares, in units of the mean of the diagonal of the layer's second moments.
     rng : Generator
-        For the rotations.
+        Generator for the rotations.
     """
     n_layers, width = train.n_layers, train.width
     if start == "identity":

@@ -1,4 +1,4 @@
-"""Pictures of the probes: what each gains at each layer, how few neurons it needs, and what the ratio foretold."""
+"""Figures of the probes: what each gains at each layer, how few neurons it needs, and what the ratio foretold."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from miner_diag.cka.plots import new_figure
+from miner_diag.figures import BLACK, BLUE, VERMILLION, new_figure
 from miner_diag.probes.kinds import KINDS
 
-COLOURS = {"base": "#0072B2", "normalized_projection": "#D55E00", "raw": "#000000"}
-"""Okabe and Ito's palette, as in the figures of the diagnosis."""
+COLOURS = {"base": BLUE, "normalized_projection": VERMILLION, "raw": BLACK}
+"""The colours of the kinds, the same as in the figures of the diagnosis."""
 MARKERS = {"base": "o", "normalized_projection": "s"}
-"""Circle: base probe; square: normalized projection."""
+"""The marks of the kinds: a circle for base probes, a square for normalized projections."""
 NAMES = {"base": "base probe", "normalized_projection": "normalized projection"}
-"""As legends say it."""
+"""The names of the kinds in legends."""
 
 
 def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, title: str = "") -> Axes:
@@ -28,7 +28,7 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
     Parameters
     ----------
     table : DataFrame
-        ``probes.csv``. Large filled markers are the chosen kinds; a ring marks the layers that are kept.
+        The rows of ``probes.csv``. Large filled markers are the chosen kinds; a ring marks the layers that are kept.
     ax : Axes, optional
         Where to draw; a new figure by default.
     chance : float
@@ -77,7 +77,7 @@ def salience_curves(frame: pd.DataFrame, *, title: str = "") -> Figure:
     Parameters
     ----------
     frame : DataFrame
-        Long: kind, layer, neurons, salience (both shares).
+        Rows of kind, layer, neurons, salience (both shares).
     title : str
         Backbone and data set.
     """
@@ -110,9 +110,9 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
     Parameters
     ----------
     table : DataFrame
-        ``probes.csv``.
+        The rows of ``probes.csv``.
     threshold : float
-        Of the ratio to the final layer; drawn as a line.
+        The threshold of the ratio to the final layer, which is drawn as a line.
     title : str
         Backbone, data set and split.
     """
@@ -126,11 +126,11 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
     axes = figure.subplots(1, max(1, len(readings)), sharey=True, squeeze=False)[0]
     rows = table[table["kind"] == "normalized_projection"]
     for ax, (column, label) in zip(axes, readings.items(), strict=False):  # no ratio exists: one empty panel
-        there = rows[rows[column].notna()]
-        value = there["difference_to_other_kind"]
-        ends = [(value - there["difference_low"]).clip(lower=0), (there["difference_high"] - value).clip(lower=0)]
+        drawn = rows[rows[column].notna()]
+        value = drawn["difference_to_other_kind"]
+        ends = [(value - drawn["difference_low"]).clip(lower=0), (drawn["difference_high"] - value).clip(lower=0)]
         ax.errorbar(
-            there[column],
+            drawn[column],
             value,
             yerr=ends,
             color=COLOURS["normalized_projection"],
@@ -158,7 +158,7 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
 def _label_layers(ax: Axes, rows: pd.DataFrame, column: str) -> None:
     """Write each layer in the first free place around its point; a line leads to one that is further off."""
     near = [(11, 0), (-11, 0), (11, 10), (11, -10), (-11, 10), (-11, -10)]
-    places = np.array(near + [(right, up) for up in (19, -19, 32, -32) for right in (19, -19)])
+    offsets = np.array(near + [(right, up) for up in (19, -19, 32, -32) for right in (19, -19)])
     x = rows[column].to_numpy(float)
     points = np.column_stack([x, rows["difference_to_other_kind"].to_numpy(float)])
     bars = [
@@ -168,22 +168,22 @@ def _label_layers(ax: Axes, rows: pd.DataFrame, column: str) -> None:
     figure = ax.get_figure(root=True)
     assert figure is not None
     scale = figure.dpi / 72
-    shown, barred = (ax.transData.transform(some) / scale for some in (points, np.concatenate(bars)))
+    shown, barred = (ax.transData.transform(data) / scale for data in (points, np.concatenate(bars)))
     taken = [*((point, 9.0) for point in shown), *((point, 6.0) for point in barred)]  # and how far to keep from it
-    for layer, data, point in zip(rows["layer"], points, shown, strict=True):
+    for layer, xy, point in zip(rows["layer"], points, shown, strict=True):
         others = shown[(shown != point).any(axis=1)]
-        room = [min(np.abs(point + place - other).max() - reach for other, reach in taken) for place in places]
-        for number, place in enumerate(places):  # lines pass by other points
-            steps = point + np.linspace(0.3, 1, 5)[:, None] * place
+        room = [min(np.abs(point + offset - other).max() - reach for other, reach in taken) for offset in offsets]
+        for number, offset in enumerate(offsets):  # lines pass by other points
+            steps = point + np.linspace(0.3, 1, 5)[:, None] * offset
             gaps = np.abs(steps[:, None] - others).max(axis=2)
             room[number] = min(room[number], float(gaps.min(initial=np.inf)) - 4.0)
         chosen = next((number for number, free in enumerate(room) if free >= 0), int(np.argmax(room)))
-        taken.append((point + places[chosen], 9.0))
+        taken.append((point + offsets[chosen], 9.0))
         line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.7, "shrinkA": 4, "shrinkB": 2}
         ax.annotate(
             str(layer),
-            data,
-            xytext=places[chosen],
+            xy,
+            xytext=offsets[chosen],
             textcoords="offset points",
             fontsize=9,
             ha="center",

@@ -29,7 +29,7 @@ class Probe:
     """One fitted probe: of one layer, one kind."""
 
     layer: int
-    """Which hidden state it reads; 0 is the embedding output."""
+    """The hidden state that the probe reads; 0 is the embedding output."""
     kind: Kind
     """"base" or "normalized_projection"."""
     weight: np.ndarray
@@ -55,11 +55,11 @@ class ProbeStack:
     """Both kinds of probe for every layer of one backbone."""
 
     gates: np.ndarray
-    """[L, S, D] float32, of the base probes."""
+    """[L, S, D] float32 gates of the base probes."""
     weights: np.ndarray
-    """[L, S, D, D] float32, of the normalized projections; of low rank if they were fitted so."""
+    """[L, S, D, D] float32 matrices of the normalized projections; of low rank if they were fitted so."""
     backbone: Mapping[str, str]
-    """The key of the backbone whose layers they read."""
+    """The key of the backbone whose layers the probes read."""
 
     def probe(self, layer: int, kind: Kind) -> Probe:
         """Return one probe.
@@ -104,23 +104,25 @@ class ProbeStack:
             with safe_open(path, framework="numpy") as file:
                 noted = json.loads((file.metadata() or {})["miner_diag"])
                 gates, weights = file.get_tensor("gates"), file.get_tensor("weights")
-            found = noted["backbone"]
+            key = noted["backbone"]
         except (SafetensorError, KeyError, ValueError) as error:
             raise ProbeError(f"{path} holds no probes of this package: {error}") from error
         if noted.get("format") != FORMAT:
             raise ProbeError(f"{path} has probe format {noted.get('format')}, this version reads {FORMAT}; fit again")
         if backbone is not None:
-            told = differences(found, backbone)
-            if told:
-                raise ProbeError(f"{path} holds probes of another backbone. Fields that differ: {told}. Fit them again")
-        return cls(gates, weights, found)
+            different = differences(key, backbone)
+            if different:
+                raise ProbeError(
+                    f"{path} holds probes of another backbone. Fields that differ: {different}. Fit them again"
+                )
+        return cls(gates, weights, key)
 
 
-def differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+def differences(key: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """Return the fields in which two backbones' keys differ, with both values; "" where they agree."""
-    names = sorted(set(there) | set(wanted))
-    different = [name for name in names if there.get(name) != wanted.get(name)]
-    return "; ".join(f"{n}: {there.get(n)!r} there, {wanted.get(n)!r} asked for" for n in different)
+    names = sorted(set(key) | set(wanted))
+    different = [name for name in names if key.get(name) != wanted.get(name)]
+    return "; ".join(f"{name}: {key.get(name)!r} there, {wanted.get(name)!r} asked for" for name in different)
 
 
 def _side(side: Side, n_sides: int) -> int:

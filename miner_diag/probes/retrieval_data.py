@@ -1,4 +1,4 @@
-"""What probes are fitted to and judged on: layers of queries and pages, and which pages answer which query."""
+"""What probes are fitted to and evaluated on: layers of queries and pages, and which pages answer which query."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from miner_diag.embeddings.rows import StoreRows
-from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.embeddings import EmbeddingStore
 from miner_diag.retrieval.relevance import Relevance
 
-Vectors = np.ndarray | EmbeddingStore | StoreRows
+Vectors = np.ndarray | EmbeddingStore
 """Pooled layers [N, L, D]: in memory, or in a store whose rows are read when they are asked for."""
 
 Side = Literal["query", "page"]
@@ -24,25 +23,25 @@ class RetrievalData:
     """Queries and pages of one split with the pairs of them that belong together."""
 
     queries: Vectors
-    """[Q, L, D]."""
+    """[Q, L, D] layers of the queries."""
     pages: Vectors
-    """[P, L, D]."""
+    """[P, L, D] layers of the pages."""
     relevance: Relevance
-    """What is right, a pair per judgement above 0."""
+    """Which pages answer which query: a pair for every grade above 0."""
     page_groups: np.ndarray
-    """[P] int64: equal for pages that look the same."""
+    """[P] int64 labels, equal for pages that look the same."""
     documents: tuple[str, ...]
-    """[Q] document of each query."""
+    """[Q] the document of each query."""
     fixed: Side | None = None
-    """Of two towers, the side that stays as it is: its final embedding at every layer, which passes no probe."""
+    """For a dual encoder, the side that stays as it is: its final embedding at every layer, which passes no probe."""
 
     def __post_init__(self) -> None:
-        """Check that both sides have the same layers and fit the judgements."""
+        """Check that both sides have the same layers and fit the relevances."""
         queries, pages = self.queries.shape, self.pages.shape
         if queries[1:] != pages[1:]:
             raise ValueError(
-                f"queries and pages must have the same layers and width; got {list(queries)} and {list(pages)}. Of two "
-                "towers, set one against the final embedding of the other; see final_at_every_layer"
+                f"queries and pages must have the same layers and width; got {list(queries)} and {list(pages)}. For a "
+                "dual encoder, set one side against the final embedding of the other; see final_at_every_layer"
             )
         if (queries[0], pages[0]) != (self.relevance.n_queries, self.relevance.n_pages):
             raise ValueError(
@@ -60,7 +59,7 @@ class RetrievalData:
         documents: Sequence[str] | None = None,
         fixed: Side | None = None,
     ) -> RetrievalData:
-        """Build one; `page_hashes` [P] are equal for pages that look the same, `documents` [Q] label the queries."""
+        """Return data with `page_hashes` [P], equal for pages that look the same, and with the queries' `documents`."""
         _, groups = np.unique(np.asarray(page_hashes), return_inverse=True)
         labels = relevance.query_ids if documents is None else tuple(documents)
         return cls(queries, pages, relevance, groups.astype(np.int64), labels, fixed)
@@ -72,12 +71,12 @@ class RetrievalData:
 
     @property
     def width(self) -> int:
-        """D."""
+        """D, the number of neurons of a layer."""
         return int(self.pages.shape[2])
 
     @property
     def probed(self) -> list[Vectors]:
-        """The sides that have layers to probe: queries and pages, or of two towers the one that is not fixed."""
+        """The sides that have layers to probe: queries and pages, or for a dual encoder the one that is not fixed."""
         return [vectors for side, vectors in (("query", self.queries), ("page", self.pages)) if side != self.fixed]
 
     @property
@@ -96,15 +95,14 @@ class RetrievalData:
     def known_matches(self, query_rows: np.ndarray, page_rows: np.ndarray) -> np.ndarray:
         """Return bool [B, C]: whether the page, or one that looks the same, answers the query."""
         known, n_groups = self._known
-        asked = query_rows[:, None] * n_groups + self.page_groups[page_rows][None, :]
-        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        return known[place] == asked
+        cells = query_rows[:, None] * n_groups + self.page_groups[page_rows][None, :]
+        nearest = np.minimum(np.searchsorted(known, cells), len(known) - 1)
+        return known[nearest] == cells
 
     def shuffled(self, rng: np.random.Generator) -> RetrievalData:
         """Return the same vectors with the answers dealt out anew: nothing is left to learn."""
         order = rng.permutation(self.relevance.n_pages)
-        judged = replace(self.relevance, page=order[self.relevance.page])
-        return replace(self, relevance=judged)
+        return replace(self, relevance=replace(self.relevance, page=order[self.relevance.page]))
 
 
 def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
@@ -118,9 +116,10 @@ def layer_of(vectors: Vectors, layer: int) -> np.ndarray:
 
 
 def final_at_every_layer(final: np.ndarray, n_layers: int, width: int) -> np.ndarray:
-    """Return a tower's final embeddings [N, E] as layers [N, n_layers, width] for the layers of another tower.
+    """Return final embeddings [N, E] of one encoder as layers [N, n_layers, width], to be set against those of another.
 
-    Narrower embeddings are filled with zeros; of wider ones only zeros are cut off, as towers fill theirs with.
+    Narrower embeddings are filled up with zeros. Wider ones are cut, and what is cut off must be zeros, with which the
+    narrower half of a dual encoder is filled up.
 
     Raises
     ------
@@ -129,8 +128,8 @@ def final_at_every_layer(final: np.ndarray, n_layers: int, width: int) -> np.nda
     """
     if final[:, width:].any():
         raise ValueError(
-            f"the other tower's final embeddings are {final.shape[1]} wide, the layers to probe {width}; scores "
-            "between them need embeddings that are no wider than either tower's layers"
+            f"the other encoder's final embeddings are {final.shape[1]} wide, the layers to probe {width}; scores "
+            "between them need embeddings that are no wider than either encoder's layers"
         )
     held = np.zeros((len(final), width), dtype=np.float32)
     held[:, : final.shape[1]] = final[:, :width]

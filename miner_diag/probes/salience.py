@@ -12,7 +12,7 @@ from miner_diag.probes.retrieval_data import RetrievalData, Side, layer_of
 _BLOCK = 4096  # pairs held at once
 
 
-def salience(stack: ProbeStack, judged: RetrievalData) -> tuple[np.ndarray, np.ndarray]:
+def salience(stack: ProbeStack, data: RetrievalData) -> tuple[np.ndarray, np.ndarray]:
     """Return the salience of every neuron, [L, D] float32 for base probes and [L, D] for normalized projections.
 
     Base: ``s_j = g_j^2``, the weight of neuron j in the cosine of two gated vectors; ``|g_query,j g_page,j|`` where
@@ -27,25 +27,25 @@ def salience(stack: ProbeStack, judged: RetrievalData) -> tuple[np.ndarray, np.n
     ----------
     stack : ProbeStack
         The probes.
-    judged : RetrievalData
-        Whose true pairs are averaged over: the training split.
+    data : RetrievalData
+        The training split, over whose true pairs is averaged.
     """
-    base = np.abs(stack.gates[:, 0] * (stack.gates[:, -1] if judged.fixed is None else 1))
+    base = np.abs(stack.gates[:, 0] * (stack.gates[:, -1] if data.fixed is None else 1))
     projected = np.stack(
-        [projection_salience(stack.probe(layer, "normalized_projection"), judged) for layer in range(judged.n_layers)]
+        [projection_salience(stack.probe(layer, "normalized_projection"), data) for layer in range(data.n_layers)]
     )
     return base.astype(np.float32), projected.astype(np.float32)
 
 
-def projection_salience(probe: Probe, judged: RetrievalData) -> np.ndarray:
+def projection_salience(probe: Probe, data: RetrievalData) -> np.ndarray:
     """Return the salience [D] of one projection's output coordinates; the formula is in `salience`."""
-    query_rows, page_rows = judged.pairs
-    queries, pages = layer_of(judged.queries, probe.layer), layer_of(judged.pages, probe.layer)
+    query_rows, page_rows = data.pairs
+    queries, pages = layer_of(data.queries, probe.layer), layer_of(data.pages, probe.layer)
 
     def mapped(vectors: np.ndarray, side: Side) -> np.ndarray:
-        return unit(torch.from_numpy(vectors)).numpy() if side == judged.fixed else probe.apply(vectors, side)
+        return unit(torch.from_numpy(vectors)).numpy() if side == data.fixed else probe.apply(vectors, side)
 
-    both, query_sum, page_sum = np.zeros((3, judged.width))
+    both, query_sum, page_sum = np.zeros((3, data.width))
     for first in range(0, len(query_rows), _BLOCK):
         part = slice(first, first + _BLOCK)
         z_query = mapped(queries[query_rows[part]], "query").astype(np.float64)

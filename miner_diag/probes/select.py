@@ -19,14 +19,15 @@ class SelectionRule:
     """How layers are chosen; the final layer always stays."""
 
     rule: Rule = "greedy"
-    """top_k: the best by nDCG@5. within_delta: all at most delta below the final layer. greedy: forward, by the gain
-    in nDCG@5 of the fused score, which is the sum of the layers' cosines."""
+    """How layers are chosen. top_k takes the best by nDCG@5. within_delta takes all that are at most delta below the
+    final layer. greedy adds layer by layer, by the gain in nDCG@5 of the fused score, which is the sum of the layers'
+    cosines."""
     top_k: int = 3
-    """Layers that top_k keeps, the final one included."""
+    """The number of layers that top_k keeps, the final one included."""
     delta: float = 0.05
-    """Of within_delta, in nDCG@5."""
+    """The largest distance from the final layer that within_delta allows, in nDCG@5."""
     min_gain: float = 0.0
-    """Greedy stops when no layer adds more than this to nDCG@5."""
+    """The gain in nDCG@5 that greedy demands of every further layer: it stops when no layer adds more than this."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -34,6 +35,12 @@ class SelectionRule:
             raise ValueError(f"top_k must be at least 1, the final layer; got {self.top_k}")
         if self.delta < 0 or self.min_gain < 0:
             raise ValueError(f"delta and min_gain must be at least 0; got {self.delta} and {self.min_gain}")
+        for name, rule in (("top_k", "top_k"), ("delta", "within_delta"), ("min_gain", "greedy")):
+            if rule != self.rule and getattr(self, name) != getattr(SelectionRule, name):
+                raise ValueError(
+                    f"{name} is an option of rule {rule} and has no effect with rule {self.rule}; leave it out, or "
+                    f"choose --rule {rule}"
+                )
 
     def check(self, n_layers: int) -> None:
         """Raise ValueError if there are fewer layers than are to be kept."""
@@ -42,14 +49,14 @@ class SelectionRule:
 
 
 class FusedScores:
-    """NDCG@5 per query of the summed scores of any set of layers, each computed once.
+    """The nDCG@5 per query of the summed scores of any set of layers, each computed once.
 
     Parameters
     ----------
     scores : ndarray [L, Q, P]
-        Of each layer's chosen probe.
+        Scores of each layer's chosen probe.
     relevance : Relevance
-        What is right.
+        Which pages answer which query.
     """
 
     def __init__(self, scores: np.ndarray, relevance: Relevance) -> None:
@@ -59,7 +66,7 @@ class FusedScores:
 
     @property
     def n_layers(self) -> int:
-        """L."""
+        """L, the number of hidden states."""
         return len(self.scores)
 
     def ndcg(self, layers: frozenset[int]) -> np.ndarray:
@@ -75,11 +82,11 @@ def select(fused: FusedScores, rule: SelectionRule, weights: np.ndarray | None =
     Parameters
     ----------
     fused : FusedScores
-        What layers and sets of layers are worth.
+        nDCG@5 of layers and of sets of layers.
     rule : SelectionRule
         How to choose.
     weights : ndarray [Q], optional
-        How often each query counts: those of a bootstrap resample. Once each if not given.
+        How often each query counts, as in a bootstrap resample; each counts once if this is not given.
 
     Raises
     ------
@@ -107,15 +114,15 @@ class Stability:
     """How sure a selection is."""
 
     frequency: np.ndarray
-    """[L] share of resamples, over all seeds, that keep the layer."""
+    """[L] the share of resamples, over all seeds, that keep the layer."""
     exact: float
-    """Share of resamples that keep the very set that all queries of the first seed choose."""
+    """The share of resamples that keep the very set that all queries choose with the first seed."""
     n_resamples: int
-    """Resamples of each seed."""
+    """The number of resamples for each seed."""
     n_seeds: int
-    """Trainings."""
+    """The number of trainings."""
     by_seed: tuple[tuple[int, ...], ...]
-    """What all queries choose, for each seed."""
+    """The layers that all queries choose, for each seed."""
 
 
 def stability(
@@ -131,15 +138,15 @@ def stability(
     Parameters
     ----------
     runs : list of FusedScores
-        One for each training seed.
+        The scores of each training.
     rule : SelectionRule
         How to choose.
     rng : Generator
-        For the resamples.
+        Generator for the resamples.
     clusters : tuple [Q] of str, optional
         Documents of the queries; if given, whole documents are drawn.
     n_resamples : int
-        For each seed.
+        Number of resamples for each seed.
     """
     n_queries = runs[0].relevance.n_queries
     labels = np.arange(n_queries) if clusters is None else np.unique(np.array(clusters), return_inverse=True)[1]
@@ -159,9 +166,9 @@ def stability(
 def _greedy(worth: Callable[[frozenset[int]], float], final: int, rule: SelectionRule) -> frozenset[int]:
     kept = frozenset([final])
     while len(kept) <= final:
-        tried = {layer: worth(kept | {layer}) for layer in range(final + 1) if layer not in kept}
-        best = max(tried, key=lambda layer: (tried[layer], layer))
-        if tried[best] <= worth(kept) + rule.min_gain:
+        with_layer = {layer: worth(kept | {layer}) for layer in range(final + 1) if layer not in kept}
+        best = max(with_layer, key=lambda layer: (with_layer[layer], layer))
+        if with_layer[best] <= worth(kept) + rule.min_gain:
             break
         kept |= {best}
     return kept

@@ -1,43 +1,42 @@
-"""From options to the splits that probes see: the whole corpus is embedded once, splits are rows of it."""
+"""The splits that probes see, as rows of one store: a split is embedded when it is taken, and never twice."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from miner_diag.corpus import Corpus
-from miner_diag.embeddings.job import Embedded, StoreOptions, embed
-from miner_diag.embeddings.rows import StoreRows
+from miner_diag.embeddings import Embedded, EmbeddedCorpus
 from miner_diag.probes.probe_stack import ProbeError
 from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, final_at_every_layer
-from miner_diag.provenance import RunClock
 from miner_diag.retrieval.relevance import Relevance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a corpus with its layers."""
 
     corpus: Corpus
-    """Its queries and pages."""
-    judged: RetrievalData
-    """Its vectors and judgements, rows as in `corpus`."""
+    """The queries and pages of the split."""
+    data: RetrievalData
+    """The vectors and relevances; rows are those of `corpus`."""
+    embedded: Embedded
+    """The backbone, and what was noted when these items passed through it."""
 
     def facts(self) -> dict[str, int | str]:
-        """Return what ``run.json`` says of it."""
+        """Return what ``run.json`` says about this split."""
         return {
             "corpus_part": self.corpus.part,
             "corpus_revision": self.corpus.revision,
             "n_queries": len(self.corpus.queries),
             "n_pages": len(self.corpus.pages),
-            "n_pairs": len(self.judged.pairs[0]),
+            "n_pairs": len(self.data.pairs[0]),
             "n_documents": len({page.doc_id for page in self.corpus.pages}),
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Splits:
-    """A backbone's layers of the training and the validation split."""
+    """The layers of the training and the validation split."""
 
     train: Split
     """What probes are fitted to."""
@@ -45,76 +44,72 @@ class Splits:
     """What decides everything else."""
 
 
-def embed_whole(options: StoreOptions, folder: Path, clock: RunClock) -> Embedded:
-    """Embed all splits into ``folder/queries`` and ``folder/pages``, or open what is there.
-
-    Raises
-    ------
-    ValueError
-        If the data or the model can't be used, or the folder holds another store.
-    """
-    return embed(replace(options, split="all"), folder, clock)
-
-
 def fitting_splits(
-    embedded: Embedded, corpus: Corpus | None = None, *, memory_gb: float = 4.0, side: Side | None = None
+    embedded_corpus: EmbeddedCorpus, corpus: Corpus | None = None, *, memory_gb: float, side: Side | None = None
 ) -> Splits:
-    """Return train and validation; the test split is not touched.
+    """Return the train and the validation split; the test split is neither embedded nor read.
 
     Parameters
     ----------
-    embedded : Embedded
-        All splits, as `embed_whole` gives them.
+    embedded_corpus : EmbeddedCorpus
+        All splits, the backbone and the store.
     corpus : Corpus, optional
-        The same items dealt out otherwise (:func:`~miner_diag.corpus.splits.resplit`).
+        The same items with their documents dealt to splits anew (:func:`~miner_diag.corpus.splits.resplit`).
     memory_gb : float
-        A side of a split that is larger is read from disk row by row.
+        Queries or pages of a split that are larger are read from disk row by row.
     side : str, optional
-        Of two towers, whose layers are wanted: they are set against the final embedding of the other side, because
-        layer l of one tower has no counterpart in the other.
+        For a dual encoder: the side whose layers are wanted. They are set against the final embedding of the other
+        side, because layer l of one encoder has no counterpart in the other.
 
     Raises
     ------
     ProbeError
-        If a page's picture stands in both splits, which a probe could learn by heart; or if the backbone has two towers
-        and no side is named, or shared layers and one is.
-    ValueError
+        If a page's picture stands in both splits, so that a probe could learn it by heart; or if the backbone is a dual
+        encoder and no side is named, or has shared layers and a side is named.
+    CorpusError
         If a split holds no query.
     """
-    corpus = corpus or embedded.corpus
-    train, validation = (take_split(embedded, corpus, name, memory_gb, side) for name in ("train", "validation"))
-    shared = {page.page_hash for page in train.corpus.pages} & {page.page_hash for page in validation.corpus.pages}
+    corpus = corpus or embedded_corpus.corpus
+    train_pages, validation_pages = (
+        {page.page_hash for page in corpus.split(name).pages} for name in ("train", "validation")
+    )
+    shared = train_pages & validation_pages
     if shared:
         raise ProbeError(
             f"{len(shared)} page pictures stand in train and in validation, so validation would flatter the probes; "
             "take another --fold, or put these documents into one"
         )
-    return Splits(train, validation)
+    return Splits(*(take_split(embedded_corpus, corpus, name, memory_gb, side) for name in ("train", "validation")))
 
 
 def take_split(
-    embedded: Embedded, corpus: Corpus, name: str, memory_gb: float = 4.0, side: Side | None = None
+    embedded_corpus: EmbeddedCorpus, corpus: Corpus, name: str, memory_gb: float, side: Side | None = None
 ) -> Split:
-    """Return one split of an embedded corpus; sides above `memory_gb` are read row by row."""
-    if embedded.backbone.shared_layers == (side is not None):
+    """Return one split with its layers; what of it is not in the store is embedded.
+
+    Parameters and errors are those of `fitting_splits`; `name` is "train", "validation" or "test".
+    """
+    backbone = embedded_corpus.backbone
+    if backbone.shared_layers == (side is not None):
         raise ProbeError(
-            f"{embedded.backbone.name} has two towers, whose layers must not be paired: name the side to probe"
+            f"{backbone.name} is a dual encoder, whose layers must not be paired: name the side to probe"
             if side is None
-            else f"{embedded.backbone.name} has one stack of layers for both sides, so no side of it stands alone"
+            else f"{backbone.name} has one stack of layers for both sides, so no side of it stands alone"
         )
-    part = corpus.split(name)
+    embedded = embedded_corpus.take(corpus.split(name))
+    part, stores = embedded.corpus, (embedded.stores.queries, embedded.stores.pages)
     ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
-    sides = [StoreRows(store, some) for store, some in zip(embedded.stores, ids, strict=True)]
     vectors: list[Vectors] = [
-        rows.layer_embeddings if 4 * rows.shape[0] * rows.shape[1] * rows.shape[2] <= memory_gb * 1e9 else rows
-        for rows in sides
+        store.layer_embeddings if 4 * store.shape[0] * store.shape[1] * store.shape[2] <= memory_gb * 1e9 else store
+        for store in stores
     ]
     fixed: Side | None = None
     if side is not None:
-        fixed, place = ("query", 0) if side == "page" else ("page", 1)
-        _, n_layers, width = sides[1 - place].shape
-        vectors[place] = final_at_every_layer(sides[place].layer(sides[place].shape[1] - 1), n_layers, width)
-    judged = RetrievalData.of(
+        fixed, number = ("query", 0) if side == "page" else ("page", 1)
+        _, n_layers, width = stores[1 - number].shape
+        final = stores[number].layer(stores[number].shape[1] - 1)
+        vectors[number] = final_at_every_layer(final, n_layers, width)
+    data = RetrievalData.of(
         vectors[0],
         vectors[1],
         Relevance.from_qrels(part.qrels, *ids),
@@ -122,4 +117,4 @@ def take_split(
         [query.doc_id for query in part.queries],
         fixed,
     )
-    return Split(part, judged)
+    return Split(part, data, embedded)

@@ -11,8 +11,10 @@ from miner_diag.probes.compare_kinds import THRESHOLDS, RuleScore, best_threshol
 from miner_diag.probes.controls import Control
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.salience import concentration, neurons_for
+from miner_diag.probes.select import SelectionRule
 from miner_diag.probes.study import Study, ratio_of
 from miner_diag.records import Record
+from miner_diag.stats import Interval
 
 COLUMNS = (
     "layer",
@@ -33,8 +35,12 @@ COLUMNS = (
     "selection_frequency",
     "kept_neurons_90",
 )
-"""Columns of ``probes.csv``; a cell is empty where the number does not exist. Of two towers, the query tower's
-table has alignment_ratio_query_final instead."""
+"""The columns of ``probes.csv``; a cell is empty where the number does not exist. The table of a dual encoder's query
+encoder has alignment_ratio_query_final instead of alignment_ratio_page_final."""
+
+MEASURE = "ndcg_at_5"
+"""The measure of the records that hold nDCG@5 of a probe ("base", "normalized_projection") or of the layer as it is
+("raw"); these names stand in the field `system`."""
 
 
 def probe_table(study: Study) -> pd.DataFrame:
@@ -72,10 +78,10 @@ def probe_table(study: Study) -> pd.DataFrame:
 def concentration_frame(study: Study) -> pd.DataFrame:
     """Return share of salience against share of neurons, long: kind, layer, neurons, salience."""
     parts = []
-    for number, kind in enumerate(KINDS):
-        for layer, values in enumerate(study.salience[number]):
+    for kind, layers in zip(KINDS, study.salience, strict=True):
+        for layer, values in enumerate(layers):
             if values.any():
-                share = [(place + 1) / len(values) for place in range(len(values))]
+                share = [(number + 1) / len(values) for number in range(len(values))]
                 part = {"kind": kind, "layer": layer, "neurons": share, "salience": concentration(values)}
                 parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
@@ -126,15 +132,15 @@ def control_table(study: Study) -> pd.DataFrame:
     ]
     for name, layer in (("embedding_layer_alone", 0), ("final_layer_alone", len(study.verdicts) - 1)):
         for number, kind in enumerate(KINDS):
-            found = study.ndcg[number][layer]
+            ndcg = study.ndcg[number][layer]
             rows.append(
                 {
                     "control": name,
                     "kind": kind,
                     "layer": layer,
-                    "ndcg_at_5": found.value,
-                    "low": found.low,
-                    "high": found.high,
+                    "ndcg_at_5": ndcg.value,
+                    "low": ndcg.low,
+                    "high": ndcg.high,
                 }
             )
     frame = pd.DataFrame(rows)
@@ -142,16 +148,16 @@ def control_table(study: Study) -> pd.DataFrame:
     return frame
 
 
-def selection_facts(study: Study, options: Any) -> dict[str, Any]:
+def selection_facts(study: Study, rule: SelectionRule) -> dict[str, Any]:
     """Return what ``selection.json`` holds."""
     random = study.random_selection
     final = len(study.verdicts) - 1
     alone = study.ndcg[KINDS.index(study.verdicts[final].chosen)][final]
     return {
-        "rule": options.rule,
-        "top_k": options.top_k,
-        "delta": options.delta,
-        "min_gain": options.min_gain,
+        "rule": rule.rule,
+        "top_k": rule.top_k,
+        "delta": rule.delta,
+        "min_gain": rule.min_gain,
         "selected_layers": list(study.selected),
         "kinds": [study.verdicts[layer].chosen for layer in study.selected],
         "chosen_kinds_of_all_layers": [verdict.chosen for verdict in study.verdicts],
@@ -179,21 +185,37 @@ def study_records(
     seed: int,
     query_ids: tuple[str, ...],
 ) -> list[Record]:
-    """Return every number as a record, nDCG@5 of every query at every layer too."""
+    """Return every number as a record, nDCG@5 of every query at every layer too.
+
+    Parameters
+    ----------
+    study : Study
+        What was found out.
+    model, model_revision, dataset, split : str
+        What it was found out about.
+    width : int
+        D, the number of neurons of a layer.
+    seed : int
+        Seed of bootstrap, permutations and the first training.
+    query_ids : tuple [Q] of str
+        Ids of the validation queries.
+    """
     common: dict[str, Any] = {
         "model": model,
         "model_revision": model_revision,
         "dataset": dataset,
         "split": split,
+        "side": study.side,
         "d": width,
+        "seed": seed,
     }
-    records = [Record(**common, **fields, seed=seed) for fields in _summaries(study)]
-    per_query = {"raw_ndcg_at_5": study.raw_per_query}
-    per_query |= {f"{kind}_ndcg_at_5": study.fits[0].ndcg[number] for number, kind in enumerate(KINDS)}
-    for measure, values in per_query.items():
+    records = [Record(**common, **fields) for fields in _summaries(study)]
+    per_query = {"raw": study.raw_per_query}
+    per_query |= {kind: study.fits[0].ndcg[number] for number, kind in enumerate(KINDS)}
+    for system, values in per_query.items():
         for layer, row in enumerate(values):
             records += [
-                Record(**common, measure=measure, value=float(value), layer=layer, query_id=query_id)
+                Record(**common, system=system, measure=MEASURE, value=float(value), layer=layer, query_id=query_id)
                 for query_id, value in zip(query_ids, row, strict=True)
             ]
     return records
@@ -203,10 +225,10 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
     over = "queries" if study.raw[0].n_clusters is None else "documents"
     bootstrap = f"bootstrap over {over}, BCa"
     for layer, verdict in enumerate(study.verdicts):
-        named = [("raw_ndcg_at_5", study.raw[layer])]
-        named += [(f"{kind}_ndcg_at_5", study.ndcg[number][layer]) for number, kind in enumerate(KINDS)]
-        for measure, interval in named:
-            yield {"measure": measure, "layer": layer, **_ends(interval), "method": bootstrap}
+        systems: list[tuple[str, Interval]] = [("raw", study.raw[layer])]
+        systems += [(kind, study.ndcg[number][layer]) for number, kind in enumerate(KINDS)]
+        for system, interval in systems:
+            yield {"system": system, "measure": MEASURE, "layer": layer, **_ends(interval), "method": bootstrap}
         yield {
             "measure": "projection_benefit",
             "layer": layer,
@@ -214,41 +236,51 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
             "p_value": verdict.p_holm,
             "method": f"paired {bootstrap}; permutation, Holm",
         }
+        for measure, view in (
+            (study.ratio_name, study.page_final[layer]),
+            ("alignment_ratio_query_page", study.query_page[layer]),
+        ):
+            ratio = ratio_of(view)
+            if view is not None and ratio is not None:
+                yield {"measure": measure, "layer": layer, "value": ratio, "n": view.n, "estimator": view.estimator}
         yield {"measure": "selection_frequency", "layer": layer, "value": float(study.stability.frequency[layer])}
         for number, kind in enumerate(KINDS):
             yield {
-                "measure": f"{kind}_best_epoch",
+                "system": kind,
+                "measure": "best_epoch",
                 "layer": layer,
                 "value": float(study.fits[0].best_epoch[number, layer]),
             }
-    for found in study.correlations:
+    for correlation in study.correlations:
         yield {
-            "measure": f"spearman_{found.predictor}",
-            **_ends(found.rho),
-            "p_value": found.p_value,
+            "measure": f"spearman_{correlation.predictor}",
+            **_ends(correlation.rho),
+            "p_value": correlation.p_value,
             "method": f"bootstrap over {over}, percentile; p over orders of the layers",
         }
     for control in study.controls:
-        name = f"{control.name}_{control.kind}_ndcg_at_5"
-        yield {"measure": name, "layer": control.layer, **_ends(control.ndcg), "method": bootstrap}
+        probe = {"system": control.kind, "layer": control.layer}
+        yield {**probe, "measure": f"{control.name}_{MEASURE}", **_ends(control.ndcg), "method": bootstrap}
         if control.over_start is not None:
             yield {
-                "measure": f"{control.name}_{control.kind}_over_start",
-                "layer": control.layer,
+                **probe,
+                "measure": f"{control.name}_over_start",
                 **_ends(control.over_start),
                 "method": f"paired {bootstrap}",
             }
-    yield {"measure": "fused_ndcg_at_5", **_ends(study.fused), "method": bootstrap}
+    yield {"system": "selected_layers", "measure": MEASURE, **_ends(study.fused), "method": bootstrap}
     yield {"measure": "chance_ndcg_at_5", "value": study.chance}
 
 
-def _ends(interval: Any) -> dict[str, Any]:
+def _ends(interval: Interval) -> dict[str, Any]:
     return {
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,
         "confidence": interval.confidence,
         "n": interval.n,
+        "n_clusters": interval.n_clusters,
+        "effective_clusters": interval.effective_clusters,
     }
 
 
@@ -259,72 +291,74 @@ def rule_facts(study: Study, threshold: float) -> dict[str, Any]:
         ratios, verdicts = study.ratios[:stop], study.verdicts[:stop]
         hits, n = left_out_hits(ratios, verdicts)
         facts[which] = {
-            "asked": vars(score_rule(ratios, verdicts, threshold)),
+            "given": vars(score_rule(ratios, verdicts, threshold)),
             "best": vars(best_threshold(ratios, verdicts)),
             "left_out": {"hits": hits, "n": n},
         }
-    facts["spearman"] = {found.predictor: {**vars(found.rho), "p": found.p_value} for found in study.correlations}
+    facts["spearman"] = {
+        correlation.predictor: {**vars(correlation.rho), "p": correlation.p_value} for correlation in study.correlations
+    }
     return facts
 
 
 def sentences(study: Study, threshold: float) -> list[str]:
-    """Return what a person takes away: kinds, layers, and whether the alignment ratio knew."""
+    """Return what a person takes away: kinds, layers, and whether the alignment ratio could have told."""
     kinds = {kind: [v.layer for v in study.verdicts if v.preferred == kind] for kind in (*KINDS, None)}
-    told = [
+    lines = [
         f"Validation prefers a normalized projection at {_layers(kinds['normalized_projection'])}, a base probe at "
         f"{_layers(kinds['base'])}, and can't tell them apart at {_layers(kinds[None])} (taken as base)."
     ]
-    told.append(
+    lines.append(
         f"Kept: {_layers(list(study.selected))}, summed scores {study.fused} nDCG@5; {study.stability.exact:.0%} of "
         f"{study.stability.n_resamples * study.stability.n_seeds} resamples keep the same set. Chosen and scored on "
         "the same queries, so this is too good."
     )
-    asked = score_rule(study.ratios, study.verdicts, threshold)
+    given = score_rule(study.ratios, study.verdicts, threshold)
     best = best_threshold(study.ratios, study.verdicts)
     hits, n = left_out_hits(study.ratios, study.verdicts)
-    told.append(
-        f"The alignment ratio names the preferred kind at {_of(asked)} layers with threshold {threshold:g}, at "
+    lines.append(
+        f"The alignment ratio names the preferred kind at {_of(given)} layers with threshold {threshold:g}, at "
         f"{_of(best)} with the best one ({best.threshold:g}, chosen on the same layers), at {hits} of {n} if each "
         "layer is left out of that choice."
     )
-    found = {c.predictor: c for c in study.correlations}
-    wanted = found.get(study.ratio_name)
-    if wanted is not None:
-        fits = "agrees with" if wanted.rho.high < 0 and wanted.p_value < 0.05 else "does not establish"
+    correlations = {correlation.predictor: correlation for correlation in study.correlations}
+    of_ratio = correlations.get(study.ratio_name)
+    if of_ratio is not None:
+        verb = "agrees with" if of_ratio.rho.high < 0 and of_ratio.p_value < 0.05 else "does not establish"
         text = ", ".join(
             f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
             for c in study.correlations
         )
-        told.append(
-            f"Spearman with the benefit of projection: {text}. This {fits} the paper's claim that layers of "
+        lines.append(
+            f"Spearman with the benefit of projection: {text}. This {verb} the paper's claim that layers of "
             "low ratio gain most."
         )
-    told += _control_sentences(study)
-    if asked.n and asked.hits <= max(sum(v.preferred == kind for v in study.verdicts) for kind in KINDS):
-        told.append(
+    lines += _control_sentences(study)
+    if given.n and given.hits <= max(sum(v.preferred == kind for v in study.verdicts) for kind in KINDS):
+        lines.append(
             "The alignment ratio names kinds no better than naming one kind for all layers: a poor predictor here."
         )
-    return told
+    return lines
 
 
 def _control_sentences(study: Study) -> list[str]:
-    of: dict[str, list[Control]] = {}
+    by_name: dict[str, list[Control]] = {}
     for control in study.controls:
-        of.setdefault(control.name, []).append(control)
-    if not of:
+        by_name.setdefault(control.name, []).append(control)
+    if not by_name:
         return []
-    added = [(c, c.over_start) for c in of["shuffled_training"] if c.over_start is not None]
+    added = [(c, c.over_start) for c in by_name["shuffled_training"] if c.over_start is not None]
     gained = [c for c, over in added if over.low > 0]
     most, over = max(added, key=lambda pair: pair[1].value)
     broken, true, shuffled = (
-        " to ".join(f"{end(c.ndcg.value for c in of[name]):.3f}" for end in (min, max))
+        " to ".join(f"{end(c.ndcg.value for c in by_name[name]):.3f}" for end in (min, max))
         for name in ("shuffled_pairs", "unaligned_true", "unaligned_shuffled")
     )
     return [
-        f"Controls (chance {study.chance:.3f}): fitted to and judged on shuffled pairs, {broken}. From a start that "
-        f"knows nothing, projections reach {true} with true pairs and {shuffled} with shuffled ones. Fitted to "
-        f"shuffled and judged on true pairs, {len(gained)} of {len(added)} probes end above their start, by at most "
-        f"{over} ({most.kind} of layer {most.layer}): that much needs no pairs."
+        f"Controls (chance {study.chance:.3f}): probes fitted to and evaluated on shuffled pairs reach {broken}. From "
+        f"a start that knows nothing, projections reach {true} with true pairs and {shuffled} with shuffled ones. "
+        f"Fitted to shuffled and evaluated on true pairs, {len(gained)} of {len(added)} probes end above their start, "
+        f"by at most {over} ({most.kind} of layer {most.layer}): that much needs no pairs."
     ]
 
 

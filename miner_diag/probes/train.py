@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,33 +25,34 @@ class ProbeTrainOptions:
     """How probes are fitted. The defaults were chosen on the validation split; figures/03_probe_sweep.csv says how."""
 
     temperature: float = 0.1
-    """Divides cosines in the loss."""
+    """The number that divides cosines in the loss."""
     start: Start = "least_squares"
-    """Where projections start: identity, orthogonal (random), or least_squares to the final layer."""
+    """Where projections start: at the identity, at a random rotation (orthogonal), or at the linear map that comes
+    closest to the final layer (least_squares)."""
     ridge: float = 0.01
-    """Of least_squares, relative to the mean second moment of the layer."""
+    """The ridge of least_squares, relative to the mean second moment of the layer."""
     rank: int | None = None
-    """Of the projections; full if not given."""
+    """The rank of the projections; they have full rank if this is not given."""
     gate_l1: float = 0.1
-    """Weight of the gate's L1 norm over its L2 norm: larger values give sparser base probes."""
+    """The weight of the gate's L1 norm over its L2 norm: larger values give sparser base probes."""
     to_final: float = 0.3
-    """Weight of 1 - cosine between an item's probe output and its final embedding."""
-    sides: Literal["auto", "shared", "per-side"] = "auto"
-    """One probe for queries and pages (auto, shared), or one for each. Of two towers only one side has a probe."""
+    """The weight of 1 - cosine between an item's probe output and its final embedding."""
+    sides: Literal["shared", "per-side"] = "shared"
+    """Whether queries and pages share a probe (shared) or have one each (per-side). In a dual encoder only one side has
+    a probe, so per-side is refused."""
     learning_rate: float = 3e-4
-    """Of projections (AdamW)."""
+    """The learning rate of projections (AdamW)."""
     gate_learning_rate: float = 3e-2
-    """Of gates (AdamW)."""
+    """The learning rate of gates (AdamW)."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """The weight decay of AdamW."""
     batch_size: int = 256
-    """Pairs of a batch; all other pages of it are a query's negatives."""
+    """The number of pairs in a batch; all other pages of it are a query's negatives."""
     epochs: int = 20
-    """At most so many passes over the training pairs."""
+    """The largest number of passes over the training pairs."""
     patience: int = 3
-    """A probe stops when its validation nDCG@5 has not risen for so many epochs."""
-    seed: int = 0
-    """Of shuffling and of the random start."""
+    """Training ends when no probe of any layer has reached a new best validation nDCG@5 for so many epochs. Until then
+    all probes are trained and evaluated; each is kept as it was at its own best epoch."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -65,10 +66,19 @@ class ProbeTrainOptions:
             raise ValueError(
                 "ridge must be above 0 with start least_squares: moments of a layer can be singular; got 0"
             )
+        if self.start != "least_squares" and self.ridge != ProbeTrainOptions.ridge:
+            raise ValueError(
+                f"ridge is an option of start least_squares and has no effect with start {self.start}; leave it out"
+            )
         for name, least in (("batch_size", 2), ("epochs", 0), ("patience", 1), ("rank", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
+
+    def with_start(self, start: Start) -> ProbeTrainOptions:
+        """Return the options with another start; a ridge, which only least_squares has, is kept for it alone."""
+        ridge = self.ridge if start == "least_squares" else ProbeTrainOptions.ridge
+        return replace(self, start=start, ridge=ridge)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +86,7 @@ class Fitted:
     """Probes at their best epoch, and how they got there."""
 
     stack: ProbeStack
-    """The probes."""
+    """The probes at their best epochs."""
     last: ProbeStack
     """The probes as the last epoch left them."""
     ndcg: np.ndarray
@@ -88,11 +98,11 @@ class Fitted:
     best_epoch: np.ndarray
     """[2, L]; 0 where training did not help."""
     n_steps: int
-    """Steps of the optimiser."""
+    """The number of the optimiser's steps."""
     n_negatives: int
-    """Query-page cells that served as negatives, over all steps."""
+    """The number of query-page cells that served as negatives, over all steps."""
     n_masked: int
-    """Cells of a batch that are no negatives, because the page (or one that looks the same) answers the query."""
+    """The number of cells that were no negatives, because the page (or one that looks the same) answers the query."""
 
 
 def fit_probes(
@@ -100,6 +110,7 @@ def fit_probes(
     validation: RetrievalData,
     options: ProbeTrainOptions | None = None,
     *,
+    seed: int = 0,
     backbone: dict[str, str] | None = None,
     shared_layers: bool = True,
     device: str | torch.device = "cpu",
@@ -116,14 +127,16 @@ def fit_probes(
     train : RetrievalData
         What the probes are fitted to; a store larger than memory is read row by row.
     validation : RetrievalData
-        What decides when each probe stops.
+        What decides which epoch of each probe is kept, and when training ends.
     options : ProbeTrainOptions, optional
         The defaults if not given.
+    seed : int
+        Seed of shuffling and of a random start.
     backbone : dict, optional
         The backbone's key, kept with the probes.
     shared_layers : bool
-        Whether queries and pages pass the same layers; if not (two towers), `train` and `validation` must be of one
-        tower's layers, the other side fixed.
+        Whether queries and pages pass the same layers; if not (a dual encoder), `train` and `validation` must hold the
+        layers of one side, the other side fixed.
     device : str
         Where to train.
     progress : bool
@@ -147,10 +160,10 @@ def fit_probes(
     query_rows, page_rows = train.pairs
     if len(query_rows) < 2:
         raise ProbeError(f"at least 2 training pairs are needed, one has no negatives; got {len(query_rows)}")
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(seed)
     parameters = _Parameters(train, options, n_sides, rng, device)
     optimiser = torch.optim.AdamW(parameters.groups(), weight_decay=options.weight_decay)
-    best = _Best(parameters, judge(*parameters.tensors(), validation))
+    best = _Best(parameters, evaluate_probes(*parameters.tensors(), validation))
     curve, losses = [best.ndcg.mean(axis=2)], []
     n_steps = n_negatives = n_masked = 0
     per_epoch = max(1, len(query_rows) // options.batch_size)
@@ -173,7 +186,7 @@ def fit_probes(
                 n_masked, n_negatives = n_masked + masked, n_negatives + len(batch) * (len(batch) - 1) - masked
                 bar.update()
             losses.append((summed / len(batches)).cpu().numpy())
-            curve.append(best.update(parameters, judge(*parameters.tensors(), validation), epoch))
+            curve.append(best.update(parameters, evaluate_probes(*parameters.tensors(), validation), epoch))
             bar.set_postfix(ndcg=f"{best.ndcg.mean():.3f}")
             if (epoch - best.epoch >= options.patience).all():
                 break
@@ -184,21 +197,36 @@ def fit_probes(
     return Fitted(stack, last, best.ndcg, np.array(curve), loss, best.epoch, n_steps, n_negatives, n_masked)
 
 
-def judge(gates: Tensor, weights: Tensor, judged: RetrievalData) -> np.ndarray:
-    """Return nDCG@5 [2, L, Q] of probes with these gates [L, S, D] and weights [L, S, D, D]; reads layer by layer."""
-    values = np.empty((2, judged.n_layers, judged.relevance.n_queries))
-    for layer in range(judged.n_layers):
-        for kind, scores in enumerate(probe_scores(gates[layer], weights[layer], judged, layer)):
-            values[kind, layer] = ndcg_at_k(scores, judged.relevance, K)
+def evaluate_probes(gates: Tensor, weights: Tensor, data: RetrievalData) -> np.ndarray:
+    """Return nDCG@5 of both kinds of probe for every query, reading `data` layer by layer.
+
+    Parameters
+    ----------
+    gates : Tensor [L, S, D]
+        The base probes.
+    weights : Tensor [L, S, D, D]
+        The normalized projections.
+    data : RetrievalData
+        The queries and pages to evaluate them on.
+
+    Returns
+    -------
+    ndarray [2, L, Q]
+        Base probes first.
+    """
+    values = np.empty((2, data.n_layers, data.relevance.n_queries))
+    for layer in range(data.n_layers):
+        for kind, scores in enumerate(probe_scores(gates[layer], weights[layer], data, layer)):
+            values[kind, layer] = ndcg_at_k(scores, data.relevance, K)
     return values
 
 
 @torch.no_grad()
-def probe_scores(gate: Tensor, weight: Tensor, judged: RetrievalData, layer: int) -> np.ndarray:
+def probe_scores(gate: Tensor, weight: Tensor, data: RetrievalData, layer: int) -> np.ndarray:
     """Return scores [2, Q, P] of one layer's probes: gate [S, D], weight [S, D, D]."""
-    queries, pages = (_tensor(layer_of(v, layer), gate.device) for v in (judged.queries, judged.pages))
-    z_queries = both_probes(gate[0], weight[0], queries, fixed=judged.fixed == "query")
-    z_pages = both_probes(gate[-1], weight[-1], pages, fixed=judged.fixed == "page")
+    queries, pages = (_tensor(layer_of(v, layer), gate.device) for v in (data.queries, data.pages))
+    z_queries = both_probes(gate[0], weight[0], queries, fixed=data.fixed == "query")
+    z_pages = both_probes(gate[-1], weight[-1], pages, fixed=data.fixed == "page")
     return (z_queries @ z_pages.mT).cpu().numpy()
 
 
@@ -232,7 +260,7 @@ class _Parameters:
 
 
 class _Best:
-    """Keeps each probe as it was at its best epoch; one that has waited longer than allowed is judged no more."""
+    """Keeps each probe as it was at its best epoch so far."""
 
     def __init__(self, parameters: _Parameters, ndcg: np.ndarray) -> None:
         gates, weights = parameters.tensors()
@@ -241,7 +269,7 @@ class _Best:
         self.epoch = np.zeros(ndcg.shape[:2], dtype=np.int64)
 
     def update(self, parameters: _Parameters, ndcg: np.ndarray, epoch: int) -> np.ndarray:
-        """Take over the probes that are better than ever; return their means [2, L]."""
+        """Take over the probes that are better than ever; return the means [2, L] of all probes over queries."""
         means = ndcg.mean(axis=2)
         better = means > self.ndcg.mean(axis=2)
         gates, weights = (tensor.cpu().numpy() for tensor in parameters.tensors())
@@ -296,10 +324,12 @@ def _refuse_non_finite(loss: Tensor, step: int) -> None:
 def _n_sides(sides: str, shared_layers: bool, fixed: str | None) -> int:
     if fixed is None and not shared_layers:
         raise ProbeError(
-            "layer l of a query and of a page are different things in a backbone of two towers; probe one side against "
-            "the final embedding of the other (fixed='query' or 'page')"
+            "layer l of a query and of a page are different things in a dual encoder; probe one side against the final "
+            "embedding of the other (fixed='query' or 'page')"
         )
-    return 2 if sides == "per-side" and fixed is None else 1
+    if fixed is not None and sides == "per-side":
+        raise ProbeError("sides must be shared for a dual encoder, where only one side has a probe; got per-side")
+    return 2 if sides == "per-side" else 1
 
 
 def _tensor(vectors: np.ndarray, device: Any) -> Tensor:

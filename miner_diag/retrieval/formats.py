@@ -23,7 +23,7 @@ def read_qrels(path: Path | str) -> Qrels:
     ------
     ValueError
         If the file is missing, empty or not text, or a line has other columns, a grade that is not a whole number of
-        at least 0, or a pair that an earlier line has judged; the message names file and line.
+        at least 0, or a pair that an earlier line has graded; the message names file and line.
     """
     return _read(Path(path), _qrels_columns, _grade, "grade")
 

@@ -39,11 +39,12 @@ def maxsim_scores(
     Parameters
     ----------
     queries : TokenVectors
-        Of Q queries, any float dtype.
+        Token vectors of Q queries, any float dtype.
     pages : TokenVectors
-        Of P pages, of the same width.
+        Token vectors of P pages, of the same width.
     similarity : "cosine" or "dot"
-        Of two tokens. Vectors that were stored as float16 are no longer of unit length: cosine makes them so again.
+        Similarity of two tokens. Vectors that were stored as float16 are no longer of unit length: cosine makes them so
+        again.
     query_ids, page_ids : sequence of str, optional
         Names for the error messages.
     workspace : int
@@ -92,7 +93,7 @@ def maxsim_scores(
             first = int(np.searchsorted(pages.offsets, start, side="right")) - 1
             last = int(np.searchsorted(pages.offsets, stop, side="left")) - 1
             starts = np.maximum(pages.offsets[first : last + 1] - start, 0)
-            whole = last + 1 if pages.offsets[last + 1] == stop else last  # pages before this one end here
+            finished = last + 1 if pages.offsets[last + 1] == stop else last  # pages before this one end here
             for items, tokens in blocks:
                 maxima = np.empty((tokens.stop - tokens.start, last + 1 - first))
                 for row in range(tokens.start, tokens.stop, _ROW_TOKENS):
@@ -101,12 +102,12 @@ def maxsim_scores(
                     here = maxima[rows.start - tokens.start : rows.stop - tokens.start]
                     np.maximum.reduceat(products, starts, axis=1, out=here)
                 np.maximum(maxima[:, 0], carried[tokens], out=maxima[:, 0])
-                carried[tokens] = -np.inf if whole > last else maxima[:, -1]
-                if whole > first:
+                carried[tokens] = -np.inf if finished > last else maxima[:, -1]
+                if finished > first:
                     sums = np.add.reduceat(
-                        maxima[:, : whole - first], queries.offsets[items] - tokens.start, axis=0
+                        maxima[:, : finished - first], queries.offsets[items] - tokens.start, axis=0
                     )  # [q, pages]
-                    scores[items, first:whole] = _rounded(sums)
+                    scores[items, first:finished] = _rounded(sums)
             bar.update(stop - start)
     return scores
 

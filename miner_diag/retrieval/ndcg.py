@@ -116,7 +116,7 @@ def ndcg_with_ties(
     Notes
     -----
     No ranking is sorted: the position of a relevant page is the number of scores above its own. The cost is P
-    comparisons per judgement, and memory for 2**24 of them at a time.
+    comparisons per graded page, and memory for 2**24 of them at a time.
     """
     scores = _checked_scores(scores)
     if not isinstance(relevance, Relevance):
@@ -172,19 +172,19 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
     tied: list[int] = []
     query: list[int] = []
     grade: list[float] = []
-    for row, (query_id, judged) in enumerate(qrels.items()):
-        found = run.get(query_id, {})
-        row_scores = np.fromiter(found.values(), dtype=np.float64, count=len(found)).astype(np.float32)
+    for row, (query_id, grades) in enumerate(qrels.items()):
+        scores = run.get(query_id, {})
+        row_scores = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32)
         if not np.isfinite(row_scores).all():
-            page_id = list(found)[int(np.argmin(np.isfinite(row_scores)))]
+            page_id = list(scores)[int(np.argmin(np.isfinite(row_scores)))]
             raise ValueError(
-                f"run holds the score {found[page_id]} for query {query_id!r}, page {page_id!r}; not finite"
+                f"run holds the score {scores[page_id]} for query {query_id!r}, page {page_id!r}; not finite"
             )
-        for page_id, value in judged.items():
+        for page_id, value in grades.items():
             query.append(row)
             grade.append(value)
-            own = np.float32(found.get(page_id, np.nan))
-            above.append(int(np.count_nonzero(row_scores > own)) if page_id in found else _NOT_RETRIEVED)
+            own = np.float32(scores.get(page_id, np.nan))
+            above.append(int(np.count_nonzero(row_scores > own)) if page_id in scores else _NOT_RETRIEVED)
             tied.append(int(np.count_nonzero(row_scores == own)))
     pages = range(len(query))  # only positions count here, so pages are numbered as they come
     relevance = Relevance.from_judgements(query, pages, grade, query_ids=tuple(qrels), n_pages=len(query))
@@ -218,7 +218,7 @@ def chance_ndcg(n_pages: int, n_relevant: int = 1, k: int = 5) -> float:
 def _from_positions(
     above: np.ndarray, tied: np.ndarray, query: np.ndarray, grade: np.ndarray, query_ids: tuple[str, ...], k: int
 ) -> Ndcg:
-    """Turn the position of each judged page (`above` pages before it, `tied` with it) into nDCG per query."""
+    """Turn the position of each graded page (`above` pages before it, `tied` with it) into nDCG per query."""
     total = _discount_sums(k)
     n_queries = len(query_ids)
 
@@ -229,9 +229,9 @@ def _from_positions(
         return np.where(rank <= k, total[np.minimum(rank, k)] - total[np.minimum(rank, k) - 1], 0.0)
 
     spread = total[np.minimum(above + tied, k)] - total[np.minimum(above, k)]
-    # the place of a judged page among the judged pages of its tied group, and of its query, the best grade first
-    in_group = _place_within(query, above, grade)
-    in_query = _place_within(query, np.zeros_like(above), grade)
+    # the position of a graded page among the graded pages of its tied group, and of its query, the best grade first
+    in_group = _position_within(query, above, grade)
+    in_query = _position_within(query, np.zeros_like(above), grade)
     ideal = dcg(at(in_query + 1))
     return Ndcg(
         values=np.minimum(dcg(spread / np.maximum(tied, 1)) / ideal, 1.0),
@@ -242,15 +242,15 @@ def _from_positions(
     )
 
 
-def _place_within(query: np.ndarray, group: np.ndarray, grade: np.ndarray) -> np.ndarray:
+def _position_within(query: np.ndarray, group: np.ndarray, grade: np.ndarray) -> np.ndarray:
     """[J] 0 for the best grade of each (query, group), 1 for the next, ..."""
     order = np.lexsort((-grade, group, query))
     starts = np.ones(len(order), dtype=bool)
     starts[1:] = (np.diff(query[order]) != 0) | (np.diff(group[order]) != 0)
     index = np.arange(len(order))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = index - np.maximum.accumulate(np.where(starts, index, 0))
-    return place
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = index - np.maximum.accumulate(np.where(starts, index, 0))
+    return position
 
 
 def _discount_sums(k: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """The judgements of Q queries over P pages, one entry per judged pair, ordered by query.
+    """The relevance grades of Q queries over P pages, one entry per graded pair, ordered by query.
 
     Build it with `from_qrels`, or with `of` from an array or dicts; the constructors check it.
     """
@@ -36,7 +36,7 @@ class Relevance:
     def from_qrels(
         cls, qrels: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], page_ids: Sequence[str]
     ) -> Relevance:
-        """Judgements of the given queries (rows) over the given pages (columns).
+        """Take the grades of the given queries (rows) over the given pages (columns).
 
         Raises
         ------
@@ -64,7 +64,7 @@ class Relevance:
 
     @classmethod
     def of(cls, relevance: np.ndarray | Sequence[Mapping[int, float]], n_pages: int) -> Relevance:
-        """Judgements from grades [Q, P], from gold pages [Q] (integers), or from Q dicts {page index: grade}."""
+        """Take grades [Q, P], gold pages [Q] (integers), or Q dicts {page index: grade}."""
         if isinstance(relevance, np.ndarray):
             if relevance.ndim == 2:
                 rows, columns = np.nonzero(relevance)
@@ -76,10 +76,10 @@ class Relevance:
             if relevance.ndim == 1 and relevance.dtype.kind in "iu":
                 rows = np.arange(len(relevance))
                 return cls.from_judgements(rows, relevance, np.ones(len(rows)), _rows(len(rows)), n_pages)
-        elif not isinstance(relevance, Mapping | str) and all(isinstance(judged, Mapping) for judged in relevance):
-            query = [row for row, judged in enumerate(relevance) for _ in judged]
-            page = [column for judged in relevance for column in judged]
-            grade = [value for judged in relevance for value in judged.values()]
+        elif not isinstance(relevance, Mapping | str) and all(isinstance(grades, Mapping) for grades in relevance):
+            query = [row for row, grades in enumerate(relevance) for _ in grades]
+            page = [column for grades in relevance for column in grades]
+            grade = [value for grades in relevance for value in grades.values()]
             return cls.from_judgements(query, page, grade, _rows(len(relevance)), n_pages)
         got = (
             f"{relevance.dtype} {list(relevance.shape)}" if isinstance(relevance, np.ndarray) else repr(type(relevance))
@@ -93,7 +93,7 @@ class Relevance:
     def from_judgements(
         cls, query: ArrayLike, page: ArrayLike, grade: ArrayLike, query_ids: tuple[str, ...], n_pages: int
     ) -> Relevance:
-        """Check and order one entry per judged pair: rows [J], columns [J] and grades [J]."""
+        """Check and order one entry per graded pair: rows [J], columns [J] and grades [J]."""
         rows, columns = np.asarray(query, dtype=np.int64), np.asarray(page, dtype=np.int64)
         grades = np.asarray(grade, dtype=np.float64)
         if not query_ids:

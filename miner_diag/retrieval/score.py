@@ -1,113 +1,89 @@
-"""Score a run file against qrels: what the command of this folder does."""
+"""A run scored against qrels, as rows, as a table for each query, and as lines for the terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from miner_diag.files import sha256_file, write_atomic
-from miner_diag.provenance import RunClock, write_run
-from miner_diag.records import Record, write_records
-from miner_diag.retrieval.formats import read_qrels, read_run
+from miner_diag.records import Record
 from miner_diag.retrieval.ndcg import Ndcg, ndcg_of_run
 from miner_diag.stats import Interval, bootstrap_mean
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
-    """Score a run file against qrels: nDCG@k with a bootstrap interval over queries and the tie rate."""
-
-    run: Path
-    """Scores of pages: a TREC run, `query page score` columns, or JSON {query: {page: score}}."""
-    qrels: Path
-    """What is right: BEIR qrels.tsv, TREC qrels, or JSON {query: {page: grade}}. Every query in it is scored."""
-    k: int = 5
-    """Ranks that count."""
-    out: Path | None = None
-    """Folder for ndcg_per_query.csv, records.jsonl and run.json; nothing is written without it."""
-    confidence: float = 0.95
-    """Nominal coverage of the interval."""
-    resamples: int = 4000
-    """Bootstrap samples."""
-    seed: int = 0
-    """Seed of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that no run can have."""
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1; got {self.k}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, both excluded; got {self.confidence}")
-        if self.resamples < 100:
-            raise ValueError(f"resamples must be at least 100; got {self.resamples}")
-
-
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A run, judged."""
+    """A run with its nDCG."""
 
     ndcg: Ndcg
-    """Per query, with the bounds that ties leave."""
+    """NDCG of every query, with the bounds that ties leave."""
     interval: Interval | None
-    """Of the mean; None for a single query, which has no spread."""
+    """Interval of the mean; None for a single query, which has no spread."""
     without_results: tuple[str, ...]
     """Queries of the qrels that the run does not hold; they count 0."""
     not_in_qrels: tuple[str, ...]
     """Queries of the run that the qrels do not hold; they are left out."""
 
 
-def score_run_file(options: ScoreOptions) -> Scored:
-    """Read both files, score, and write the table if a folder is given.
+def score_run(
+    qrels: Mapping[str, Mapping[str, float]],
+    run: Mapping[str, Mapping[str, float]],
+    *,
+    k: int = 5,
+    confidence: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Scored:
+    """Score a run against qrels with a bootstrap interval over queries; errors as in `ndcg_of_run`.
 
-    Raises
-    ------
-    ValueError
-        If a file is not what it should be; file and line are named.
+    Parameters
+    ----------
+    qrels : {query id: {page id: grade}}
+        Every query in it is scored.
+    run : {query id: {page id: score}}
+        What is scored.
+    k : int
+        Number of ranks that count.
+    confidence : float
+        Nominal coverage of the interval.
+    resamples : int
+        Number of bootstrap samples.
+    seed : int
+        Seed of the bootstrap.
     """
-    clock = RunClock()
-    qrels, run = read_qrels(options.qrels), read_run(options.run)
-    ndcg = ndcg_of_run(qrels, run, options.k)
+    ndcg = ndcg_of_run(qrels, run, k)
     interval = None
     if len(ndcg.values) > 1:
-        interval = bootstrap_mean(
-            ndcg.values,
-            np.random.default_rng(options.seed),
-            confidence=options.confidence,
-            n_resamples=options.resamples,
-        )
-    scored = Scored(
+        rng = np.random.default_rng(seed)
+        interval = bootstrap_mean(ndcg.values, rng, confidence=confidence, n_resamples=resamples)
+    return Scored(
         ndcg=ndcg,
         interval=interval,
         without_results=tuple(query_id for query_id in qrels if query_id not in run),
         not_in_qrels=tuple(query_id for query_id in run if query_id not in qrels),
     )
-    if options.out is not None:
-        write_atomic(options.out / "ndcg_per_query.csv", per_query_csv(ndcg, scored.without_results))
-        row = partial(
-            Record,
-            model=options.run.name,
-            model_revision=sha256_file(options.run),
-            dataset=options.qrels.name,
-            split="all",
-        )
-        write_records(options.out / "records.jsonl", ndcg_records(ndcg, interval, row, options.seed))
-        write_run(
-            options.out,
-            "miner_diag.retrieval",
-            options,
-            clock,
-            qrels_sha256=sha256_file(options.qrels),
-            without_results=scored.without_results,
-            not_in_qrels=scored.not_in_qrels,
-        )
-    return scored
+
+
+def summary_lines(scored: Scored) -> list[str]:
+    """Return the table that the terminal shows, line by line."""
+    ndcg, interval = scored.ndcg, scored.interval
+    worst, best = ndcg.bounds
+    spread = (
+        f"{interval.confidence:.0%} interval {interval.low:.4f} to {interval.high:.4f} (bootstrap over queries)"
+        if interval
+        else "no interval from one query"
+    )
+    rows = [
+        (f"nDCG@{ndcg.k}", f"{ndcg.mean:.4f}", spread),
+        ("tie rate", f"{ndcg.tie_rate:.1%}", f"ties broken against or for every query: {worst:.4f} to {best:.4f}"),
+        ("queries", f"{len(ndcg.values)}", f"{len(scored.without_results)} without results, counted 0"),
+    ]
+    if scored.not_in_qrels:
+        rows.append(("left out", f"{len(scored.not_in_qrels)}", "queries of the run that the qrels do not hold"))
+    return [f"{name:<9} {value:>8}   {note}" for name, value, note in rows]
 
 
 def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Record], seed: int) -> list[Record]:
@@ -116,13 +92,13 @@ def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Recor
     Parameters
     ----------
     ndcg : Ndcg
-        Of every query.
+        NDCG of every query.
     interval : Interval or None
-        Of the mean.
+        Interval of the mean.
     row : callable
         Makes a record of the fields that change from row to row.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
     """
     name = f"ndcg_at_{ndcg.k}"
     ends: dict[str, Any] = {}
@@ -134,6 +110,7 @@ def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Recor
             "confidence": interval.confidence,
             "method": f"bootstrap over {over}",
             "n_clusters": interval.n_clusters,
+            "effective_clusters": interval.effective_clusters,
         }
     worst, best = ndcg.bounds
     n = len(ndcg.values)
@@ -146,15 +123,16 @@ def ndcg_records(ndcg: Ndcg, interval: Interval | None, row: Callable[..., Recor
     ]
 
 
-def per_query_csv(ndcg: Ndcg, without_results: Collection[str] = ()) -> str:
-    """Return CSV text, one row per query."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+def per_query_frame(ndcg: Ndcg, without_results: Collection[str] = ()) -> pd.DataFrame:
+    """Return one row per query: nDCG and its bounds to six digits, and whether the run holds the query."""
     name = f"ndcg_at_{ndcg.k}"
-    rows.writerow(["query_id", name, f"{name}_worst", f"{name}_best", "order_matters", "has_results"])
+    numbers = {name: ndcg.values, f"{name}_worst": ndcg.worst, f"{name}_best": ndcg.best}
     missing = set(without_results)
-    for query_id, value, worst, best, order in zip(
-        ndcg.query_ids, ndcg.values, ndcg.worst, ndcg.best, ndcg.order_matters, strict=True
-    ):
-        rows.writerow([query_id, *(f"{x:.6f}" for x in (value, worst, best)), bool(order), query_id not in missing])
-    return text.getvalue()
+    return pd.DataFrame(
+        {
+            "query_id": ndcg.query_ids,
+            **{column: [f"{value:.6f}" for value in values] for column, values in numbers.items()},
+            "order_matters": ndcg.order_matters,
+            "has_results": [query_id not in missing for query_id in ndcg.query_ids],
+        }
+    )

@@ -1,9 +1,7 @@
 """ColPali, ColQwen2, ColModernVBERT: tiny random checkpoints of the real classes against a plain forward."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,26 +11,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from miner_diag.backbones.base import BackboneError, CheckpointError
-from miner_diag.backbones.checkpoint import Checkpoint
-from miner_diag.backbones.col_vision import ColVision
-from miner_diag.backbones.families import PROCESSORS, late_architecture
+from miner_diag.backbones.col_vision import PROCESSORS
+from miner_diag.backbones.families import late_class
 from miner_diag.backbones.late import LateBackbone
 from miner_diag.backbones.options import LoadOptions
-from miner_diag.backbones.pictures import PagePictures
 from miner_diag.backbones.registry import load_late_backbone
 from miner_diag.corpus.core import Page, Query
-
-spec = importlib.util.spec_from_file_location("late_checkpoints", Path(__file__).with_name("late_checkpoints.py"))
-checkpoints = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(checkpoints)
+from tests.backbones import late_checkpoints as checkpoints
+from tests.backbones.helpers import col_vision
 
 SIZES = {"p0": (400, 300), "p1": (33, 201), "p2": (500, 71), "p3": (64, 64), "p4": (301, 402)}
 PAGES = [Page(name, "d", 1, "", "hash") for name in SIZES]
 QUERIES = [Query(name, text, "given", "d") for name, text in (("q0", "what is it"), ("q1", ""), ("q2", "a"))]
-
-
-def col_vision(folder, *, render=None, **options):
-    return ColVision(Checkpoint(folder, folder.name, LoadOptions(str(folder), **options), PagePictures(render)))
 
 
 @pytest.fixture(scope="module", params=checkpoints.CLASSES)
@@ -55,7 +45,7 @@ def backbone(folder, pictures):
 @pytest.mark.parametrize("side", ["query", "page"])
 def test_token_vectors_are_those_of_the_class_and_its_processor(folder, backbone, pictures, side, padding):
     """The documented way: its processor over the whole batch, its forward, the tokens that are no padding."""
-    architecture = late_architecture(folder)
+    architecture = late_class(folder).name
     model = getattr(transformers, architecture).from_pretrained(folder).eval()
     processor = getattr(transformers, PROCESSORS[architecture]).from_pretrained(folder, backend="pil")
     processor.tokenizer.padding_side = padding
@@ -144,6 +134,36 @@ def test_prompts_can_be_given(folder):
     )
 
 
+def test_a_prompt_of_pages_must_hold_the_picture(folder, pictures):
+    own = col_vision(folder, device="cpu")
+    token, default = own.processor.image_token, own.processor.visual_prompt_prefix
+    render = {"render": lambda page_id, side: pictures[page_id]}
+    longer = col_vision(folder, device="cpu", page_prompt=f"Look. {default}", **render)
+    assert longer.key("page")["page_prompt"] == f"Look. {default}"
+    more = (
+        longer.prepare(PAGES[:1], "page")[0].n_tokens
+        - col_vision(folder, **render).prepare(PAGES[:1], "page")[0].n_tokens
+    )
+    assert more == len("Look. ")  # a byte is a token here
+    wrong = "Look." if token in default else f"{token}Look."
+    with pytest.raises(BackboneError, match=f"--page-prompt of {folder.name} must hold the picture's token"):
+        col_vision(folder, device="cpu", page_prompt=wrong)
+
+
+def test_bfloat16_on_a_cpu_gives_like_tokens(folder, backbone, pictures):
+    """Coarse, but the same directions; tokens stay float32 and of unit length."""
+    coarse = col_vision(folder, device="cpu", dtype="bfloat16", render=lambda page_id, side: pictures[page_id])
+    assert coarse.key()["dtype"] == "bfloat16"
+    for side, items in (("query", QUERIES), ("page", PAGES)):
+        for one, other in zip(
+            coarse.embed_tokens(coarse.prepare(items, side)),
+            backbone.embed_tokens(backbone.prepare(items, side)),
+            strict=True,
+        ):
+            assert one.dtype == np.float32 and one.shape == other.shape
+            assert np.median((one * other).sum(axis=1)) > 0.98
+
+
 def test_a_checkpoint_that_does_not_fill_the_model_is_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     weights = load_file(copy / "model.safetensors")
@@ -161,9 +181,12 @@ def test_a_folder_without_processor_or_with_another_architecture_is_refused(fold
         col_vision(copy, device="cpu")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    assert late_architecture(copy) is None
+    with pytest.raises(CheckpointError, match="many vectors a page; .* one of ColPaliForRet.*names BertModel"):
+        load_late_backbone(LoadOptions(str(copy), device="cpu"))
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"], "model_type": "bert"}))
+    assert late_class(copy) is None
     with pytest.raises(CheckpointError, match="must name one of ColPaliForRetrieval, ColQwen2"):
         col_vision(copy, device="cpu")
     (copy / "config.json").write_text("[")
-    with pytest.raises(CheckpointError, match=r"config\.json is no configuration"):
-        late_architecture(copy)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read as JSON"):
+        late_class(copy)

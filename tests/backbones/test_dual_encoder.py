@@ -71,11 +71,31 @@ def test_empty_and_long_queries(backbone):
     assert max(item.n_tokens for item in batch) == 24
 
 
-def test_what_does_not_apply_is_refused(tmp_path):
+def test_what_has_no_effect_is_refused(tmp_path):
     folder = str(save_dual_encoder(tmp_path / "tiny-siglip", "siglip"))
-    with pytest.raises(BackboneError, match="--pooling mean has no effect on tiny-siglip"):
+    with pytest.raises(BackboneError, match="--pooling mean has no effect on tiny-siglip: it has no pooling of"):
         load_backbone(LoadOptions(folder, device="cpu", pooling="mean"))
-    with pytest.raises(BackboneError, match="--max-pixels 4096 has no effect"):
+    with pytest.raises(BackboneError, match="--max-pixels 4096 has no effect on tiny-siglip: it has no budget"):
         load_backbone(LoadOptions(folder, device="cpu", max_pixels=4096))
-    with pytest.raises(BackboneError, match="--page-prompt page: +has no effect"):
+    with pytest.raises(BackboneError, match="--page-prompt page: +has no effect on tiny-siglip: .*without words"):
         load_backbone(LoadOptions(folder, device="cpu", page_prompt="page: "))
+
+
+def test_limits_of_queries(tmp_path):
+    folder = str(save_dual_encoder(tmp_path / "tiny-clip", "clip"))
+    messages = {25: "at most 24, the model's positions; got 25", 2: "at least 3 for this tokenizer; got 2"}
+    for given, message in messages.items():
+        with pytest.raises(BackboneError, match=f"max_tokens must be {message}"):
+            load_backbone(LoadOptions(folder, device="cpu", max_tokens=given))
+
+
+@pytest.mark.parametrize("side", ["query", "page"])
+def test_bfloat16_on_a_cpu_gives_like_vectors_in_float32(backbone, side, caplog):
+    coarse = load_backbone(LoadOptions(backbone.options.model, device="cpu", dtype="bfloat16"), render=Drawn())
+    assert coarse.dtype == torch.bfloat16 and coarse.key(side)["dtype"] == "bfloat16"
+    assert "runs in bfloat16 on a CPU" in caplog.text
+    items = items_of(side)
+    one, other = (each.embed(each.prepare(items, side))[:, -1] for each in (coarse, backbone))
+    assert one.dtype == np.float32 and not np.array_equal(one, other)
+    cosines = (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
+    assert cosines.min() > 0.98

@@ -4,8 +4,9 @@ import logging
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import dynamic_module_utils
 
-from miner_diag.backbones import UnknownBackboneError, load_backbone
+from miner_diag.backbones import BackboneError, UnknownBackboneError, load_backbone, load_late_backbone
 from miner_diag.backbones.hub import fetch, looks_like_hub_id
 from miner_diag.backbones.known import known_model
 from miner_diag.backbones.options import LoadOptions
@@ -16,20 +17,18 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A pretend hub that has one checkpoint, and notes what it was asked."""
-    asked = []
+    """A pretend hub that has one checkpoint, and notes what is fetched."""
+    fetched = []
     folder = save_qwen(tmp_path / "snapshots" / COMMIT, "qwen3_vl")
 
     def snapshot_download(repo_id, revision=None, **options):
-        asked.append((repo_id, revision, options["allow_patterns"]))
+        fetched.append((repo_id, revision, options["allow_patterns"]))
         if repo_id not in ("Qwen/Qwen3-VL-Embedding-2B", "Somebody/else"):
             raise LocalEntryNotFoundError("no connection")
-        if "*.py" in options["allow_patterns"]:
-            (folder / "modeling.py").touch()
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked
+    return fetched
 
 
 def test_names():
@@ -40,16 +39,48 @@ def test_names():
 def test_the_pinned_revision_is_fetched_and_named(hub):
     backbone = load_backbone(LoadOptions("Qwen/Qwen3-VL-Embedding-2B", device="cpu"), render=Drawn())
     assert (backbone.name, backbone.family) == ("Qwen3-VL-Embedding-2B", "qwen3_vl")
-    assert [ask[:2] for ask in hub] == [("Qwen/Qwen3-VL-Embedding-2B", known_model("Qwen3-VL-Embedding-2B").revision)]
-    assert "*.py" not in hub[0][2]
+    pinned = known_model("Qwen3-VL-Embedding-2B").revision
+    assert [fetch[:2] for fetch in hub] == [("Qwen/Qwen3-VL-Embedding-2B", pinned)] * 2
+    assert hub[0][2] == ["*.json"], "what it is is read before the weights are fetched"
+    assert "*.safetensors" in hub[1][2] and "*.py" not in hub[1][2]
 
 
-def test_revision_overrules_and_python_files_come_with_the_flag_only(hub, caplog):
-    load_backbone(LoadOptions("Qwen/Qwen3-VL-Embedding-2B", device="cpu", revision=COMMIT, trust_remote_code=True))
-    assert hub[0][1] == COMMIT and "*.py" in hub[0][2]
+def test_revision_overrules_and_python_files_come_with_the_flag_only(hub, monkeypatch, tmp_path):
+    folder = tmp_path / "snapshots" / COMMIT
+    (folder / "made.py").write_text(
+        "from transformers import Qwen3VLModel\n\n\nclass Remote(Qwen3VLModel):\n    pass\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "made.Remote"}}))
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    options = LoadOptions("Qwen/Qwen3-VL-Embedding-2B", device="cpu", revision=COMMIT, trust_remote_code=True)
+    backbone = load_backbone(options)
+    assert {fetch[1] for fetch in hub} == {COMMIT} and "*.py" in hub[-1][2]
+    assert type(backbone.model).__name__ == "Remote" and backbone.key()["remote_code"] == "run"
+    plain = load_backbone(LoadOptions("Qwen/Qwen3-VL-Embedding-2B", device="cpu", revision=COMMIT))
+    assert type(plain.model).__name__ == "Qwen3VLModel" and "remote_code" not in plain.key()
+
+
+def test_the_newest_commit_is_taken_with_a_warning_and_for_all_files(hub, caplog):
     with caplog.at_level(logging.WARNING):
         load_backbone(LoadOptions("Somebody/else", device="cpu"))
-    assert f"Somebody/else has no pinned revision; its newest, {COMMIT}, is used" in caplog.text
+    assert caplog.text.count(f"Somebody/else has no pinned revision; its newest, {COMMIT}, is used") == 1
+    assert [fetch[1] for fetch in hub] == [None, COMMIT]
+
+
+def test_an_unknown_family_is_told_before_anything_is_fetched(hub):
+    with pytest.raises(BackboneError, match="model_family must be one of qwen3_vl, .*, text; got 'nonsense'"):
+        load_backbone(LoadOptions("Somebody/else", model_family="nonsense"))
+    assert hub == []
+
+
+@pytest.mark.parametrize("load", [load_backbone, load_late_backbone])
+def test_a_model_of_the_other_kind_is_told_before_anything_is_fetched(hub, load):
+    model = "vidore/colpali-v1.3-hf" if load is load_backbone else "Qwen/Qwen3-VL-Embedding-2B"
+    with pytest.raises(UnknownBackboneError, match="expected (one vector a page|a late-interaction model)"):
+        load(model)
+    assert hub == []
 
 
 def test_without_a_hub_the_error_says_how_to_pass_a_folder(hub):

@@ -12,8 +12,8 @@ from miner_diag.backbones.known import known_model, known_models, read_known
 from miner_diag.backbones.machine import Machine
 
 
-def official_of(model):
-    module, _, name = family_named(model.family).place.partition(":")
+def class_of(model):
+    module, _, name = family_named(model.family).constructor.partition(":")
     return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)
 
 
@@ -22,14 +22,14 @@ SINGLE = [model for model in known_models() if not model.late]
 
 @pytest.mark.parametrize("model", SINGLE, ids=lambda model: model.hub_id)
 def test_a_manifest_says_what_the_code_does(model):
-    family = official_of(model)
+    family = class_of(model)
     if hasattr(family, "defaults"):
-        official = family.defaults
+        defaults = family.defaults
         assert (model.pooling, model.query_prompt, model.page_prompt, model.max_pixels) == (
-            official.pooling,
-            official.query_prompt,
-            official.page_prompt,
-            official.max_pixels,
+            defaults.pooling,
+            defaults.query_prompt,
+            defaults.page_prompt,
+            defaults.max_pixels,
         )
         assert len(model.n_layers) == len(model.width) == 1
     else:

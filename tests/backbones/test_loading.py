@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from miner_diag.backbones import CheckpointError
+from miner_diag.backbones import BackboneError, CheckpointError
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
 
 CPU = {"dtype": torch.float32, "device": torch.device("cpu")}
@@ -90,10 +90,18 @@ def test_a_folder_without_tokenizer_is_refused(copy_of, tiny_bert):
 
 
 def test_devices():
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(CheckpointError, match="device must be auto, cpu, cuda or cuda:N; got 'quantum'"):
-        choose_device("quantum")
+    assert choose_device("cpu", "tiny").type == "cpu"
+    assert choose_device("auto", "tiny").type == ("cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(CheckpointError, match="torch sees no GPU here; use --device cpu"):
-            choose_device("cuda")
+        with pytest.raises(BackboneError, match="tiny cannot run with --device cuda: torch sees no GPU here; use --"):
+            choose_device("cuda", "tiny")
+
+
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1", "tiny") == torch.device("cuda:1")
+    with pytest.raises(BackboneError, match="--device cuda:2: torch sees 2 GPUs, counted from 0, here"):
+        choose_device("cuda:2", "tiny")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert choose_device("auto", "tiny") == torch.device("cuda:1"), "processes beyond the GPUs share them"

@@ -74,6 +74,10 @@ def test_a_foreign_adapter_is_refused_with_its_modules(model, tmp_path):
         ({"use_dora": True}, "sets use_dora to True, which is more than W"),
         ({"bias": "all"}, "sets bias to 'all'"),
         ({"peft_type": "IA3"}, "adapter of type IA3; supported is LORA"),
+        ({"use_qalora": True}, "sets use_qalora to True"),
+        ({"alora_invocation_tokens": [1, 2]}, r"sets alora_invocation_tokens to \[1, 2\]"),
+        ({"init_lora_weights": "pissa_niter_4"}, "sets init_lora_weights to 'pissa_niter_4', which changes the base"),
+        ({"init_lora_weights": "olora"}, "sets init_lora_weights to 'olora', which changes the base"),
     ],
 )
 def test_more_than_a_plain_adapter_is_refused(model, tmp_path, changes, message):
@@ -95,8 +99,17 @@ def test_missing_files_and_shapes(model, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers by an old name
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"use_rslora": True}, {"alpha_pattern": {"v_proj": 3}, "rank_pattern": {"v_proj": 2}}],
-    ids=["plain", "rank-stabilised", "patterns"],
+    [
+        {},
+        {"use_rslora": True},
+        {"alpha_pattern": {"v_proj": 3}, "rank_pattern": {"v_proj": 2}},
+        {
+            "alpha_pattern": {r"layers\.[01]\..*q_proj": 3, "q_proj": 5},
+            "rank_pattern": {"down_proj": 7},
+            "use_rslora": True,
+        },
+    ],
+    ids=["plain", "rank-stabilised", "patterns", "patterns of which the first counts"],
 )
 def test_merging_is_pefts(base, tmp_path, settings):
     """The adapter library itself saves the adapter and merges it."""
@@ -115,6 +128,12 @@ def test_merging_is_pefts(base, tmp_path, settings):
     assert set(ours.state_dict()) == set(expected)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6)
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        states, theirs_states = (one.eval()(input_ids=ids).last_hidden_state for one in (ours, merged))
+        plain = AutoModel.from_pretrained(base).eval()(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(states, theirs_states, rtol=0, atol=1e-5)
+    assert (states - plain).abs().max() > 1e-3
     before = AutoModel.from_pretrained(base).state_dict()
     assert sum(not torch.equal(value, before[name]) for name, value in ours.state_dict().items()) == n_changed
 
@@ -131,3 +150,35 @@ def test_a_module_that_two_places_could_mean_is_refused(tmp_path):
     model = nn.ModuleDict({"first": nn.ModuleDict({"text": Half()}), "second": nn.ModuleDict({"text": Half()})})
     with pytest.raises(CheckpointError, match=r"1 adapted modules .* not, or not clearly"):
         merge_adapter(model, tmp_path)
+
+
+def test_the_longest_ending_decides_where_a_shorter_one_fits_several(tmp_path):
+    """A wrapper that was renamed changes nothing; neighbours of the same name are left alone."""
+
+    def half():
+        return nn.ModuleDict({"q_proj": nn.Linear(6, 5, bias=False)})
+
+    added = save_adapter(tmp_path, nn.ModuleDict({"wrapper": nn.ModuleDict({"text": half()})}))
+    model = nn.ModuleDict({"inner": nn.ModuleDict({"text": half(), "vision": half()})})
+    before = weights(model)
+    assert merge_adapter(model, tmp_path) == 1
+    torch.testing.assert_close(
+        model.state_dict()["inner.text.q_proj.weight"],
+        before["inner.text.q_proj.weight"] + added["wrapper.text.q_proj"],
+    )
+    assert torch.equal(model.state_dict()["inner.vision.q_proj.weight"], before["inner.vision.q_proj.weight"])
+
+
+def test_two_names_that_mean_one_module_are_refused(tmp_path):
+    def half():
+        return nn.ModuleDict({"q_proj": nn.Linear(6, 5, bias=False)})
+
+    save_adapter(tmp_path, nn.ModuleDict({"first": half(), "second": half()}))
+    with pytest.raises(CheckpointError, match=r"first\.q_proj, second\.q_proj of .* all mean text\.q_proj of Module"):
+        merge_adapter(nn.ModuleDict({"text": half()}), tmp_path)
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal", None])
+def test_starts_that_leave_the_base_model_alone_are_taken(model, tmp_path, start):
+    save_adapter(tmp_path, model, init_lora_weights=start)
+    assert merge_adapter(model, tmp_path) == 8

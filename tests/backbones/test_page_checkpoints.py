@@ -82,7 +82,7 @@ def test_options_out_of_range(qwen3):
 
 def test_bfloat16_on_a_cpu_is_honoured_with_a_warning(qwen3, caplog):
     assert load(qwen3, dtype="bfloat16").dtype == torch.bfloat16
-    assert "slow on a CPU without instructions for it" in caplog.text
+    assert "tiny-qwen3-vl runs in bfloat16 on a CPU: its numbers are coarse" in caplog.text
 
 
 @pytest.mark.gpu
@@ -162,6 +162,15 @@ def test_modernvberts_tiling_is_what_is_cut(tmp_path_factory, size):
     processor = backbone.image_processor
     made = processor(images=[[Image.new("RGB", size)]], return_row_col_info=True, return_tensors="np")
     assert backbone.tiling(size) == (made["rows"][0][0], made["cols"][0][0])
+
+
+@pytest.mark.parametrize(("save", "largest"), [(save_modernvbert, 64**2), (save_nemotron, 4 * 32**2)])
+def test_a_budget_above_what_the_processor_takes_is_warned_of(tmp_path, caplog, save, largest):
+    folder = save(tmp_path / "tiny")
+    load(folder, max_pixels=largest)
+    assert "--max-pixels" not in caplog.text
+    load(folder, max_pixels=largest + 1)
+    assert f"--max-pixels {largest + 1} is above the {largest} pixels that the image processor of tiny" in caplog.text
 
 
 def test_nemotron_folds_patches_as_its_own_code_does(tmp_path):

@@ -39,7 +39,7 @@ def test_unknown_models_list_what_there_is():
     [
         ("page-text-late", "page-text-late$"),
         ("page-vision-late", "page-vision-late$"),
-        ("vidore/colpali-v1.3-hf", "FOLDER, where .*download"),
+        ("vidore/colpali-v1.3-hf", "vidore/colpali-v1.3-hf$"),
     ],
 )
 def test_late_interaction_models_name_what_runs_them(model, runs):

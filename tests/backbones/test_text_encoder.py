@@ -7,8 +7,7 @@ import torch
 
 from miner_diag.backbones import BackboneError, CheckpointError
 from miner_diag.backbones.hooks import pooled_layers
-from miner_diag.backbones.options import LoadOptions
-from miner_diag.backbones.text_encoder import TextEncoder
+from tests.backbones.helpers import text_encoder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries it imports
@@ -29,12 +28,12 @@ def final(backbone, items, side):
 
 @pytest.fixture(scope="module")
 def bert(tiny_bert):
-    return TextEncoder(tiny_bert, LoadOptions(pooling="mean"))
+    return text_encoder(tiny_bert, pooling="mean")
 
 
 @pytest.fixture(scope="module")
 def decoder(tiny_decoder):
-    return TextEncoder(tiny_decoder)
+    return text_encoder(tiny_decoder)
 
 
 @pytest.mark.parametrize(("pooling", "theirs"), [("mean", "mean"), ("cls", "cls"), ("last", "lasttoken")])
@@ -45,7 +44,7 @@ def test_equals_sentence_transformers_as_saved_by_it(tiny_bert, tmp_path, texts,
         device="cpu",
     )
     made.save(str(tmp_path / "saved"))
-    backbone = TextEncoder(tmp_path / "saved")
+    backbone = text_encoder(tmp_path / "saved")
     assert (backbone.pooling, backbone.max_tokens("query"), backbone.query_prompt) == (pooling, 16, "find : ")
     oracle = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     np.testing.assert_allclose(final(backbone, queries, "query"), oracle.encode_query(texts), rtol=0, atol=TOLERANCE)
@@ -59,7 +58,7 @@ def test_equals_sentence_transformers_in_its_older_files(copy_of, pipeline_of, t
         limits={"max_seq_length": 12, "do_lower_case": True},
         prompts={"prompts": {"query": "find : ", "document": "read it : "}},
     )
-    backbone = TextEncoder(folder)
+    backbone = text_encoder(folder)
     oracle = SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(final(backbone, queries, "query"), oracle.encode_query(texts), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(final(backbone, pages, "page"), oracle.encode_document(texts), rtol=0, atol=TOLERANCE)
@@ -75,7 +74,7 @@ def test_equals_sentence_transformers_where_the_prompt_is_not_pooled(copy_of, pi
         prompts={"prompts": {"query": "find : ", "document": ""}},
     )
     oracle = SentenceTransformer(str(folder), device="cpu").encode_query(texts)
-    np.testing.assert_allclose(final(TextEncoder(folder), queries, "query"), oracle, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(final(text_encoder(folder), queries, "query"), oracle, rtol=0, atol=TOLERANCE)
 
 
 def test_a_decoder_equals_sentence_transformers_with_its_left_padding(decoder, tiny_decoder, texts, queries):
@@ -156,46 +155,46 @@ def test_pooling_stated_nowhere_is_asked_for(tiny_bert):
     with pytest.raises(
         CheckpointError, match=r"no file in .* states how it pools .* say it with --pooling last\|mean\|cls"
     ):
-        TextEncoder(tiny_bert)
+        text_encoder(tiny_bert)
     with pytest.raises(BackboneError, match="pooling must be one of last, mean, cls; got 'max'"):
-        TextEncoder(tiny_bert, LoadOptions(pooling="max"))
+        text_encoder(tiny_bert, pooling="max")
 
 
 def test_overruling_a_stated_pooling_warns(tiny_decoder, caplog):
-    assert TextEncoder(tiny_decoder, LoadOptions(pooling="mean")).pooling == "mean"
+    assert text_encoder(tiny_decoder, pooling="mean").pooling == "mean"
     assert "states last pooling; --pooling mean overrules it" in caplog.text
 
 
 def test_bfloat16_on_a_cpu_is_honoured_with_a_warning(tiny_bert, queries, caplog):
-    backbone = TextEncoder(tiny_bert, LoadOptions(pooling="mean", dtype="bfloat16", device="cpu"))
+    backbone = text_encoder(tiny_bert, pooling="mean", dtype="bfloat16", device="cpu")
     assert backbone.dtype == torch.bfloat16 and backbone.key()["dtype"] == "bfloat16"
-    assert "slow on a CPU without instructions for it" in caplog.text
-    exact = TextEncoder(tiny_bert, LoadOptions(pooling="mean", device="cpu"))
+    assert "tiny-bert runs in bfloat16 on a CPU: its numbers are coarse, and it is slow on processors" in caplog.text
+    exact = text_encoder(tiny_bert, pooling="mean", device="cpu")
     coarse, exact = (one.embed(one.prepare(queries, "query")) for one in (backbone, exact))
     assert coarse.dtype == np.float32
     np.testing.assert_allclose(coarse, exact, rtol=0, atol=0.1)
     assert not np.array_equal(coarse, exact)
-    with pytest.raises(BackboneError, match="dtype must be auto, float32 or bfloat16; got 'int8'"):
-        TextEncoder(tiny_bert, LoadOptions(pooling="mean", dtype="int8"))
+    with pytest.raises(BackboneError, match="dtype must be one of auto, float32, bfloat16; got 'int8'"):
+        text_encoder(tiny_bert, pooling="mean", dtype="int8")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_cpus_vectors(tiny_bert, bert, queries):
-    backbone = TextEncoder(tiny_bert, LoadOptions(pooling="mean", device="cuda"))
+    backbone = text_encoder(tiny_bert, pooling="mean", device="cuda")
     expected = bert.embed(bert.prepare(queries, "query"))
     np.testing.assert_allclose(backbone.embed(backbone.prepare(queries, "query")), expected, rtol=0, atol=1e-4)
 
 
 def test_limits(tiny_bert, copy_of):
-    assert TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=9)).max_tokens("page") == 9
+    assert text_encoder(tiny_bert, pooling="mean", max_tokens=9).max_tokens("page") == 9
     with pytest.raises(BackboneError, match="max_tokens must be at most 48, the model's positions; got 4000"):
-        TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=4000))
+        text_encoder(tiny_bert, pooling="mean", max_tokens=4000)
     with pytest.raises(BackboneError, match="max_tokens must be at least 3 for this tokenizer; got 2"):
-        TextEncoder(tiny_bert, LoadOptions(pooling="mean", max_tokens=2))
+        text_encoder(tiny_bert, pooling="mean", max_tokens=2)
     folder = copy_of(tiny_bert)
     (folder / "sentence_bert_config.json").write_text(json.dumps({"query_length": 5, "document_length": 20}))
-    backbone = TextEncoder(folder, LoadOptions(pooling="mean"))
+    backbone = text_encoder(folder, pooling="mean")
     assert (backbone.max_tokens("query"), backbone.max_tokens("page")) == (5, 20)
 
 
@@ -222,4 +221,4 @@ def test_another_models_tokenizer_is_refused(copy_of, tiny_bert):
     content["model"]["vocab"]["beyond"] = 64
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="token ids up to 64, the model embeddings for 64 tokens"):
-        TextEncoder(folder, LoadOptions(pooling="mean"))
+        text_encoder(folder, pooling="mean")

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from transformers import AutoModel
 from miner_diag.backbones import Backbone, BackboneError, load_backbone
 from miner_diag.backbones.hooks import find_blocks
 from miner_diag.backbones.options import LoadOptions
-from miner_diag.embeddings.extract import embed_halving
 from tests.backbones.tiny import PAGES, QUERIES, Drawn, save_adapter, save_modernvbert, save_nemotron, save_qwen
 
 TOLERANCE = 1e-5
@@ -109,14 +109,14 @@ def test_pages_differ_and_their_pixels_matter(backbone):
     assert any("pixel_values" in backbone.collate([item])[0] for item in backbone.prepare(PAGES[:1], "page"))
 
 
-def vision_tower(backbone):
+def vision_model(backbone):
     return backbone.model.visual if hasattr(backbone.model, "visual") else backbone.model.vision_model
 
 
 def test_visual_tokens_are_computed_once_a_page(backbone):
-    """One call of the vision tower for a batch, and as many visual tokens put in as came out of it."""
+    """One call of the vision model for a batch, and as many visual tokens put in as came out of it."""
     calls = []
-    handle = vision_tower(backbone).register_forward_hook(lambda *_: calls.append(1))
+    handle = vision_model(backbone).register_forward_hook(lambda *_: calls.append(1))
     try:
         backbone.embed(backbone.prepare(PAGES, "page"))
         assert len(calls) == 1
@@ -250,6 +250,8 @@ def test_it_follows_the_protocol(backbone):
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(backbone, monkeypatch, caplog):
+    from miner_diag.embeddings.forward import embed_halving
+
     batch = backbone.prepare(PAGES, "page")
     expected = backbone.embed(batch)
     forward, sizes = backbone.forward, []
@@ -267,13 +269,25 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(backbone, monkeypatc
 
 
 @pytest.mark.parametrize("side", ["query", "page"])
+def test_bfloat16_on_a_cpu_is_run_and_keyed_as_such(backbone, side):
+    options = replace(backbone.options, dtype="bfloat16")
+    coarse = load_backbone(options, render=Drawn())
+    assert {name for name, value in coarse.key().items() if backbone.key()[name] != value} == {"dtype"}
+    assert coarse.key()["dtype"] == "bfloat16" and next(coarse.model.parameters()).dtype == torch.bfloat16
+    one, other = (each.embed(each.prepare(items_of(side), side))[:, -1] for each in (coarse, backbone))
+    assert one.dtype == np.float32 and not np.array_equal(one, other)
+    cosines = (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
+    assert cosines.min() > 0.98
+
+
+@pytest.mark.parametrize("side", ["query", "page"])
 def test_bfloat16_weights_take_the_same_pictures_and_give_float32(backbone, monkeypatch, side):
     """What a GPU runs by default, here on the CPU: no input is of the wrong type, and directions stay."""
     batch = backbone.prepare(items_of(side), side)
     expected = backbone.embed(batch)[:, -1]
     model = copy.deepcopy(backbone.model).to(torch.bfloat16)
     monkeypatch.setattr(backbone, "model", model)
-    monkeypatch.setattr(backbone, "_blocks", find_blocks(backbone.text_tower(), backbone.n_layers))
+    monkeypatch.setattr(backbone, "_blocks", find_blocks(backbone.language_model(), backbone.n_layers))
     coarse = backbone.embed(batch)[:, -1]
     assert coarse.dtype == np.float32
     cosines = (coarse * expected).sum(-1) / np.linalg.norm(coarse, axis=-1) / np.linalg.norm(expected, axis=-1)

@@ -312,8 +312,8 @@ def save_nemotron(folder, *, tile=32):
     return folder
 
 
-TEXT_TOWER = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-VISION_TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
+QUERY_ENCODER = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+PAGE_ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
 def closing_tokenizer(*, opens):
@@ -355,12 +355,12 @@ def gemma_tokenizer():
 
 
 def save_dual_encoder(folder, kind):
-    """Save a tiny CLIP, SigLIP or SigLIP 2 whose towers differ in depth and width."""
+    """Save a tiny CLIP, SigLIP or SigLIP 2 whose two encoders differ in depth and width."""
     tokenizer = gemma_tokenizer() if kind == "siglip2" else closing_tokenizer(opens=kind == "clip")
     tokenizer.save_pretrained(folder)
     ends = tokenizer.eos_token_id
-    text = {**TEXT_TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "eos_token_id": ends}
-    vision = {**VISION_TOWER, "patch_size": 8}
+    text = {**QUERY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "eos_token_id": ends}
+    vision = {**PAGE_ENCODER, "patch_size": 8}
     if kind == "siglip2":
         vision |= {"num_patches": 16}
     else:

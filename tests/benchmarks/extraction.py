@@ -32,12 +32,13 @@ WEIGHED = {"batch": 16, "tokens": 512}
 
 
 def backbone_of(name, tokens):
+    from miner_diag.backbones.checkpoint import Checkpoint
     from miner_diag.backbones.options import LoadOptions
     from miner_diag.backbones.page_text import minilm_folder
     from miner_diag.backbones.text_encoder import TextEncoder
 
     if name == "page-text":
-        return TextEncoder(minilm_folder(), LoadOptions(max_tokens=tokens, device="cpu"), name=name)
+        return TextEncoder(Checkpoint(minilm_folder(), name, LoadOptions(max_tokens=tokens, device="cpu")))
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -46,7 +47,8 @@ def backbone_of(name, tokens):
         config = AutoConfig.from_pretrained(minilm_folder(), num_hidden_layers=24)
         AutoModel.from_config(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(minilm_folder()).save_pretrained(folder)
-        return TextEncoder(folder, LoadOptions(pooling="mean", max_tokens=tokens, device="cpu"), name=name)
+        options = LoadOptions(pooling="mean", max_tokens=tokens, device="cpu")
+        return TextEncoder(Checkpoint(Path(folder), name, options))
 
 
 def batch_of(backbone, batch, tokens):

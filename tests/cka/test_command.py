@@ -22,32 +22,51 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from miner_diag import __version__
+from miner_diag.backbones import LoadOptions
 from miner_diag.cka import linear_cka
 from miner_diag.cka.__main__ import main
-from miner_diag.embeddings import open_store
+from miner_diag.cka.plots import layer_figure
+from miner_diag.cka.run import CKAOptions, run
+from miner_diag.corpus.options import DataOptions
+from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.records import read_records
+from miner_diag.stats import StatisticsOptions
+from tests.cka.helpers import write_handbooks
 
 FILES = ("layers.csv", "cka_matrix_page.csv", "records.jsonl", "run.json", "layers.png", "cka_matrix.png")
 REPEATABLE = ("layers.csv", "cka_matrix_page.csv", "records.jsonl")
 
 
-def arguments(checkpoint, documents, out, *more):
-    fixed = ["--model", str(checkpoint), "--pooling", "mean", "--device", "cpu", "--reader", "text-layer"]
-    return [*fixed, "--data", str(documents), "--split", "all", "--out", str(out), *more]
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The store that the runs of this module share."""
+    return tmp_path_factory.mktemp("runs") / "store"
 
 
 @pytest.fixture(scope="module")
-def first(checkpoints, documents, tmp_path_factory):
+def arguments(store):
+    """Make the command line of a run."""
+
+    def make(checkpoint, documents, out, *more):
+        fixed = ["--model", str(checkpoint), "--pooling", "mean", "--device", "cpu", "--reader", "text-layer"]
+        places = ["--store", str(store), "--out", str(out)]
+        return [*fixed, "--data", str(documents), "--split", "all", *places, *more]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def first(arguments, checkpoints, documents, tmp_path_factory):
     """One run that most tests look at."""
     out = tmp_path_factory.mktemp("runs") / "cka"
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         main(arguments(checkpoints.small, documents, out))
         open_figures = plt.get_fignums()
     return SimpleNamespace(
         out=out,
-        told=told.getvalue(),
+        shown=shown.getvalue(),
         open_figures=open_figures,
         run=json.loads((out / "run.json").read_text()),
         layers=pd.read_csv(out / "layers.csv"),
@@ -61,12 +80,30 @@ def copied(first, tmp_path):
     return shutil.copytree(first.out, tmp_path / "run")
 
 
+@pytest.fixture(scope="module")
+def stored(first, store, checkpoints, documents):
+    """What the first run left in the store, opened again."""
+    load = LoadOptions(str(checkpoints.small), pooling="mean", device="cpu", reader="text-layer")
+    embedded = open_corpus(load, DataOptions(str(documents)), StoreOptions(store))
+    return embedded.take(embedded.corpus).stores
+
+
 def content(folder, names=FILES):
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def count_forwards(monkeypatch):
+    """Return the list that grows by the number of items of every batch that passes through a text encoder."""
+    from miner_diag.backbones.text_encoder import TextEncoder
+
+    batches = []
+    embed = TextEncoder.embed
+    monkeypatch.setattr(TextEncoder, "embed", lambda self, batch: batches.append(len(batch)) or embed(self, batch))
+    return batches
+
+
 def test_writes_what_it_promises_and_nothing_else(first):
-    assert {path.name for path in first.out.iterdir()} == {*FILES, "embeddings"}
+    assert {path.name for path in first.out.iterdir()} == set(FILES)
 
 
 def test_layers_csv_has_a_row_for_each_hidden_state(first):
@@ -75,21 +112,30 @@ def test_layers_csv_has_a_row_for_each_hidden_state(first):
     final = first.layers.iloc[-1]
     assert final["cka_page_final"] == pytest.approx(1) and final["alignment_ratio_page_final"] == pytest.approx(1)
     assert first.layers["cosine_page_final"].notna().all()  # all layers of one encoder have one width
-    assert not first.layers.drop(columns=["probe_kind"]).isna().all().any()
+    empty = first.layers.columns[first.layers.isna().all()].tolist()
+    assert empty == ["cka_query_page_null_mean"]  # which is that of the biased estimator
+    assert (first.layers["n_documents"] == 7).all() and (first.layers["effective_documents"] == 7).all()
 
 
-def test_numbers_are_those_of_the_stored_embeddings(first):
+def test_the_figure_can_be_drawn_again_from_the_table(first, tmp_path):
+    title = "small-bert on handbooks (all), hidden queries\n35 pages, 35 queries, 95% intervals over 7 documents "
+    figure = layer_figure(first.layers, threshold=0.5, title=f"{title}(effective number 7.0)")
+    figure.savefig(tmp_path / "again.png", dpi=200)
+    with Image.open(tmp_path / "again.png") as again, Image.open(first.out / "layers.png") as before:
+        np.testing.assert_array_equal(np.asarray(again), np.asarray(before))
+
+
+def test_numbers_are_those_of_the_stored_embeddings(first, stored):
     """What is in the table can be computed again from what is in the store, by anybody."""
-    pages = open_store(first.out / "embeddings" / "pages")
-    queries = open_store(first.out / "embeddings" / "queries")
+    queries, pages = stored
     assert pages.shape == queries.shape == (35, 4, 32)
     page_of = [pages.ids.index(query_id.rpartition("/")[0]) for query_id in queries.ids]
     for row in first.layers.itertuples():
         x, y = pages.layer_embeddings[:, row.layer], pages.layer_embeddings[:, -1]
         assert row.cka_page_final == pytest.approx(linear_cka(x, y), abs=1e-9)
-        mine = queries.layer_embeddings[:, row.layer]
-        assert row.cka_query_page == pytest.approx(linear_cka(mine, x[page_of]), abs=1e-9)
-        scores = unit(mine) @ unit(x).T
+        asking = queries.layer_embeddings[:, row.layer]
+        assert row.cka_query_page == pytest.approx(linear_cka(asking, x[page_of]), abs=1e-9)
+        scores = unit(asking) @ unit(x).T
         own = scores[np.arange(35), page_of]
         rank = 1 + (scores > own[:, None] + 1e-12).sum(1)
         assert row.ndcg_at_5 == pytest.approx(np.where(rank <= 5, 1 / np.log2(rank + 1), 0).mean(), abs=1e-6)
@@ -113,12 +159,12 @@ def test_matrix_is_layers_by_layers_and_agrees_with_the_table(first):
     np.testing.assert_allclose(matrix["3"], first.layers["cka_page_final"], atol=1e-4)
 
 
-def test_records_name_model_data_and_split_and_every_query(first):
+def test_records_name_model_data_and_split_and_every_query(first, stored):
     record = first.records[0]
     assert (record.model, record.dataset, record.split, record.d) == ("small-bert", "handbooks", "all", 32)
     assert record.model_revision == first.run["backbone"]["backbone_revision"]
     ids = {record.query_id for record in first.records if record.query_id is not None}
-    assert ids == set(open_store(first.out / "embeddings" / "queries").ids)
+    assert ids == set(stored.queries.ids)
     for record in first.records:
         if record.query_id is None:
             assert record.n is not None, record
@@ -134,10 +180,12 @@ def test_run_json_says_what_ran_on_what_and_what_it_cost(first, checkpoints, doc
     assert "commit" in run
     assert all(run["libraries"][name] for name in ("numpy", "torch", "transformers", "pypdfium2"))
     options = run["options"]
-    assert options["model"] == str(checkpoints.small) and options["data"] == str(documents)
-    assert (options["split"], options["seed"], options["estimator"], options["limit"]) == ("all", 0, "debiased", None)
-    told = json.dumps(run)
-    assert '"cpu' in told and "float32" in told  # device and dtype
+    assert options["load"]["model"] == str(checkpoints.small) and options["data"]["data"] == str(documents)
+    assert options["statistics"] == {"intervals_over": "auto", "confidence": 0.95, "seed": 0}
+    assert options["rules"] == {"ratio_threshold": 0.5, "aligned_share": 0.5, "estimator": "debiased"}
+    assert (options["split"], options["data"]["limit"]) == ("all", None)
+    text = json.dumps(run)
+    assert '"cpu' in text and "float32" in text  # device and dtype
     assert run["backbone"]["dtype"] == "float32"
     assert re.fullmatch("[0-9a-f]{64}", run["corpus_revision"])
     assert run["seconds"] > 0 and run["peak_memory_mb"] > 50
@@ -146,18 +194,20 @@ def test_run_json_says_what_ran_on_what_and_what_it_cost(first, checkpoints, doc
     assert max(run["noise_floor"]["max_relative_difference"]) < 1e-4
     assert list(run["skipped"]) == ["broken"] and run["skipped"]["broken"]
     assert (run["n_queries"], run["n_pages"], run["n_pairs"]) == (35, 35, 35)
-    assert len(run["sentences"]) == 2
+    assert (run["n_documents"], run["effective_documents"]) == (7, 7.0)
+    assert "nDCG@5" in run["sentences"][0] and "alignment ratio" in run["sentences"][1]
 
 
 def test_the_terminal_shows_a_table_two_sentences_and_what_was_left_out(first):
-    lines = first.told.splitlines()
+    lines = first.shown.splitlines()
     rows = [line for line in lines if re.match(r"\s*[0-3]\s+-?\d\.\d{3}", line)]
     assert len(rows) == 4
-    for sentence in first.run["sentences"]:
-        assert sentence in lines
-        assert sentence.endswith(".")
+    sentences = first.run["sentences"]
+    assert set(sentences) <= set(lines)
+    assert all(sentence.endswith(".") for sentence in sentences[:2])
     assert any("left out: broken" in line for line in lines)
-    assert str(first.out) in lines[-1]
+    assert lines[-2].endswith(f"written to {first.out}")
+    assert lines[-1].startswith("next: python -m miner_diag.probes --model ") and "--data" in lines[-1]
     assert len(lines) < 20
 
 
@@ -173,7 +223,7 @@ def test_no_figure_is_left_open(first):
     assert first.open_figures == []
 
 
-def test_the_plotting_backend_of_the_caller_stays(checkpoints, documents, copied):
+def test_the_plotting_backend_of_the_caller_stays(arguments, checkpoints, documents, copied):
     """A notebook that runs the diagnosis goes on to draw its own figures."""
     before = mpl.get_backend()
     plt.switch_backend("svg")
@@ -184,27 +234,40 @@ def test_the_plotting_backend_of_the_caller_stays(checkpoints, documents, copied
         plt.switch_backend(before)
 
 
-def test_a_second_run_reuses_the_store_and_gives_the_same_bytes(checkpoints, documents, copied, monkeypatch):
-    from miner_diag.backbones.text_encoder import TextEncoder
-
+def test_a_second_run_reads_the_store_and_gives_the_same_bytes(
+    arguments, checkpoints, documents, copied, store, monkeypatch
+):
     before = content(copied, REPEATABLE)
-    shards = {path: path.stat().st_mtime_ns for path in (copied / "embeddings").rglob("*.safetensors")}
+    shards = {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")}
     assert shards
-    calls = []
-    embed = TextEncoder.embed
-    monkeypatch.setattr(TextEncoder, "embed", lambda self, batch: calls.append(len(batch)) or embed(self, batch))
+    batches = count_forwards(monkeypatch)
     main(arguments(checkpoints.small, documents, copied))
-    assert calls == []
+    assert batches == []
     assert content(copied, REPEATABLE) == before
-    assert {path: path.stat().st_mtime_ns for path in (copied / "embeddings").rglob("*.safetensors")} == shards
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")} == shards
 
 
-def test_another_folder_gives_the_same_bytes(first, checkpoints, documents, tmp_path):
-    main(arguments(checkpoints.small, documents, tmp_path / "elsewhere"))
-    assert content(tmp_path / "elsewhere", REPEATABLE) == content(first.out, REPEATABLE)
+def test_another_folder_and_store_give_the_same_bytes(first, arguments, checkpoints, documents, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    main(arguments(checkpoints.small, documents, elsewhere, "--store", str(tmp_path / "store")))
+    assert content(elsewhere, REPEATABLE) == content(first.out, REPEATABLE)
 
 
-def test_another_seed_moves_the_bootstrap_and_no_value(first, checkpoints, documents, copied):
+def test_the_command_and_the_function_are_one(first, checkpoints, documents, store, tmp_path):
+    load = LoadOptions(str(checkpoints.small), pooling="mean", device="cpu", reader="text-layer")
+    options = CKAOptions(
+        load=load,
+        data=DataOptions(str(documents)),
+        store=StoreOptions(store),
+        statistics=StatisticsOptions(seed=0),
+        split="all",
+        out=tmp_path / "run",
+    )
+    run(options)
+    assert content(tmp_path / "run", REPEATABLE) == content(first.out, REPEATABLE)
+
+
+def test_another_seed_moves_the_bootstrap_and_no_value(arguments, first, checkpoints, documents, copied):
     main(arguments(checkpoints.small, documents, copied, "--seed", "1"))
     table = pd.read_csv(copied / "layers.csv")
     ends = ["ndcg_at_5_low", "ndcg_at_5_high"]
@@ -221,41 +284,53 @@ def refused(capsys, *args):
     return exit.value.code
 
 
-def test_another_model_into_the_same_folder_is_refused_and_the_fields_are_named(
-    first, checkpoints, documents, copied, capsys
-):
-    before = content(copied)
-    sentence = refused(capsys, *arguments(checkpoints.other, documents, copied))
-    assert "differ" in sentence and "backbone" in sentence
-    assert "small-bert" in sentence and "other-bert" in sentence
-    assert content(copied) == before
+def kept(store):
+    """Names of the page stores."""
+    return {path.name for path in store.iterdir() if "-page-" in path.name}
+
+
+def test_another_model_is_kept_apart_and_the_table_is_its_own(arguments, checkpoints, documents, copied, store):
+    before = kept(store)
+    main(arguments(checkpoints.other, documents, copied))
+    assert len(kept(store) - before) == 1
+    assert pd.read_csv(copied / "layers.csv")["layer"].tolist() == [0, 1, 2]
+    assert {record.model for record in read_records(copied / "records.jsonl")} == {"other-bert"}
 
 
 @pytest.mark.parametrize(
-    ("more", "field"),
+    ("more", "n_items"),
     [
-        (("--limit", "20"), "corpus_part"),
-        (("--queries", "verbatim"), "corpus_form"),
-        (("--max-tokens", "9"), "max_"),
-        (("--query-prompt", "tide"), "prompt"),
+        (("--limit", "20"), 40),  # a corpus of its own, in the same store
+        (("--queries", "verbatim"), 35),  # other pages, the same queries
+        (("--max-tokens", "9"), 70),
+        (("--query-prompt", "tide"), 35),  # other queries, the same pages
     ],
 )
-def test_other_numbers_into_the_same_folder_are_refused(checkpoints, documents, copied, capsys, more, field):
-    before = content(copied)
-    sentence = refused(capsys, *arguments(checkpoints.small, documents, copied, *more))
-    assert "differ" in sentence and field in sentence
-    assert content(copied) == before
+def test_other_numbers_are_kept_apart(first, arguments, checkpoints, documents, copied, monkeypatch, more, n_items):
+    """Whatever else runs, the first run's embeddings stay as they are."""
+    batches = count_forwards(monkeypatch)
+    main(arguments(checkpoints.small, documents, copied, *more))
+    noise = 16 if more[0] != "--query-prompt" else 0  # pages that are embedded alone, to see what rounding does
+    assert sum(batches) - noise == n_items
+    assert content(copied, REPEATABLE) != content(first.out, REPEATABLE)
+    batches.clear()
+    main(arguments(checkpoints.small, documents, copied))
+    assert batches == []
+    assert content(copied, REPEATABLE) == content(first.out, REPEATABLE)
 
 
-def test_a_run_that_fails_leaves_an_earlier_one_untouched(checkpoints, documents, copied, capsys):
+def test_a_run_that_fails_leaves_an_earlier_one_untouched(arguments, checkpoints, documents, copied, capsys):
     before = content(copied)
-    sentence = refused(capsys, *arguments(checkpoints.small, documents, copied, "--confidence", "1.5"))
-    assert "confidence" in sentence and "1.5" in sentence
+    with pytest.raises(SystemExit) as exit:
+        main(arguments(checkpoints.small, documents, copied, "--confidence", "1.5"))
+    assert exit.value.code == 2
+    sentence = " ".join(capsys.readouterr().err.split())
+    assert "confidence must be between 0 and 1, both excluded; got 1.5" in sentence
     assert content(copied) == before
     assert not list(copied.glob(".*"))
 
 
-def test_unknown_model_lists_what_there_is(documents, tmp_path, capsys):
+def test_unknown_model_lists_what_there_is(arguments, documents, tmp_path, capsys):
     sentence = refused(capsys, *arguments("MiniLM", documents, tmp_path / "run"))
     assert "'MiniLM'" in sentence and "page-text" in sentence and "folder" in sentence
     assert not (tmp_path / "run").exists()
@@ -275,13 +350,13 @@ def test_a_folder_of_nothing_usable_names_each_file(tmp_path, capsys):
     assert "empty" in sentence
 
 
-def test_too_few_pages_for_cka_is_a_sentence(checkpoints, documents, tmp_path, capsys):
+def test_too_few_pages_for_cka_is_a_sentence(arguments, checkpoints, documents, tmp_path, capsys):
     sentence = refused(capsys, *arguments(checkpoints.small, documents, tmp_path / "run", "--limit", "3"))
     assert "at least 4" in sentence and "3" in sentence and "--limit" in sentence
     assert not (tmp_path / "run" / "layers.csv").exists()
 
 
-def test_a_constant_final_layer_is_a_sentence(checkpoints, documents, tmp_path, capsys):
+def test_a_constant_final_layer_is_a_sentence(arguments, checkpoints, documents, tmp_path, capsys):
     """A checkpoint whose last norm has lost its weights."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -296,13 +371,13 @@ def test_a_constant_final_layer_is_a_sentence(checkpoints, documents, tmp_path, 
     assert not (tmp_path / "run" / "layers.csv").exists()
 
 
-def test_a_constant_inner_layer_is_a_note(checkpoints, documents, tmp_path, capsys):
+def test_a_constant_inner_layer_is_a_note(arguments, checkpoints, documents, tmp_path, capsys):
     """With CLS pooling the embedding output is the same for every text; the other layers are diagnosed all the same."""
     args = arguments(checkpoints.small, documents, tmp_path / "run")
     args[args.index("mean")] = "cls"
     main(args)
-    told = capsys.readouterr().out
-    assert re.search("^layer 0 is the same for all", told, re.MULTILINE)
+    shown = capsys.readouterr().out
+    assert re.search("^layer 0 is the same for all", shown, re.MULTILINE)
     table = pd.read_csv(tmp_path / "run" / "layers.csv")
     assert table["layer"].tolist() == [0, 1, 2, 3]
     assert table["cka_page_final"].isna().tolist() == [True, False, False, False]
@@ -311,15 +386,16 @@ def test_a_constant_inner_layer_is_a_note(checkpoints, documents, tmp_path, caps
     assert table["ndcg_at_5"][0] == pytest.approx(run["chance_ndcg_at_5"])
 
 
-def test_limit_draws_that_many_pages(checkpoints, documents, tmp_path):
+def test_limit_draws_that_many_pages(arguments, checkpoints, documents, tmp_path):
     main(arguments(checkpoints.small, documents, tmp_path / "run", "--limit", "20"))
     table = pd.read_csv(tmp_path / "run" / "layers.csv")
     assert (table["n_pages"] == 20).all() and (table["n_queries"] == 20).all()
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["options"]["limit"] == 20 and run["corpus_part"] == "all, 20 pages"
+    assert run["options"]["data"]["limit"] == 20 and run["corpus_part"] == "all, 20 pages"
 
 
-def test_a_split_takes_its_documents_only(checkpoints, documents, tmp_path):
+def test_a_split_takes_its_documents_only(arguments, checkpoints, documents, tmp_path, monkeypatch):
+    batches = count_forwards(monkeypatch)
     args = arguments(checkpoints.small, documents, tmp_path / "run")
     args[args.index("all")] = "train"
     main(args)
@@ -327,11 +403,14 @@ def test_a_split_takes_its_documents_only(checkpoints, documents, tmp_path):
     assert run["corpus_part"] == "train" and 4 <= run["n_pages"] < 35
     from miner_diag.corpus.splits import split_of
 
-    ids = open_store(tmp_path / "run" / "embeddings" / "pages").ids
-    assert {split_of(page_id.rpartition("/")[0]) for page_id in ids} == {"train"}
+    ids = {record.query_id for record in read_records(tmp_path / "run" / "records.jsonl")} - {None}
+    assert {split_of(query_id.split("/")[0]) for query_id in ids} == {"train"}
+    assert sum(batches) <= 2 * run["n_pages"] + 16  # the other splits are not embedded
 
 
-def test_intervals_are_over_documents_unless_items_are_asked_for(first, checkpoints, documents, copied, capsys):
+def test_intervals_are_over_documents_unless_items_are_asked_for(
+    arguments, first, checkpoints, documents, copied, capsys
+):
     assert json.loads((first.out / "run.json").read_text())["intervals_over"] == "documents"
     main(arguments(checkpoints.small, documents, copied, "--intervals-over", "items"))
     assert json.loads((copied / "run.json").read_text())["intervals_over"] == "items"
@@ -347,16 +426,57 @@ def test_intervals_are_over_documents_unless_items_are_asked_for(first, checkpoi
         assert record.value == pytest.approx(before.value, abs=1e-12)
         if before.low < before.value < before.high:
             assert (record.low, record.high) != (before.low, before.high), record
+        assert (before.n_clusters, before.effective_clusters) == (7, 7.0) and record.n_clusters is None
 
 
-def test_intervals_over_one_document_are_a_sentence(checkpoints, documents, tmp_path, capsys):
+def test_a_layer_with_itself_has_the_interval_one_to_one_on_every_machine(first):
+    """Products of another instruction set differ in their last bits; nothing of them may be seen."""
+    final = {record.measure: record for record in first.records if record.layer == 3 and record.other_layer is None}
+    for measure in ("cka_page_final", "cka_query_final", "alignment_ratio_page_final", "alignment_ratio_query_final"):
+        assert (final[measure].low, final[measure].value, final[measure].high) == (1, 1, 1), measure
+    assert final["cka_page_final_unit_rows"].low == final["cka_page_final_unit_rows"].high == 1
+
+
+def test_documents_of_unequal_size_are_said_with_their_effective_number(arguments, checkpoints, tmp_path, capsys):
+    folder = write_handbooks(tmp_path / "uneven", sizes=(12, 3, 3, 3, 3, 3))
+    main(arguments(checkpoints.small, folder, tmp_path / "run"))
+    effective = 27**2 / (12**2 + 5 * 3**2)  # 3.86
+    shown = capsys.readouterr().out
+    assert "over 6 documents of unequal size; they are as wide as 3.9 documents of equal size justify" in shown
+    table, run = pd.read_csv(tmp_path / "run" / "layers.csv"), json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (table["n_documents"] == 6).all() and table["effective_documents"].tolist() == pytest.approx([effective] * 4)
+    assert (run["n_documents"], run["effective_documents"]) == (6, pytest.approx(effective))
+
+
+def test_layers_larger_than_the_memory_are_read_block_by_block(
+    first, arguments, checkpoints, documents, copied, monkeypatch, capsys
+):
+    from miner_diag.embeddings import EmbeddingStore
+
+    whole = property(lambda self: pytest.fail("all layers of all items were asked for at once"))
+    monkeypatch.setattr(EmbeddingStore, "layer_embeddings", whole)
+    main(arguments(checkpoints.small, documents, copied, "--memory-gb", "1e-6"))
+    assert "layers were read from the store block by block, because they are larger" in capsys.readouterr().out
+    table = pd.read_csv(copied / "layers.csv")
+    assert table["effective_rank_page"].isna().all() and table["anisotropy_page"].isna().all()
+    # seven documents are seven blocks, so intervals are those of the whole as well
+    columns = [column for column in table if column not in ("effective_rank_page", "anisotropy_page")]
+    pd.testing.assert_frame_equal(table[columns], first.layers[columns], check_exact=False, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        pd.read_csv(copied / "cka_matrix_page.csv"), pd.read_csv(first.out / "cka_matrix_page.csv"), atol=1e-6
+    )
+    for name in ("layers.png", "cka_matrix.png"):
+        assert (copied / name).stat().st_size > 1000
+
+
+def test_intervals_over_one_document_are_a_sentence(arguments, checkpoints, documents, tmp_path, capsys):
     (tmp_path / "one").mkdir()
     shutil.copy(documents / "handbook-0.pdf", tmp_path / "one")
     args = arguments(checkpoints.small, tmp_path / "one", tmp_path / "run", "--intervals-over", "documents")
     assert "at least 2" in refused(capsys, *args)
 
 
-def test_figures_name_the_estimator_they_draw(checkpoints, documents, copied, monkeypatch):
+def test_figures_name_the_estimator_they_draw(arguments, checkpoints, documents, copied, monkeypatch):
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or save(self, *a, **k))
@@ -368,7 +488,7 @@ def test_figures_name_the_estimator_they_draw(checkpoints, documents, copied, mo
     assert {r.estimator for r in read_records(copied / "records.jsonl")} == {"biased", None}
 
 
-def test_figures_name_model_data_split_and_counts(checkpoints, documents, copied, monkeypatch):
+def test_figures_name_model_data_split_and_counts(arguments, checkpoints, documents, copied, monkeypatch):
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or save(self, *a, **k))
@@ -397,6 +517,6 @@ def test_help_explains_the_options(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["--help"])
     assert exit.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
     for words in ("--model", "--data", "--split", "--limit", "--out", "--intervals-over", "runs/cka", "validation"):
-        assert words in told
+        assert words in shown

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miner_diag.cka import anisotropy, cka_matrix, compare, effective_rank, linear_cka, mean_cosine
-from miner_diag.cka.jackknife import cka_bounds, most_influential, ratio_interval
+from miner_diag.cka import StreamingCKA, anisotropy, cka_matrix, compare, effective_rank, linear_cka, mean_cosine
+from miner_diag.cka.jackknife import cka_bounds, mean_interval, most_influential, ratio_interval
+from miner_diag.stats import effective_number
 
 
 class Planted:
@@ -139,6 +140,80 @@ def test_coverage_with_few_groups(documents):
     assert hits / 300 >= 0.90
 
 
+UNEQUAL = np.array([101, 55, 46, 42, 17, 9, 9, 8, 8, 7, 7, 5])
+"""Queries in each test document of debian-docs-small; 12 documents that count as 5.5."""
+
+
+def use_the_number_of_groups(patch):
+    """The rule that was used before: groups count fully, whatever their sizes."""
+    patch.setattr("miner_diag.cka.jackknife.effective_number", lambda sizes: float(len(sizes)))
+
+
+def test_a_mean_over_documents_of_unequal_size_is_covered(monkeypatch, rng):
+    """Document effect and noise, both normal; 2,000 trials of 0.95 have a standard deviation of 0.005."""
+    groups = np.repeat(np.arange(12), UNEQUAL)
+    samples = rng.normal(size=(2000, 12))[:, groups] + rng.normal(size=(2000, len(groups)))
+
+    def coverage():
+        intervals = [mean_interval(sample, groups=groups) for sample in samples]
+        assert intervals[0].n_clusters == 12
+        return np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+
+    new = coverage()
+    use_the_number_of_groups(monkeypatch)
+    assert 0.92 <= new <= 0.97
+    assert coverage() < 0.92  # the negative control
+
+
+def test_cka_over_documents_of_unequal_size_is_covered(monkeypatch):
+    model, rng = Planted(0.5), np.random.default_rng(21)
+    groups = np.repeat(np.arange(12), UNEQUAL)
+    n, hits = len(groups), {"effective number": 0, "number of documents": 0}
+    draws = []
+    for _ in range(250):
+        hidden = np.sqrt(0.7) * rng.normal(size=(12, 4))[groups] + np.sqrt(0.3) * rng.normal(size=(n, 4))
+        draws.append(model.draw(rng, n, hidden))
+    for rule in hits:
+        if rule == "number of documents":
+            use_the_number_of_groups(monkeypatch)
+        for x, y in draws:
+            result = cka_matrix([x], [y], null=False, groups=groups)
+            hits[rule] += result.low[0, 0] <= model.cka <= result.high[0, 0]
+    assert hits["effective number"] / 250 >= 0.90
+    assert hits["number of documents"] < hits["effective number"]
+
+
+def all_intervals(groups):
+    x, y = Planted(1.0).draw(np.random.default_rng(3), 60)
+    view = compare(x, y, groups=groups)
+    return [
+        view.cka,
+        view.mean_cosine,
+        view.alignment_ratio,
+        anisotropy(x, groups=groups),
+        effective_rank(x, groups=groups),
+    ]
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60), np.repeat(np.arange(12), 5)])
+def test_groups_of_equal_size_and_single_items_have_the_intervals_they_had(monkeypatch, groups):
+    new = all_intervals(groups)
+    use_the_number_of_groups(monkeypatch)
+    assert all_intervals(groups) == new
+    for interval in new:
+        assert interval.effective_clusters == (None if groups is None else len(set(groups)))
+
+
+def test_unequal_groups_widen_every_interval_and_say_how_many_they_count(monkeypatch):
+    groups = np.repeat(np.arange(6), [35, 5, 5, 5, 5, 5])
+    new = all_intervals(groups)
+    use_the_number_of_groups(monkeypatch)
+    for interval, before in zip(new, all_intervals(groups), strict=True):
+        assert interval.high - interval.low > 1.1 * (before.high - before.low)
+        assert interval.n_clusters == 6
+        assert interval.effective_clusters == pytest.approx(effective_number([35, 5, 5, 5, 5, 5]))
+
+
 def test_groups_of_one_item_change_nothing(rng):
     x, y = Planted(1.0).draw(rng, 60)
     plain, grouped = compare(x, y), compare(x, y, groups=[f"page {i}" for i in range(60)])
@@ -154,7 +229,80 @@ def test_intervals_stay_inside_their_range_and_close_at_one(rng):
     assert near.values[0, 0] > 0.999
     assert near.low[0, 0] < near.values[0, 0] < near.high[0, 0] < 1
     itself = cka_matrix([x]).interval(0, 0)
-    assert (itself.low, itself.high) == pytest.approx((1, 1), abs=1e-9)
+    assert (itself.low, itself.value, itself.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("estimator", ["debiased", "biased"])
+@pytest.mark.parametrize("scale", [1.0, 3.0, 1e-20, 0.1])
+def test_a_layer_with_itself_is_exactly_one(rng, grouped, estimator, scale):
+    """By definition, so on every machine: no last bit of a product may show in value or ends."""
+    for n, d in ((40, 5), (137, 64), (64, 300)):
+        x = rng.normal(size=(n, d)) * np.exp(rng.normal(size=(n, 1))) + 3
+        groups = np.repeat(np.arange(8), [n - 21, *[3] * 7]) if grouped else None
+        view = compare(x, scale * x, estimator=estimator, groups=groups)
+        for interval in (view.cka, view.alignment_ratio):
+            assert (interval.low, interval.value, interval.high) == (1, 1, 1)
+        assert view.mean_cosine.low == view.mean_cosine.value == view.mean_cosine.high
+
+
+@pytest.mark.parametrize("route", ["gram", "features"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_layer_with_itself_in_float32_has_no_width(rng, route, grouped):
+    """Products of float32 differ in their seventh digit, and the scale of Fisher's z would make 0.3 of that."""
+    x = rng.normal(size=(200, 3, 48)).astype(np.float32)
+    groups = np.repeat(np.arange(10), 20) if grouped else None
+    result = cka_matrix(x, x[:, -1], route=route, groups=groups)
+    assert result.dtype == "float32"
+    itself = result.interval(2, 0)
+    assert itself.low == itself.value == itself.high == pytest.approx(1, abs=1e-5)
+    assert result.high[0, 0] - result.low[0, 0] > 0.01
+
+
+def test_a_stream_with_itself_has_no_width(rng):
+    x = rng.normal(size=(100, 5))
+    stream = StreamingCKA(blocks=4)
+    for part in np.array_split(x, 9):
+        stream.update(part, 0.3 * part)
+    itself = stream.compute().interval(0, 0)
+    assert (itself.low, itself.value, itself.high) == (1, 1, 1)
+
+
+def test_half_widths_of_rounding_size_are_zero(rng):
+    def noisy(value):
+        return value * (1 + 1e-13 * rng.normal(size=30))
+
+    ratio = ratio_interval(0.7, 0.7, noisy(0.7), noisy(0.7), n=30)
+    assert (ratio.low, ratio.value, ratio.high) == (1, 1, 1)
+    other = ratio_interval(0.2, 0.7, noisy(0.2), noisy(0.7), n=30)
+    assert other.low == other.value == other.high == 0.2 / 0.7
+    mean = mean_interval(noisy(0.3))
+    assert mean.low == mean.value == mean.high
+    low, high = cka_bounds(np.array([1.0, 0.4]), np.stack([1 - np.abs(noisy(1.0) - 1), noisy(0.4)], axis=1))
+    assert low.tolist() == high.tolist() == [1.0, 0.4]
+
+
+def test_half_widths_above_rounding_size_stay(rng):
+    spread = 1e-6 * rng.normal(size=30)
+    assert mean_interval(0.3 + spread).high > 0.3 + spread.mean()
+    ratio = ratio_interval(0.3, 0.7, 0.3 + spread, np.full(30, 0.7), n=30)
+    half = ratio.high - ratio.value
+    # with a constant denominator the interval is that of the numerator over it
+    assert half == pytest.approx(2.045229642132703 * np.sqrt(29 / 30 * ((spread - spread.mean()) ** 2).sum()) / 0.7)
+    low, high = cka_bounds(np.array(0.4), 0.4 + spread)
+    assert low < 0.4 < high
+
+
+def test_fieller_is_the_root_of_its_quadratic(rng):
+    """Where nothing cancels, the ends are those of the formula as it stands in the books."""
+    values, others = 2 + rng.normal(size=20), 3 + rng.normal(size=20)
+    left_out = [(side.sum() - side) / 19 for side in (values, others)]
+    a, b = values.mean(), others.mean()
+    result = ratio_interval(a, b, *left_out, n=20)
+    (c00, c01), (_, c11) = 19 * np.cov(np.stack([a - left_out[0], b - left_out[1]]), bias=True)
+    t2 = 2.093024054408263**2
+    ends = np.sort(np.roots([b**2 - t2 * c11, -2 * (a * b - t2 * c01), a**2 - t2 * c00]))
+    assert (result.low, result.high) == pytest.approx(tuple(ends), rel=1e-9)
 
 
 def test_where_an_item_cannot_be_left_out_the_interval_is_everything(rng):

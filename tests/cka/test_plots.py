@@ -12,8 +12,9 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 
-from miner_diag.cka.__main__ import curve_frame
-from miner_diag.cka.plots import cka_heat_map, depth_curves, layer_curves
+from miner_diag.cka.curves import MEASURES, curve_frame, table_curves
+from miner_diag.cka.diagnosis import Rules, diagnose
+from miner_diag.cka.plots import cka_heat_map, depth_curves, layer_curves, layer_figure
 from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame
 
 
@@ -102,6 +103,44 @@ def test_the_null_is_drawn_as_the_level_that_counts(figure, planted):
     np.testing.assert_allclose(null.get_ydata(), upper)
 
 
+def drawn(figure):
+    """Everything that a figure draws: lines and shades of every panel with their numbers."""
+    lines = [
+        (line.get_label(), line.get_color(), line.get_marker(), np.asarray(line.get_xydata()).tolist())
+        for ax in figure.axes
+        for line in ax.get_lines()
+    ]
+    corners = [path.vertices.tolist() for ax in figure.axes for shade in shades(ax) for path in shade.get_paths()]
+    return lines, corners
+
+
+@pytest.mark.parametrize("estimator", ["debiased", "biased"])
+def test_the_figure_is_drawn_from_the_table_alone(planted, tmp_path, estimator):
+    """What is read back from layers.csv gives the figure that the records give."""
+    rules = Rules(estimator=estimator)
+    diagnosis = diagnose(
+        planted.queries, planted.pages, planted.gold, **planted.ids, rules=rules, rng=np.random.default_rng(0)
+    )
+    layer_table(diagnosis).to_csv(tmp_path / "layers.csv", index=False)
+    who = {"model": "m", "model_revision": "r", "dataset": "d", "split": "validation", "width": 16, "seed": 0}
+    frame = curve_frame(diagnosis_records(diagnosis, **who))
+    kinds = [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers]
+    options = {"threshold": 0.5, "estimator": estimator, "title": "m on d"}
+    from_records = layer_curves(frame, kinds, chance=diagnosis.chance, **options)
+    from_table = layer_figure(pd.read_csv(tmp_path / "layers.csv"), **options)
+    assert drawn(from_table) == drawn(from_records)
+    assert drawn(layer_figure(layer_table(diagnosis), **options)) == drawn(from_records)
+
+
+def test_the_rows_of_the_table_are_those_of_the_records(frame, table):
+    ours = table_curves(table.reset_index()).set_index(["measure", "layer"]).sort_index()
+    theirs = frame.set_index(["measure", "layer"])[["value", "low", "high"]].sort_index()
+    theirs = theirs.loc[theirs.index.isin(ours.index)].astype(float)
+    theirs.loc["cka_query_page_null", ["low", "high"]] = np.nan
+    assert set(ours.index.get_level_values("measure")) == {*MEASURES, "cka_query_page_null"}
+    pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+
+
 def test_threshold_and_chance_are_lines(figure, planted):
     _, ratio, ndcg = figure.axes
     assert set(curve(ratio, "threshold 0.5").get_ydata()) == {0.5}
@@ -162,8 +201,8 @@ def test_every_curve_is_in_a_legend_and_colours_differ(figure):
 
 def test_a_measure_that_is_absent_is_not_drawn():
     frame = made_up(5)
-    towers = frame[~frame["measure"].str.contains("query_page")]
-    figure = layer_curves(towers, ["base"] * 5, threshold=0.5, chance=0.1)
+    without_pairs = frame[~frame["measure"].str.contains("query_page")]
+    figure = layer_curves(without_pairs, ["base"] * 5, threshold=0.5, chance=0.1)
     figure.canvas.draw()
     assert not any("pair" in line.get_label() for line in figure.axes[0].get_lines())
 

@@ -120,6 +120,27 @@ def test_block_left_out_is_the_value_without_it(rng):
     np.testing.assert_allclose(result.left_out_groups[1], whole(np.delete(x, np.s_[30:60], axis=0)), rtol=0, atol=1e-12)
 
 
+def test_a_batch_may_name_its_block(rng):
+    x = planted(rng, 90)
+    in_turn = streamed(x, [30, 60], blocks=3).compute()
+    named = StreamingCKA(blocks=3)
+    for rows, block in ((slice(60, 90), 2), (slice(0, 20), 0), (slice(30, 60), 1), (slice(20, 30), 0)):
+        named.update(x[rows], x[rows, -1], block=block)
+    result = named.compute()
+    np.testing.assert_allclose(result.left_out_groups, in_turn.left_out_groups, rtol=0, atol=1e-12)
+    np.testing.assert_allclose((result.low, result.high), (in_turn.low, in_turn.high), rtol=0, atol=1e-9)
+    assert result.effective_groups == 3
+    with pytest.raises(ValueError, match="block must be 0 … blocks - 1 with blocks = 3; got 3"):
+        named.update(x, x[:, -1], block=3)
+    assert named.n == 90
+
+
+def test_blocks_of_unequal_size_count_less(rng):
+    x = planted(rng, 90)
+    result = streamed(x, [60, 75], blocks=3).compute()
+    assert (result.n_groups, result.effective_groups) == (3, pytest.approx(90**2 / (60**2 + 2 * 15**2)))
+
+
 def test_memory_does_not_grow_with_rows(rng):
     stream = StreamingCKA()
 

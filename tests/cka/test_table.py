@@ -18,11 +18,19 @@ from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_fra
 from miner_diag.records import read_records, write_records
 
 PROMISED = (
-    "layer, cka_page_final, cka_query_final, cosine_page_final, cosine_query_final, alignment_ratio_page_final, "
-    "alignment_ratio_query_final, cka_query_page, cosine_query_page, alignment_ratio_query_page, cka_query_page_null, "
-    "ndcg_at_5, ndcg_at_5_low, ndcg_at_5_high, effective_rank_page, anisotropy_page, n_queries, n_pages, probe_kind, "
-    "retrieval_aligned"
+    "layer, cka_page_final, cka_page_final_low, cka_page_final_high, cka_query_final, cka_query_final_low, "
+    "cka_query_final_high, cosine_page_final, cosine_query_final, alignment_ratio_page_final, "
+    "alignment_ratio_page_final_low, alignment_ratio_page_final_high, alignment_ratio_query_final, "
+    "alignment_ratio_query_final_low, alignment_ratio_query_final_high, cka_query_page, cka_query_page_low, "
+    "cka_query_page_high, cka_query_page_null_p95, cka_query_page_null_mean, cka_query_page_p, cosine_query_page, "
+    "alignment_ratio_query_page, alignment_ratio_query_page_low, alignment_ratio_query_page_high, ndcg_at_5, "
+    "ndcg_at_5_low, ndcg_at_5_high, chance_ndcg_at_5, effective_rank_page, anisotropy_page, n_queries, n_pages, "
+    "n_documents, effective_documents, probe_kind, retrieval_aligned"
 ).split(", ")
+
+ENDS = ("_low", "_high")
+NOT_MEASURES = ("layer", "chance_ndcg_at_5", "probe_kind", "retrieval_aligned")
+OF_THE_NULL = ("cka_query_page_null_p95", "cka_query_page_null_mean", "cka_query_page_p")
 
 WHO = {"model": "planted", "model_revision": "r1", "dataset": "made-up", "split": "validation", "width": 16, "seed": 7}
 
@@ -71,7 +79,6 @@ def test_numbers_are_recomputed_alike(planted, table):
             assert row[f"cka_{view}"] == pytest.approx(linear_cka(x, y), abs=1e-9), (name, view)
             assert row[f"alignment_ratio_{view}"] == pytest.approx(alignment_ratio(x, y), rel=1e-8), (name, view)
             assert row[f"cosine_{view}"] == pytest.approx(alignment_ratio(x, y) * linear_cka(x, y), rel=1e-8)
-        assert row["cka_query_page_null"] == pytest.approx(0, abs=1e-12)  # of the debiased estimate, exactly
 
 
 def test_ndcg_is_that_of_scikit_learn_where_nothing_ties(planted, table):
@@ -94,7 +101,8 @@ def test_verdicts_are_in_the_table(planted, table):
 
 def test_cells_of_a_constant_layer_are_empty_and_its_ndcg_is_chance(planted, table):
     row = table.iloc[planted.layer["constant"]]
-    filled = {"layer", "ndcg_at_5", "ndcg_at_5_low", "ndcg_at_5_high", "n_queries", "n_pages", "retrieval_aligned"}
+    filled = {"layer", "ndcg_at_5", "ndcg_at_5_low", "ndcg_at_5_high", "chance_ndcg_at_5", "n_queries", "n_pages"}
+    filled |= {"retrieval_aligned"}
     for column in PROMISED:
         assert pd.notna(row[column]) == (column in filled), column
     assert row["ndcg_at_5"] == pytest.approx(planted.diagnosis.chance)
@@ -137,17 +145,69 @@ def find(records, **fields):
 
 
 def test_records_hold_every_number_of_the_table(planted, table, records):
-    numbers = [c for c in PROMISED if c not in ("layer", "n_queries", "n_pages", "probe_kind", "retrieval_aligned")]
-    for column in numbers:
-        if column.endswith(("_low", "_high")):
+    apart = (*NOT_MEASURES, *OF_THE_NULL, "effective_documents")
+    for column in PROMISED:
+        if column.endswith(ENDS) or column.startswith("n_") or column in apart:
             continue
         for layer, value in enumerate(table[column]):
             found = find(records, measure=column, layer=layer, query_id=None)
             assert len(found) == (0 if math.isnan(value) else 1), (column, layer)
             assert all(record.value == pytest.approx(value) for record in found)
-    for layer, row in table.iterrows():
-        (ndcg,) = find(records, measure="ndcg_at_5", layer=layer, query_id=None)
-        assert (ndcg.low, ndcg.high) == pytest.approx((row["ndcg_at_5_low"], row["ndcg_at_5_high"]))
+    assert (table["chance_ndcg_at_5"] == planted.diagnosis.chance).all()
+
+
+def test_ends_of_intervals_are_those_of_the_records_and_hold_the_value(table, records):
+    measures = [column.removesuffix("_low") for column in PROMISED if column.endswith("_low")]
+    assert len(measures) == 7  # three CKAs, three alignment ratios, nDCG@5
+    for measure in measures:
+        for layer, row in table.iterrows():
+            low, value, high = row[f"{measure}_low"], row[measure], row[f"{measure}_high"]
+            found = find(records, measure=measure, layer=layer, query_id=None)
+            if not found:
+                assert math.isnan(value) and math.isnan(low) and math.isnan(high)
+            elif found[0].low is None:  # unbounded
+                assert math.isnan(low) and math.isnan(high) and "unbounded" in found[0].method
+            else:
+                assert (low, high) == (pytest.approx(found[0].low), pytest.approx(found[0].high))
+                assert low <= value <= high
+
+
+def test_the_null_in_the_table_is_the_level_and_the_p_value(planted, table):
+    for name, number in planted.layer.items():
+        view, row = planted.of[name].query_page, table.iloc[number]
+        if view is None:
+            assert pd.isna(row[list(OF_THE_NULL)]).all()
+            continue
+        assert row["cka_query_page_null_p95"] == pytest.approx(view.null.upper)
+        assert row["cka_query_page_p"] == pytest.approx(view.null.p_value)
+        assert pd.isna(row["cka_query_page_null_mean"])  # 0 for the debiased estimator, by construction
+        assert (row["cka_query_page"] > row["cka_query_page_null_p95"]) == (row["cka_query_page_p"] < 0.05)
+
+
+def test_documents_are_counted_where_intervals_are_over_them(planted, table):
+    assert table[["n_documents", "effective_documents"]].isna().all().all()
+    sizes = [40, 20, 6, 6, 6, 6, 6, 6]  # of the 96 queries; 9216 / (1600 + 400 + 6 * 36) = 4.16
+    documents = [f"d{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    over = among(planted, planted.names, query_documents=documents, page_documents=documents[:80])
+    grouped = layer_table(over)
+    assert (grouped["n_documents"] == 8).all()
+    assert grouped["effective_documents"].tolist() == pytest.approx([9216 / 2216] * 7)
+    found = diagnosis_records(over, **WHO)
+    (ndcg,) = find(found, measure="ndcg_at_5", layer=6, query_id=None)
+    assert (ndcg.n_clusters, ndcg.effective_clusters) == (8, pytest.approx(9216 / 2216))
+    for record in found:
+        assert (record.n_clusters is None) == (record.effective_clusters is None), record
+        if record.n_clusters is not None:
+            assert 1 <= record.effective_clusters <= record.n_clusters
+
+
+def test_a_measure_of_one_side_says_which(records):
+    sides = {record.measure: record.side for record in records}
+    for measure, side in sides.items():
+        if measure.startswith(("cka_query_page", "cosine_query_page", "alignment_ratio_query_page", "ndcg", "tie")):
+            assert side is None, measure
+        else:
+            assert side == ("page" if "page" in measure else "query"), measure
 
 
 def test_every_number_has_its_n_and_its_d_and_says_whose_it_is(records):
@@ -199,11 +259,13 @@ def test_cka_says_its_estimator_and_its_p_value(planted, records):
 def test_the_null_of_the_biased_estimator_is_on_its_own_scale(planted):
     """Its 95th percentile is known for the debiased estimate alone, so none is told; the mean is on the right scale."""
     biased = among(planted, ("noise", "copy", "final"), rules=Rules(estimator="biased"))
-    found = diagnosis_records(biased, **WHO)
+    found, table = diagnosis_records(biased, **WHO), layer_table(biased)
     for layer in range(3):
         (null,) = find(found, measure="cka_query_page_null", layer=layer)
         (pair,) = find(found, measure="cka_query_page", layer=layer)
         assert null.high is None
+        assert pd.isna(table.iloc[layer]["cka_query_page_null_p95"])
+        assert table.iloc[layer]["cka_query_page_null_mean"] == null.value
         assert 0.05 < null.value < pair.value
         assert pair.estimator == null.estimator == "biased"
 

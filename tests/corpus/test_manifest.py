@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from miner_diag.corpus import CorpusError, load_corpus, manifest, manifest_names
+from miner_diag.corpus.manifest_file import manifest_folder
 
 needs_sample = pytest.mark.skipif(
-    not (manifest.manifest_folder() / "sample.yaml").is_file(), reason="the shipped sample is not built yet"
+    not (manifest_folder() / "sample.yaml").is_file(), reason="the shipped sample is not built yet"
 )
 
 
@@ -25,7 +26,7 @@ def sample():
 @pytest.fixture
 def changed(tmp_path):
     """Write a changed copy of the sample's manifest and give its path."""
-    content = yaml.safe_load((manifest.manifest_folder() / "sample.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((manifest_folder() / "sample.yaml").read_text(encoding="utf-8"))
 
     def write(change=lambda content: None):
         other = copy.deepcopy(content)
@@ -41,7 +42,7 @@ def changed(tmp_path):
 def test_the_sample_is_what_was_promised():
     """At least 400 pages, 350 queries and 12 documents in at most 10 MB, every document with licence and hash."""
     corpus = sample()
-    content = yaml.safe_load((manifest.manifest_folder() / "sample.yaml").read_text(encoding="utf-8"))
+    content = yaml.safe_load((manifest_folder() / "sample.yaml").read_text(encoding="utf-8"))
     assert len(corpus.pages) >= 400
     assert len(corpus.queries) >= 350
     assert len(content["documents"]) >= 12
@@ -155,7 +156,7 @@ def test_a_manifest_that_differs_is_refused(changed, change, message):
 def test_a_changed_document_is_refused_by_name(monkeypatch, tmp_path):
     """The hash is taken of the file, not believed of it."""
     package = tmp_path / "miner_diag" / "corpus"
-    shutil.copytree(manifest.manifest_folder(), tmp_path / "data_manifests")
+    shutil.copytree(manifest_folder(), tmp_path / "data_manifests")
     shutil.copytree(Path(manifest.__file__).parent / "sample", package / "sample")
     monkeypatch.setattr(manifest, "__file__", str(package / "manifest.py"))
     victim = sorted((package / "sample").glob("*.pdf"))[0]
@@ -173,4 +174,4 @@ def test_a_file_that_is_no_manifest_is_a_sentence(tmp_path, text):
 
 
 def test_names_are_those_of_the_manifests():
-    assert set(manifest_names()) == {path.stem for path in manifest.manifest_folder().glob("*.yaml")}
+    assert set(manifest_names()) == {path.stem for path in manifest_folder().glob("*.yaml")}

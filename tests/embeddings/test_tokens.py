@@ -1,198 +1,193 @@
-"""Token vectors: extraction and store, as for pooled layers, and what they cost."""
+"""Token vectors: embedded and kept as pooled layers are, and what they cost."""
 
-import json
 import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from miner_diag.corpus.core import Page
+from miner_diag.corpus.splits import resplit
 from miner_diag.embeddings import (
     DamagedStoreError,
-    ForeignStoreError,
+    EmbeddedCorpus,
     NonFiniteError,
     StoreError,
-    UnfinishedStoreError,
-    extract,
-    extract_corpus_tokens,
-    extract_tokens,
-    open_store,
-    open_token_store,
+    TokenCorpus,
     score_stores,
 )
-from miner_diag.embeddings.tokens import TokenWriter
 from miner_diag.retrieval import maxsim_scores
-
-CORPUS = {"corpus": "tiny", "corpus_revision": "sha256:1"}
-SMALL = {"corpus_key": CORPUS, "token_budget": 60, "shard_items": 6, "progress": False}
-KEY = {"backbone": "pretend"}
+from tests.embeddings.helpers import PretendBackbone, damage, kept_bytes, shard_bytes
 
 
-def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def opened(corpus, late, options, **given):
+    return TokenCorpus(corpus, late, options, progress=False, **given)
 
 
 def alone(late, items, side):
     return [late.embed_tokens([item])[0] for item in late.prepare(items, side)]
 
 
-def test_items_come_back_in_their_order_and_length(late, pages, tmp_path):
-    pages = [*pages, Page("blank", "d", 41, "", "h")]
+@pytest.mark.parametrize("part_of", [lambda c: c, lambda c: c.split("test"), lambda c: resplit(c, 1).split("train")])
+def test_items_come_back_in_their_order_and_length(late, corpus, options, part_of):
+    blank, cut = corpus.pages[9].page_id, (corpus.pages[3].page_id, corpus.pages[30].page_id)
+    corpus = replace(corpus, pages=tuple(replace(p, text="") if p.page_id == blank else p for p in corpus.pages))
     prepare = late.prepare
-    late.prepare = lambda items, side: [replace(e, truncated=e.item_id in ("p3", "p30")) for e in prepare(items, side)]
-    store = extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
-    expected = alone(late, pages, "page")
-    assert store.ids == tuple(page.page_id for page in pages)
+    late.prepare = lambda items, side: [replace(e, truncated=e.item_id in cut) for e in prepare(items, side)]
+    part = part_of(corpus)
+    store = opened(corpus, late, options).take(part).stores.pages
+    expected = alone(late, part.pages, "page")
+    assert store.ids == tuple(page.page_id for page in part.pages)
     assert store.lengths.tolist() == [len(tokens) for tokens in expected]
     for number, tokens in enumerate(expected):
         np.testing.assert_array_equal(store.token_vectors.item(number), tokens)
-    assert store.counts == {"empty": 1, "truncated": 2}
-    assert all(isinstance(tokens.vectors, np.memmap) for _, tokens in store.parts())
+    listed = set(store.ids)
+    assert store.counts == {"empty": int(blank in listed), "truncated": len(listed.intersection(cut))}
     with pytest.raises(ValueError, match="read-only"):
         store.token_vectors.vectors[0] = 0
 
 
-def test_cost_is_counted(late, pages, tmp_path):
-    store = extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
-    lengths = [max(1, len(page.text.split())) for page in pages]
+def test_whole_shards_are_mapped_and_a_few_items_of_one_are_copied(late, corpus, options):
+    store = opened(corpus, late, options).take(corpus).stores.pages
+    assert all(isinstance(tokens.vectors, np.memmap) for _, tokens in store.parts())
+    some = store.take([store.ids[number] for number in (20, 3, 4)])
+    assert sorted(position for positions, _ in some.parts() for position in positions) == [0, 1, 2]
+    for number, item in enumerate((20, 3, 4)):
+        np.testing.assert_array_equal(some.token_vectors.item(number), store.token_vectors.item(item))
+    with pytest.raises(ValueError, match="was opened without item 'p'"):
+        store.take(["p"])
+
+
+def test_cost_is_counted(late, corpus, options):
+    store = opened(corpus, late, options).take(corpus).stores.pages
+    lengths = [max(1, len(page.text.split())) for page in corpus.pages]
     cost = store.cost
-    assert (cost.items, cost.tokens_total, cost.tokens_max) == (40, sum(lengths), max(lengths))
-    assert cost.tokens_mean == pytest.approx(sum(lengths) / 40)
+    assert (cost.items, cost.tokens_total, cost.tokens_max) == (180, sum(lengths), max(lengths))
+    assert cost.tokens_mean == pytest.approx(sum(lengths) / 180)
     assert (cost.bytes_total, cost.bytes_max) == (sum(lengths) * 6 * 4, max(lengths) * 6 * 4)
-    half = extract_tokens(late, pages, "page", tmp_path / "half", stored_dtype="float16", **SMALL)
+    half = opened(corpus, late, options, stored_dtype="float16").take(corpus).stores.pages
+    assert half.dtype == np.float16 and half.folder != store.folder
     assert half.cost.bytes_total * 2 == cost.bytes_total and half.cost.bytes_mean * 2 == cost.bytes_mean
-    on_disk = [sum(path.stat().st_size for path in s.folder.glob("shard-*")) for s in (half, store)]
-    assert on_disk[1] - on_disk[0] == half.cost.bytes_total
+    on_disk = [sum(path.stat().st_size for path in s.folder.glob("shards/*")) for s in (half, store)]
+    assert abs(on_disk[1] - on_disk[0] - half.cost.bytes_total) <= 16 * len(store.items.shards)  # headers are padded
 
 
-def test_scores_are_those_of_all_tokens_at_once_whatever_the_shards(late, pages, queries, tmp_path):
-    sides = [
-        extract_tokens(late, items, side, tmp_path / side, **SMALL)
-        for items, side in ((queries, "query"), (pages, "page"))
-    ]
-    scores = score_stores(*sides, progress=False)
-    np.testing.assert_array_equal(scores, maxsim_scores(sides[0].token_vectors, sides[1].token_vectors))
-    larger = extract_tokens(late, pages, "page", tmp_path / "larger", **{**SMALL, "shard_items": 50})
-    np.testing.assert_array_equal(scores, score_stores(sides[0], larger, progress=False))
-    half = extract_tokens(late, pages, "page", tmp_path / "half", stored_dtype="float16", **SMALL)
-    moved = np.abs(score_stores(sides[0], half, progress=False) - scores) / sides[0].lengths[:, None]
+def test_scores_are_those_of_all_tokens_at_once_whatever_the_shards(late, corpus, options, monkeypatch):
+    stores = opened(corpus, late, options).take(corpus).stores
+    scores = score_stores(*stores, progress=False)
+    np.testing.assert_array_equal(scores, maxsim_scores(stores.queries.token_vectors, stores.pages.token_vectors))
+    half = opened(corpus, late, options, stored_dtype="float16").take(corpus).stores
+    moved = np.abs(score_stores(stores.queries, half.pages, progress=False) - scores) / stores.queries.lengths[:, None]
     assert 0 < moved.max() < 1e-3
+    part = resplit(corpus, 1).split("test")
+    pages = [corpus.pages.index(page) for page in part.pages]
+    queries = [corpus.queries.index(query) for query in part.queries]
+    of_part = opened(corpus, late, options).take(part).stores
+    np.testing.assert_array_equal(score_stores(*of_part, progress=False), scores[np.ix_(queries, pages)])
+    from miner_diag.embeddings.tokens import TOKENS
+
+    monkeypatch.setitem(TOKENS.shard_items, "page", 50)
+    larger = opened(corpus, late, options).take(corpus).stores
+    np.testing.assert_array_equal(score_stores(*larger, progress=False), scores)
 
 
-def test_a_faulty_token_is_named_by_its_page(late, pages, queries, tmp_path):
-    late.spoil = lambda item_id, tokens: tokens * (0 if item_id == "p9" else 1)
-    sides = [
-        extract_tokens(late, items, side, tmp_path / side, **SMALL)
-        for items, side in ((queries, "query"), (pages, "page"))
-    ]
-    with pytest.raises(ValueError, match=r"token 0 of page 'p9' \(row 3\) is the zero vector"):
-        score_stores(*sides, progress=False)
+def test_a_faulty_token_is_named_by_its_page(late, corpus, options):
+    page_id = corpus.pages[9].page_id
+    late.spoil = lambda item_id, tokens: tokens * (0 if item_id == page_id else 1)
+    stores = opened(corpus, late, options).take(corpus).stores
+    with pytest.raises(ValueError, match=rf"token 0 of page '{page_id}' \(row \d+\) is the zero vector"):
+        score_stores(*stores, progress=False)
 
 
-def test_a_finished_store_is_opened_without_a_forward(late, pages, tmp_path):
-    extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
+def test_each_item_runs_once_and_few_are_prepared_at_once(late, corpus, verbatim, options):
+    for whole, split in ((corpus, "validation"), (verbatim, "all"), (corpus, "all"), (corpus, "test")):
+        opened(whole, late, options).take(whole.split(split))
+    expected = [query.query_id for query in corpus.queries] + [page.page_id for page in corpus.pages]
+    expected += [page.page_id for page in verbatim.pages if page.words_hidden]
+    assert sorted(late.embedded()) == sorted(expected)
+    assert max(late.prepared) == 8
     late.prepare = lambda items, side: pytest.fail("nothing needs preparing")
-    extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
+    opened(corpus, late, options).take(corpus)
 
 
-def test_no_more_than_a_shard_is_prepared_at_once_and_each_item_runs_once(late, pages, tmp_path):
-    prepare, sizes = late.prepare, []
-    late.prepare = lambda items, side: sizes.append(len(items)) or prepare(items, side)
-    extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
-    assert sizes == [6] * 6 + [4]
-    assert sorted(name for batch in late.batches for name in batch) == sorted(page.page_id for page in pages)
-    words = {page.page_id: max(1, len(page.text.split())) for page in pages}
-    assert all(len(batch) == 1 or len(batch) * max(words[n] for n in batch) <= 60 for batch in late.batches)
-
-
-def test_a_stopped_run_is_taken_up_where_it_stopped(late, pages, tmp_path):
-    whole = content(extract_tokens(late, pages, "page", tmp_path / "whole", **SMALL).folder)
+def test_a_stopped_run_is_taken_up_where_it_stopped(late, corpus, options, tmp_path):
+    opened(corpus, late, replace(options, store=tmp_path / "whole")).take(corpus)
+    late.batches.clear()
 
     def stop(item_id, tokens):
-        if item_id == "p20":
+        if len(late.embedded()) > 70:
             raise KeyboardInterrupt
         return tokens
 
     late.spoil = stop
     with pytest.raises(KeyboardInterrupt):
-        extract_tokens(late, pages, "page", tmp_path / "stopped", **SMALL)
-    with pytest.raises(UnfinishedStoreError, match="has not finished; start it again"):
-        open_token_store(tmp_path / "stopped")
+        opened(corpus, late, options).take(corpus)
+    n_kept = len(shard_bytes(options.store))
+    assert n_kept > 5
     late.spoil = lambda item_id, tokens: tokens
     late.batches.clear()
-    extract_tokens(late, pages, "page", tmp_path / "stopped", **SMALL)
-    assert content(tmp_path / "stopped") == whole
-    assert sorted({name for batch in late.batches for name in batch}) == sorted(f"p{n}" for n in range(18, 40))
+    opened(corpus, late, options).take(corpus.split("train"))
+    opened(corpus, late, options).take(corpus)
+    assert kept_bytes(options.store) == kept_bytes(tmp_path / "whole")
+    assert len(late.embedded()) < len(corpus.queries) + len(corpus.pages) - 60
 
 
-def test_another_key_or_dtype_is_refused_by_field(late, pages, tmp_path):
-    extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
-    with pytest.raises(ForeignStoreError, match="stored_dtype: 'float32' there, 'float16' asked for"):
-        extract_tokens(late, pages, "page", tmp_path / "s", stored_dtype="float16", **SMALL)
-    late.revision = "sha256:1"
-    with pytest.raises(ForeignStoreError) as caught:
-        extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
-    assert caught.value.fields == ("backbone_revision",)
+def test_layers_and_tokens_lie_side_by_side(late, corpus, options):
+    pages = opened(corpus, late, options).take(corpus).stores.pages
+    layers = EmbeddedCorpus(corpus, PretendBackbone(), options, progress=False).take(corpus).stores.pages
+    assert pages.folder.parent == layers.folder.parent == options.store
+    assert "-tokens-" in pages.folder.name and "-layers-" in layers.folder.name
+    assert pages.key["kind"] == "token vectors" and layers.key["kind"] == "pooled layers"
+    late.name = "pretend"  # even of one name and key
+    assert opened(corpus, late, options).take(corpus).stores.pages.folder != layers.folder
 
 
-def test_the_two_kinds_of_store_are_not_taken_for_each_other(late, backbone, pages, tmp_path):
-    extract_tokens(late, pages, "page", tmp_path / "tokens", **SMALL)
-    extract(backbone, pages, "page", tmp_path / "layers", **SMALL)
-    with pytest.raises(StoreError, match="is a store of token vectors, not of pooled layers"):
-        open_store(tmp_path / "tokens")
-    with pytest.raises(StoreError, match="is a store of pooled layers, not of token vectors"):
-        extract_tokens(late, pages, "page", tmp_path / "layers", **SMALL)
-
-
-def test_out_of_memory_halves_the_batch_and_changes_nothing(late, pages, tmp_path, caplog):
-    whole = extract_tokens(late, pages, "page", tmp_path / "whole", **SMALL)
+def test_out_of_memory_halves_the_batch_and_changes_nothing(late, corpus, options, tmp_path, caplog):
+    whole = opened(corpus, late, replace(options, store=tmp_path / "whole")).take(corpus).stores.pages
     late.room = 1
     with caplog.at_level(logging.WARNING):
-        small = extract_tokens(late, pages, "page", tmp_path / "small", **SMALL)
+        small = opened(corpus, late, options).take(corpus).stores.pages
     assert "the batch is halved" in caplog.text
     np.testing.assert_array_equal(small.token_vectors.vectors, whole.token_vectors.vectors)
 
 
-def test_not_finite_is_named(late, pages, tmp_path):
+def test_not_finite_is_named(late, corpus, options):
+    page_id = corpus.pages[7].page_id
+
     def spoil(item_id, tokens):
-        return np.where(np.arange(len(tokens))[:, None] == 2, np.nan, tokens) if item_id == "p7" else tokens
+        return np.where(np.arange(len(tokens))[:, None] == 1, np.nan, tokens) if item_id == page_id else tokens
 
     late.spoil = lambda item_id, tokens: spoil(item_id, tokens).astype(np.float32)
-    with pytest.raises(NonFiniteError, match="token 2 of page 'p7' is not finite in pretend"):
-        extract_tokens(late, pages, "page", tmp_path / "s", **SMALL)
+    with pytest.raises(NonFiniteError, match=f"token 1 of page '{page_id}' is not finite in pretend-late"):
+        opened(corpus, late, options).take(corpus)
 
 
-def test_both_sides_of_a_corpus(late, corpus, tmp_path):
-    stores = extract_corpus_tokens(late, corpus, tmp_path, stored_dtype="float16", progress=False)
-    assert (len(stores.queries), len(stores.pages)) == (12, 40)
-    assert stores.pages.key["corpus_part"] == "validation" and stores.pages.dtype == np.float16
+@pytest.mark.parametrize(
+    "wrong", [lambda t: t[:, :4], lambda t: t[:0], lambda t: t.astype(np.float64), lambda t: t[0]], ids=range(4)
+)
+def test_tokens_of_another_shape_or_precision_are_refused(late, corpus, options, wrong):
+    late.spoil = lambda item_id, tokens: wrong(tokens)
+    with pytest.raises(ValueError, match=r"float32 \[tokens, 6\], at least one token; pretend-late gave float.* for"):
+        opened(corpus, late, options).take(corpus)
 
 
-@pytest.mark.parametrize("at", [0, 9, 60, 200, 300, -30, -1])
-def test_a_damaged_shard_is_refused_by_name(late, pages, tmp_path, at):
-    folder = extract_tokens(late, pages, "page", tmp_path / "s", **SMALL).folder
-    path = folder / "shard-00002.safetensors"
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(DamagedStoreError, match=r"shard-00002\.safetensors is damaged: its sha256 is"):
-        open_token_store(folder)
-    (folder / "shards.json").unlink()
-    with pytest.raises(DamagedStoreError, match=r"shard-00002\.safetensors is damaged"):
-        extract_tokens(late, pages, "page", folder, **SMALL)
+def test_a_damaged_shard_is_refused_by_name(late, corpus, options):
+    path = opened(corpus, late, options).take(corpus).stores.pages.items.shards[2].path
+    damage(path, 300)
+    with pytest.raises(DamagedStoreError, match=rf"{path.name} is damaged"):
+        opened(corpus, late, options).take(corpus)
 
 
-def test_bad_arguments_are_named(late, pages, tmp_path):
-    with pytest.raises(ValueError, match="shard_items must be at least 1; got 0"):
-        extract_tokens(late, pages, "page", tmp_path / "s", **{**SMALL, "shard_items": 0})
-    with pytest.raises(ValueError, match="items must hold at least one page; got none"):
-        extract_tokens(late, [], "page", tmp_path / "s", **SMALL)
-    with pytest.raises(ValueError, match="dtype must be one of float32, float16; got 'bfloat16'"):
-        TokenWriter(tmp_path / "s", KEY, ["a"], 3, "bfloat16")
-    writer = TokenWriter(tmp_path / "s", KEY, ["a", "b"], 3)
-    for wrong in (np.ones((2, 4), np.float32), np.ones((0, 3), np.float32), np.ones((2, 3))):
-        with pytest.raises(ValueError, match=r"float32 \[tokens, 3\], at least one token; item 1 has"):
-            writer.write(0, [0, 1], [np.ones((1, 3), np.float32), wrong], [0, 0])
-    header = json.loads((tmp_path / "s" / "key.json").read_text())
-    assert header["kind"] == "token vectors" and header["width"] == 3
+def test_bad_arguments_are_named(late, corpus, options):
+    with pytest.raises(ValueError, match="stored_dtype must be one of float32, float16; got 'bfloat16'"):
+        opened(corpus, late, options, stored_dtype="bfloat16")
+    blank = replace(corpus, pages=tuple(replace(page, text="") for page in corpus.pages))
+    with pytest.raises(StoreError, match="pretend-late finds nothing to read on any of the 180 pages"):
+        opened(blank, late, options).take(blank)
+
+
+def test_facts_and_sizes_are_told(late, corpus, options, capsys):
+    facts = TokenCorpus(corpus, late, options, stored_dtype="float16").take(corpus).facts()
+    expected = "embedding 180 pages and 21 queries with pretend-late: every token kept, 12 bytes a token\n"
+    assert capsys.readouterr().err == expected
+    assert facts["stored_dtype"] == "float16" and facts["page_tokens"]["items"] == 180
+    assert facts["stores"]["queries"].startswith(str(options.store)) and facts["n_pages"] == 180

@@ -1,12 +1,20 @@
-"""What the fusion is held against, checked against those who had the idea."""
+"""What the fusion is compared with, checked against those who had the idea."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from miner_diag.embeddings.store import StoreWriter
-from miner_diag.fusion.baselines import ConcatPca, LayerMix, MeanOfLast, ResidualHead
+from miner_diag.fusion import FusionError, encode
+from miner_diag.fusion.baselines import (
+    ConcatPca,
+    FinalLayerHead,
+    LayerMix,
+    MeanOfLast,
+    ResidualHead,
+    SingleProbe,
+)
+from tests.fusion.helpers import ArrayStore, D, L, make_probes, materials_of
 
 
 def unit(vectors):
@@ -34,8 +42,8 @@ def test_ratio_is_sentence_transformers_weighted_layer_pooling(states, rng):
     )
     given = tuple(torch.from_numpy(states[:, layer, None]) for layer in range(5))  # [N, 1 token, D]
     expected = theirs({"all_layer_embeddings": given})["token_embeddings"].detach().numpy()[:, 0]
-    mine = with_weights("ratio", weights)
-    np.testing.assert_allclose(mine(torch.from_numpy(states)).detach().numpy(), unit(expected), atol=1e-6)
+    mix = with_weights("ratio", weights)
+    np.testing.assert_allclose(mix(torch.from_numpy(states)).detach().numpy(), unit(expected), atol=1e-6)
     started = WeightedLayerPooling(8, num_hidden_layers=4, layer_start=0).layer_weights
     np.testing.assert_array_equal(LayerMix(5, "ratio").mix.detach(), started.detach())
 
@@ -44,8 +52,8 @@ def test_softmax_is_allennlps_scalar_mix_by_hand(states):
     weights = np.array([0.5, -1.0, 0.0, 2.0, 1.0])
     shares = np.exp(weights) / np.exp(weights).sum()
     expected = sum(share * states[:, layer].astype(np.float64) for layer, share in enumerate(shares))
-    mine = with_weights("softmax", weights.tolist())(torch.from_numpy(states)).detach().numpy()
-    np.testing.assert_allclose(mine, unit(expected), atol=1e-6)
+    mixed = with_weights("softmax", weights.tolist())(torch.from_numpy(states)).detach().numpy()
+    np.testing.assert_allclose(mixed, unit(expected), atol=1e-6)
     even = LayerMix(5, "softmax")(torch.from_numpy(states)).detach().numpy()
     np.testing.assert_allclose(even, unit(states.mean(axis=1)), atol=1e-6)
 
@@ -59,23 +67,21 @@ def test_mixes_learn_one_number_a_layer(form):
 
 def test_concat_pca_is_sklearns(states, rng):
     queries, pages = states[:12], states[12:]
-    mine = ConcatPca((0, 2, 4), (queries, pages))
+    reduction = ConcatPca.fit((0, 2, 4), (queries, pages))
     flat = lambda vectors: unit(vectors[:, (0, 2, 4)].astype(np.float64)).reshape(len(vectors), -1)  # noqa: E731
     theirs = PCA(n_components=8, svd_solver="full").fit(flat(states))
     new = rng.normal(size=(20, 5, 8)).astype(np.float32)
-    found = mine(torch.from_numpy(new[:, (0, 2, 4)])).numpy()
+    reduced = reduction(torch.from_numpy(new[:, (0, 2, 4)])).numpy()
     expected = unit(theirs.transform(flat(new)))
-    signs = np.sign((found * expected).sum(axis=0))
-    np.testing.assert_allclose(signs * found, expected, atol=2e-5)
-    assert not any(mine.groups().values())
+    signs = np.sign((reduced * expected).sum(axis=0))
+    np.testing.assert_allclose(signs * reduced, expected, atol=2e-5)
+    assert reduction.n_trained == 0
 
 
-def test_concat_pca_reads_stores(states, tmp_path, monkeypatch):
+def test_concat_pca_reads_stores_block_by_block(states, monkeypatch):
     monkeypatch.setattr("miner_diag.fusion.baselines._BLOCK", 7)
-    writer = StoreWriter(tmp_path / "s", {"of": "test"}, [str(i) for i in range(30)], states.shape)
-    writer.write(0, list(range(30)), states)
-    from_disk = ConcatPca((0, 1, 4), (writer.finish(1),))
-    np.testing.assert_allclose(from_disk.axes.abs(), ConcatPca((0, 1, 4), (states,)).axes.abs(), atol=1e-5)
+    from_disk = ConcatPca.fit((0, 1, 4), (ArrayStore(states),))
+    np.testing.assert_allclose(from_disk.axes.abs(), ConcatPca.fit((0, 1, 4), (states,)).axes.abs(), atol=1e-5)
 
 
 def test_mean_of_the_last_layers_by_hand(states):
@@ -98,4 +104,29 @@ def test_the_residual_head_by_hand_and_at_its_start(states, rng):
     bent = (0.5 * inner * (1 + torch.erf(inner / np.sqrt(2)))).numpy()
     expected = unit(u + bent @ head.outer.detach().numpy().T + 0.2)
     np.testing.assert_allclose(head(last).detach().numpy(), expected, atol=1e-5)
-    assert sum(p.numel() for some in head.groups().values() for p in some) == 64 + 48 + 48 + 8
+    assert head.n_trained == 64 + 48 + 48 + 8
+
+
+def test_a_head_of_the_fusions_form_reads_the_final_layer_in_each_part(small):
+    materials = materials_of(small, sides=2)
+    fusion = materials.fusion(np.random.default_rng(0), train_probes=False)
+    head = FinalLayerHead.of(fusion)
+    assert head.layers == (L - 1,) * len(fusion.layers) and head.n_trained == fusion.n_trained
+    for name, tensor in fusion.state_dict().items():
+        assert (head.state_dict()[name] == tensor).all(), name
+    started = FinalLayerHead.of(fusion, materials.start)
+    for matrix, other in zip(started.maps, fusion.maps, strict=True):
+        expected = np.repeat(materials.start[None], 2, axis=0) if matrix.ndim == 3 else other.detach().numpy()
+        np.testing.assert_array_equal(matrix.detach().numpy(), expected)
+    with pytest.raises(FusionError, match=r"layers of a head must all be the final layer, 4; got \[0, 4\]"):
+        FinalLayerHead.check_layers([0, 4], 5)
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+@pytest.mark.parametrize("kind", ["base", "normalized_projection"])
+def test_a_single_probe_is_the_probe(small, kind, sides):
+    probe = make_probes(sides=sides).stack.probe(2, kind)
+    vectors = encode(SingleProbe(probe, L), small)
+    for of_side, states, side in zip(vectors, (small.queries, small.pages), ("query", "page"), strict=True):
+        assert of_side.tobytes() == probe.apply(states[:, 2], side).tobytes()
+    assert vectors[1].shape == (50, D)

@@ -1,288 +1,131 @@
-"""The test split is read by one function, once everything is fitted, and its labels change nothing that is fitted."""
+"""The command sees train and validation: test documents are neither embedded nor read, and change nothing."""
+
+from __future__ import annotations
 
 import ast
-import sys
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from miner_diag.corpus import Corpus, CorpusError
-from miner_diag.fusion import (
-    AblationOptions,
-    FusionConfig,
-    FusionTrainOptions,
-    MaskOptions,
-    SensitivityOptions,
-    read_test,
-)
-from miner_diag.fusion.job import FusionOptions, run_fold
-from miner_diag.fusion.result import HEADS
-from miner_diag.fusion.table import (
-    ablation_table,
-    curve_table,
-    per_query,
-    seeds_table,
-    sentences,
-    weights_table,
-    width_table,
-)
-from miner_diag.probes import ProbeError, StudyOptions
-from miner_diag.probes.splits import fitting_splits
+from miner_diag.corpus import CorpusError
+from miner_diag.corpus.splits import resplit
+from miner_diag.fusion import LeakageError, load_systems, read_fitted_to
+from miner_diag.probes import ProbeError
+from tests.fusion.helpers import QUICK, pretend_embedded, run_on
 
 PACKAGE = Path(__file__).parents[2] / "miner_diag"
-OPTIONS = FusionOptions(
-    probe=StudyOptions(epochs=2, batch_size=16, resamples=3, rule="top_k", top_k=3, start="identity"),
-    training=FusionTrainOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2),
-    ablation=AblationOptions(n_seeds=2, rate_scales=(0.5,)),
-    mask=MaskOptions(),
-    shape=FusionConfig(),
-    grid=SensitivityOptions(),
-    intervals_over="items",
-)
+BELOW_EVALUATION = ("backbones", "embeddings", "cka", "probes", "fusion")
 
 
-def fold_of(embedded, reads=None, **how):
-    return run_fold(embedded, 0, OPTIONS, reads=[] if reads is None else reads, told=lambda line: None, **how)
+def items_of(corpus, *splits):
+    """Ids of the queries and pages of some splits."""
+    parts = [corpus.split(split) for split in splits]
+    return {item for part in parts for item in (*(q.query_id for q in part.queries), *(p.page_id for p in part.pages))}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_correlations():
-    """Of the probe stage, what costs most here and decides nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
-        yield
+def fitted_files(folder):
+    """Content of every file that holds what was fitted, chosen or measured; times and versions are left out."""
+    names = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".jsonl")]
+    names += [folder / "weights.csv", folder / "training.csv", folder / "fusion.json", folder / "fitted_to.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
 
 
 @pytest.fixture(scope="module")
-def found(make_embedded, one_thread):
-    """The whole stage on splits that a test may count."""
-    events, reads, split = [], [], Corpus.split
+def fitted(one_thread, tmp_path_factory):
+    """The whole ablation of a corpus that notes what is asked for."""
+    embedded = pretend_embedded()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Corpus, "split", lambda corpus, name: (events.append(name), split(corpus, name))[1])
-        fold = fold_of(make_embedded(), reads, before_test=lambda *args: events.append("all is fitted"))
-    return fold, reads, events
+        out = run_on(embedded, tmp_path_factory.mktemp("leakage") / "fusion", patch, systems=("all",))
+    return embedded, out
 
 
-def fitted_content(fold):
-    """Everything that was fitted or chosen, as bytes and numbers."""
-    content = {}
-    for entry in fold.entries:
-        for number, run in enumerate(entry.runs):
-            for name, tensor in run.system.state_dict().items():
-                content[entry.name, number, name] = tensor.numpy().tobytes()
-            content[entry.name, number, "curve"] = (run.curve, run.best_epoch, run.loss)
-        content[entry.name, "options"] = entry.options
-    probed = fold.probed
-    content["probes"] = probed.stack.gates.tobytes(), probed.stack.weights.tobytes(), probed.scores.tobytes()
-    content["chosen"] = probed.selected, probed.kinds, probed.ratios, fold.head
-    return content
+def test_test_documents_are_neither_embedded_nor_read(fitted):
+    embedded, _ = fitted
+    assert embedded.taken == [("train", 0), ("validation", 0)]
+    assert embedded.embedded == items_of(embedded.corpus, "train", "validation")
+    assert len(items_of(embedded.corpus, "test")) == 80 and not embedded.embedded & items_of(embedded.corpus, "test")
 
 
-def test_shuffling_test_labels_changes_no_fitted_parameter(found, make_embedded):
-    fold = found[0]
-    other = fold_of(make_embedded(swap="test"))
-    mine, its = fitted_content(fold), fitted_content(other)
-    assert len(mine) > 100 and mine == its
-    # what was measured on test did change
-    assert (fold.values["test"]["backbone"] != other.values["test"]["backbone"]).any()
-    np.testing.assert_array_equal(fold.values["validation"]["fusion"], other.values["validation"]["fusion"])
+def test_each_further_fold_takes_its_own_train_and_validation(one_thread, tmp_path, monkeypatch):
+    embedded = pretend_embedded()
+    run_on(embedded, tmp_path, monkeypatch, folds=(4,))
+    assert embedded.taken == [("train", 0), ("validation", 0), ("train", 4), ("validation", 4)]
+    other = resplit(embedded.corpus, 4)
+    expected = items_of(embedded.corpus, "train", "validation") | items_of(other, "train", "validation")
+    assert embedded.embedded == expected
+
+
+def test_test_labels_change_nothing_that_is_fitted_chosen_or_written(fitted, tmp_path, monkeypatch):
+    other = run_on(pretend_embedded(swap="test"), tmp_path, monkeypatch, systems=("all",))
+    before, after = fitted_files(fitted[1]), fitted_files(other)
+    assert len(before) > 40 and before == after
+
+
+def test_test_vectors_change_nothing(fitted, tmp_path, monkeypatch):
+    embedded = pretend_embedded()
+    for name in items_of(embedded.corpus, "test"):
+        embedded._vectors[name] = np.full_like(embedded._vectors[name], np.nan)
+    other = run_on(embedded, tmp_path, monkeypatch, systems=("all",))
+    assert fitted_files(fitted[1]) == fitted_files(other)
 
 
 @pytest.mark.parametrize("swap", ["train", "validation"])
-def test_shuffling_other_labels_does(found, make_embedded, swap):
+def test_other_labels_do(fitted, tmp_path, monkeypatch, swap):
     """The negative control: what is fitted does depend on what it is fitted to."""
-    only = replace(OPTIONS, ablation=AblationOptions(n_seeds=1, rate_scales=(0.5,)))
-    other = run_fold(
-        make_embedded(swap=swap), 0, only, reads=[], only=("backbone", *HEADS, "fusion"), told=lambda line: None
-    )
-    mine, its = fitted_content(found[0]), fitted_content(other)
-    shared = set(mine) & set(its)
-    assert {key for key in shared if mine[key] != its[key]} & {("fusion", 0, "curve"), "probes"}
+    other = fitted_files(run_on(pretend_embedded(swap=swap), tmp_path, monkeypatch))
+    before = fitted_files(fitted[1])
+    different = {name for name in other if before[name] != other[name]}
+    assert {"training.csv", "records.jsonl"} <= different
+    if swap == "train":
+        assert {"systems/fusion-0.safetensors", "probes/probes.safetensors"} <= different
 
 
-def test_test_is_read_last_and_once_and_that_is_noted(found):
-    fold, reads, events = found
-    assert events == ["train", "validation", "all is fitted", "test"]
-    (read,) = reads
-    assert read["corpus_part"] == "test" and read["fold"] == 0
-    assert (read["n_queries"], read["n_pages"], read["n_documents"]) == (40, 40, 4)
-    assert read["corpus_revision"] == fold.splits["test"].corpus.revision
-    assert pd.Timestamp(read["at"]).tzinfo is not None
+def test_what_is_saved_knows_what_it_must_not_be_measured_on(fitted):
+    embedded, out = fitted
+    fitted_to = read_fitted_to(out)
+    fitted_to.check(embedded.corpus.split("test"))
+    for split in ("train", "validation", "all"):
+        with pytest.raises(LeakageError):
+            fitted_to.check(embedded.corpus.split(split))
+    assert load_systems(out)
 
 
-def test_read_test_gives_the_test_documents(make_embedded):
-    embedded, reads = make_embedded(), []
-    split = read_test(embedded, embedded.corpus, reads)
-    assert {embedded.corpus.splits[page.doc_id] for page in split.corpus.pages} == {"test"}
-    assert split.judged.queries.shape == (40, 5, 16)
-    read_test(embedded, embedded.corpus, reads, memory_gb=1e-9)
-    assert len(reads) == 2  # each reading is noted
-
-
-def test_no_other_function_takes_the_test_split():
-    """Of all stages that fit something; the report, above them, only reads what finished runs wrote."""
+def test_no_stage_below_evaluation_names_the_test_split():
     takers = []
-    for path in PACKAGE.rglob("*.py"):
-        here = path.relative_to(PACKAGE).as_posix()
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(function, ast.FunctionDef) or here.startswith(("corpus/", "report/")):
-                continue
-            for call in ast.walk(function):
-                if isinstance(call, ast.Call) and called(call) in ("split", "take_split", "fitting_splits", "replace"):
-                    given = [*call.args, *(keyword.value for keyword in call.keywords)]
-                    constants = {value.value for value in given if isinstance(value, ast.Constant)}
-                    if "test" in constants:
-                        takers.append((here, function.name, called(call)))
-    assert takers == [("fusion/judge.py", "read_test", "take_split")]
+    for folder in BELOW_EVALUATION:
+        for path in (PACKAGE / folder).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(call, ast.Call) and called(call) in ("split", "take_split", "fitting_splits", "load"):
+                    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+                    if "test" in {value.value for value in arguments if isinstance(value, ast.Constant)}:
+                        takers.append(path.relative_to(PACKAGE).as_posix())
+    assert takers == []
 
 
 def called(call):
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-def test_only_the_job_reads_test():
-    readers = [
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        if any(
-            isinstance(call, ast.Call) and called(call) == "read_test"
-            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        )
-    ]
-    assert readers == ["fusion/job.py"]
+def test_the_options_have_no_split():
+    assert "split" not in json.dumps(sorted(vars(QUICK))) and not hasattr(QUICK.data, "split")
 
 
-def test_no_validation_split_is_a_sentence(make_embedded):
-    embedded = make_embedded()
+def test_no_validation_split_is_a_sentence(tmp_path, monkeypatch):
+    embedded = pretend_embedded()
     without = {doc: "train" if name == "validation" else name for doc, name in embedded.corpus.splits.items()}
     with pytest.raises(CorpusError, match=r"validation split of planted \(fold 0\) holds no query: .*another --fold"):
-        fold_of(replace(embedded, corpus=replace(embedded.corpus, splits=without)))
+        run_on(embedded.with_corpus(splits=without), tmp_path, monkeypatch)
 
 
-def test_a_page_in_train_and_validation_is_refused(make_embedded):
-    embedded = make_embedded()
-    pages = list(embedded.corpus.pages)
-    pages[10] = replace(pages[10], page_hash=pages[0].page_hash)
+def test_a_page_in_train_and_validation_is_refused_before_anything_is_embedded(tmp_path, monkeypatch):
+    embedded, (first, *_) = pretend_embedded(), pretend_embedded().corpus.pages
+    pages = tuple(
+        page if page.page_id != "p010" else type(page)(**(vars(page) | {"page_hash": first.page_hash}))
+        for page in embedded.corpus.pages
+    )
+    embedded = embedded.with_corpus(pages=pages)
     with pytest.raises(ProbeError, match="1 page pictures stand in train and in validation"):
-        fitting_splits(embedded, replace(embedded.corpus, pages=tuple(pages)))
-
-
-# --- what the stage found, as tables
-
-
-def test_every_row_is_there_on_both_splits(found):
-    fold = found[0]
-    table = ablation_table(fold.judged, fold.entries)
-    for split in ("validation", "test"):
-        names = table[table["split"] == split]["system"].tolist()
-        assert len(names) == len(set(names))
-        assert set(names) == {entry.name for entry in fold.entries} | {"oracle_layer"}
-    asked = [
-        "system",
-        "split",
-        "ndcg_at_5",
-        "low",
-        "high",
-        "difference_to_backbone",
-        "difference_low",
-        "difference_high",
-        "p_holm",
-        "verdict",
-        "n_parameters",
-        "seconds",
-    ]
-    assert [column for column in table.columns if column in asked] == asked
-    assert "query_specific" in set(table["system"])
-
-
-def test_numbers_of_the_table_are_those_of_the_systems(found):
-    fold = found[0]
-    table = ablation_table(fold.judged, fold.entries).set_index(["split", "system"])
-    judged = fold.splits["test"].judged
-    for entry in fold.entries:
-        values = entry.ndcg(judged)
-        assert table.loc[("test", entry.name), "ndcg_at_5"] == pytest.approx(values.mean(), abs=1e-12)
-        assert table.loc[("test", entry.name), "n_seeds"] == len(entry.runs) == len(values)
-        if entry.name != "backbone":
-            gain = values.mean() - fold.values["test"]["backbone"].mean()
-            row = table.loc[("test", entry.name)]
-            assert row["difference_to_backbone"] == pytest.approx(gain, abs=1e-12)
-            assert row["difference_low"] <= gain + 1e-12 and gain - 1e-12 <= row["difference_high"]
-            assert row["relative"] == pytest.approx(gain / fold.values["test"]["backbone"].mean())
-    assert table.loc[("test", "oracle_layer"), "verdict"] == ""
-    best = table.loc[("test", "oracle_layer"), "ndcg_at_5"]
-    assert best >= table.loc[("test", "fusion"), "ndcg_at_5"]
-
-
-def test_the_head_is_the_one_that_validation_likes_best(found):
-    fold = found[0]
-    means = {name: fold.entry(name).validation.mean() for name in HEADS}
-    assert fold.head == max(means, key=means.get)
-
-
-def test_every_trained_row_had_the_same_budget(found):
-    for entry in found[0].entries:
-        if entry.n_parameters and entry.name != "query_specific":
-            assert len(entry.runs) == 2, entry.name
-            assert entry.options.learning_rate == pytest.approx(0.5 * OPTIONS.training.learning_rate)
-            assert entry.options.weight_learning_rate == pytest.approx(0.5 * OPTIONS.training.weight_learning_rate)
-            assert (entry.options.batch_size, entry.options.epochs) == (20, 2)
-
-
-def test_weights_seeds_curves_and_widths(found):
-    fold = found[0]
-    weights = weights_table(fold.entry("fusion"))
-    assert list(weights.columns)[-5:] == ["layer", "kind", "weight", "kept_share", "kept_neurons"]
-    assert len(weights) == 2 * len(fold.probed.selected)
-    assert (weights["kept_neurons"] == 16 * weights["kept_share"]).all()
-    seeds = seeds_table(fold.entries, fold.values["test"])
-    assert len(seeds) == sum(len(entry.runs) for entry in fold.entries)
-    assert seeds.groupby("system")["seed"].nunique()["fusion"] == 2
-    for row in seeds[seeds["system"] == "fusion"].itertuples():
-        assert row.test_ndcg_at_5 == pytest.approx(fold.values["test"]["fusion"][row.seed].mean(), abs=1e-12)
-    curves = curve_table(fold.entries)
-    for _, rows in curves.groupby(["system", "seed"]):
-        assert rows["epoch"].tolist() == list(range(len(rows))) and rows["loss"].notna().sum() == len(rows) - 1
-    widths = width_table([fold.entry("fusion"), fold.entry("backbone")], fold.splits["test"].judged)
-    assert widths["width"].tolist() == [16, 8, 4, 2] * 2
-    assert widths["ndcg_at_5"].iloc[0] == pytest.approx(fold.values["test"]["fusion"].mean(), abs=0.01)
-
-
-def test_records_are_per_query_and_have_the_tables_means(found):
-    fold = found[0]
-    ids = {name: fold.splits[name].judged.relevance.query_ids for name in fold.values}
-    common = {"model": "planted", "model_revision": "1", "dataset": "planted"}
-    records = pd.DataFrame([vars(record) for record in per_query(fold.values, ids, **common)])
-    assert len(records) == 2 * 40 * (len(fold.entries) + 1)
-    means = records[records["split"] == "test"].groupby("measure")["value"].mean()
-    table = ablation_table(fold.judged, fold.entries).set_index(["split", "system"])
-    for name in ("backbone", "fusion", "oracle_layer"):
-        assert means[f"{name}_ndcg_at_5"] == pytest.approx(table.loc[("test", name), "ndcg_at_5"], abs=1e-12)
-
-
-def test_sentences_say_what_the_table_says(found):
-    fold = found[0]
-    told = " ".join(sentences(fold.judged["test"], fold.head))
-    fusion = next(judgement for judgement in fold.judged["test"] if judgement.name == "fusion")
-    assert f"{fusion.to_backbone.value:+.4f}" in told and f"Beyond {fold.head}" in told
-    assert fusion.verdict in told and "Target" in told and "oracle" in told
-
-
-def test_states_let_a_run_go_on_and_are_not_needed(found, make_embedded, tmp_path, monkeypatch):
-    training = sys.modules["miner_diag.fusion.train"]
-    only = ("no_bias", "query_specific")
-    first = fold_of(make_embedded(), state=tmp_path, only=only)
-    assert fitted_content(first).items() <= fitted_content(found[0]).items()
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"fusion-0.5-0.safetensors", "fusion-0.5-1.safetensors"} < names
-    monkeypatch.setattr(training, "batch_loss", None)  # a training step would fail
-    again = fold_of(make_embedded(), state=tmp_path, only=only)
-    assert fitted_content(again) == fitted_content(first)
-
-
-def test_unknown_systems_are_named(make_embedded):
-    with pytest.raises(ValueError, match=r"systems must be of backbone, .*query_specific; got magic"):
-        fold_of(make_embedded(), only=("magic",))
+        run_on(embedded, tmp_path, monkeypatch)
+    assert embedded.taken == []

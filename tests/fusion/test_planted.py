@@ -6,17 +6,28 @@ import numpy as np
 import pytest
 
 from miner_diag.fusion import (
-    AblationOptions,
-    FittedProbes,
     FusionConfig,
     FusionTrainOptions,
     MaskOptions,
-    rows,
-    run_rows,
+    Materials,
+    TuningOptions,
+    chosen_rows,
+    ndcg_of,
+    tune_all,
 )
-from miner_diag.fusion.fitted_probes import fitted_probes_of
-from miner_diag.probes import KINDS, StudyOptions, fit_probes, salience, study
+from miner_diag.probes import (
+    KINDS,
+    FittedProbes,
+    ProbeTrainOptions,
+    SelectionRule,
+    StudyOptions,
+    fit_probes,
+    fitted_probes_of,
+    run_study,
+    salience,
+)
 from miner_diag.stats import paired_bootstrap
+from tests.fusion.helpers import plant
 
 SYSTEMS = (
     "backbone",
@@ -28,66 +39,65 @@ SYSTEMS = (
     "fusion",
 )
 PROBES = StudyOptions(
-    start="identity",
-    learning_rate=3e-3,
-    temperature=0.1,
-    batch_size=100,
-    epochs=6,
-    n_seeds=1,
+    training=ProbeTrainOptions(
+        start="identity",
+        learning_rate=3e-3,
+        temperature=0.1,
+        batch_size=100,
+        epochs=6,
+        to_final=0.0,
+        gate_l1=0.0,
+    ),
+    selection=SelectionRule(rule="top_k", top_k=2),
     resamples=5,
-    controls=False,
-    to_final=0.0,
-    gate_l1=0.0,
-    rule="top_k",
-    top_k=2,
 )
 TRAINING = FusionTrainOptions(
     epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
 )
+CONFIG = FusionConfig(start="identity", inner_weight=0.0)
 
 
-SHAPE = FusionConfig(start="identity", inner_weight=0.0)
-
-
-def fit(data, probed):
-    listed = [row for row in rows(probed, data.train, data.validation, SHAPE, MaskOptions()) if row.name in SYSTEMS]
-    entries = run_rows(listed, data.train, data.validation, TRAINING, AblationOptions(n_seeds=1, rate_scales=(1.0,)))
-    values = {entry.name: entry.ndcg(data.test).mean(axis=0) for entry in entries}
-    return SimpleNamespace(probed=probed, entries={e.name: e for e in entries}, values=values)
+def fit(data, probes):
+    rows = [row for row in chosen_rows(("all",)) if row.name in SYSTEMS]
+    materials = Materials(probes, data.train, CONFIG, MaskOptions())
+    tuning = TuningOptions(n_seeds=1, rate_scales=(1.0,))
+    systems = tune_all(rows, materials, data.validation, TRAINING, tuning)
+    values = {system.name: ndcg_of(system.runs[0].system, data.test) for system in systems}
+    return SimpleNamespace(probes=probes, systems={system.name: system for system in systems}, values=values)
 
 
 @pytest.fixture(scope="module")
-def planted(plant):
+def planted(one_thread):
     data = plant()
     with pytest.MonkeyPatch.context() as patch:  # costs most here and decides nothing
         patch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
-        found = study(data.train, data.validation, PROBES)
-    return SimpleNamespace(study=found, **vars(fit(data, fitted_probes_of(found))))
+        study = run_study(data.train, data.validation, PROBES, n_seeds=1, controls=False)
+    return SimpleNamespace(study=study, **vars(fit(data, fitted_probes_of(study))))
 
 
 @pytest.fixture(scope="module")
-def nothing(plant):
+def nothing(one_thread):
     data = plant(inner=False)
-    first = fit_probes(data.train, data.validation, PROBES.training())
+    first = fit_probes(data.train, data.validation, PROBES.training)
     scores = first.ndcg.mean(axis=2)
     kinds = tuple(KINDS[kind] for kind in scores.argmax(axis=0))
-    told = np.stack(salience(first.stack, data.train))
-    return fit(data, FittedProbes(first.stack, scores, told, kinds, (1, 4), (None,) * 5))
+    salient = np.stack(salience(first.stack, data.train))
+    return fit(data, FittedProbes(first.stack, scores, salient, kinds, (1, 4), (None,) * 5))
 
 
-def beyond(found, name, other):
-    return paired_bootstrap(found.values[name], found.values[other], np.random.default_rng(0))
+def beyond(fitted, name, other):
+    return paired_bootstrap(fitted.values[name], fitted.values[other], np.random.default_rng(0))
 
 
 def test_the_inner_layer_that_says_more_is_selected(planted):
-    assert planted.probed.selected == (1, 4)
+    assert planted.probes.selected == (1, 4)
 
 
 def test_what_the_stage_hands_over_is_the_studys(planted):
-    probed, first = planted.probed, planted.study.fits[0]
-    np.testing.assert_array_equal(probed.scores, first.ndcg.mean(axis=2))
-    assert probed.salience.shape == (2, 5, 16) and probed.stack is first.stack
-    assert (probed.n_layers, probed.width, len(probed.ratios)) == (5, 16, 5)
+    probes, first = planted.probes, planted.study.fits[0]
+    np.testing.assert_array_equal(probes.scores, first.ndcg.mean(axis=2))
+    assert probes.salience.shape == (2, 5, 16) and probes.stack is first.stack
+    assert (probes.n_layers, probes.width, len(probes.ratios)) == (5, 16, 5)
 
 
 @pytest.mark.parametrize("head", ["backbone", "final_layer_linear", "final_layer_head", "final_layer_mlp"])
@@ -104,7 +114,7 @@ def test_layers_of_other_items_are_not(planted):
 
 
 def test_the_inner_layer_has_a_weight(planted):
-    for run in planted.entries["fusion"].runs:
+    for run in planted.systems["fusion"].runs:
         assert run.best_epoch > 0 and abs(run.system.layer_weights[0].item()) > 0.1
 
 
@@ -116,8 +126,8 @@ def test_where_inner_layers_are_noise_nothing_is_gained(nothing):
 
 
 def test_no_system_that_starts_as_the_backbone_is_worse_on_validation(nothing, planted):
-    for found in (nothing, planted):
-        least = found.entries["backbone"].validation.mean()
+    for fitted in (nothing, planted):
+        least = fitted.systems["backbone"].validation.mean()
         for name in set(SYSTEMS) - {"backbone", "best_single_layer"}:
-            for run in found.entries[name].runs:
+            for run in fitted.systems[name].runs:
                 assert run.score >= least - 1e-12, name

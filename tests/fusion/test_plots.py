@@ -2,37 +2,12 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from miner_diag.fusion.plots import ablation_figure, folds_figure, sensitivity_figure, training_figure, weights_figure
-
-
-@pytest.fixture
-def ablation():
-    rows = [
-        ("backbone", None, None, None, ""),
-        ("fusion", 0.05, 0.02, 0.08, "better"),
-        ("final_layer_head", 0.02, -0.01, 0.05, "not distinguishable"),
-        ("concat_pca", -0.1, -0.15, -0.05, "worse"),
-        ("oracle_layer", None, None, None, ""),
-    ]
-    names = ["system", "difference_to_backbone", "difference_low", "difference_high", "verdict"]
-    test = pd.DataFrame(rows, columns=names).assign(split="test")
-    return pd.concat([test, test.assign(split="validation", difference_to_backbone=9.0)])
+from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
 
 
 def labels(axis):
     return [tick.get_text() for tick in axis.get_ticklabels()]
-
-
-def test_the_forest_is_of_one_split_and_the_best_is_on_top(ablation):
-    (ax,) = ablation_figure(ablation, title="a title").axes
-    assert labels(ax.yaxis) == ["concat pca", "final layer head", "fusion"]  # from below
-    points = [container.lines[0] for container in ax.containers]
-    np.testing.assert_allclose([line.get_xdata()[0] for line in points], [-0.1, 0.02, 0.05])
-    assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, True]
-    ends = [container.lines[2][0].get_segments()[0][:, 0] for container in ax.containers]
-    np.testing.assert_allclose(ends, [[-0.15, -0.05], [-0.01, 0.05], [0.02, 0.08]])
 
 
 def test_weights_have_a_bar_a_layer_and_a_dot_a_seed():
@@ -64,9 +39,9 @@ def test_sensitivity_has_a_panel_a_threshold():
     panels = [ax for ax in figure.axes if ax.get_title()]
     assert [ax.get_title() for ax in panels] == ["threshold 0.3", "threshold 0.5"]
     shown = [sorted(text.get_text() for text in ax.texts) for ax in panels]
-    for found, threshold in zip(shown, (0.3, 0.5), strict=True):
+    for numbers, threshold in zip(shown, (0.3, 0.5), strict=True):
         values = [row["validation_ndcg_at_5"] for row in rows if row["threshold"] == threshold]
-        assert found == sorted(f"{value:.3f}" for value in values)
+        assert numbers == sorted(f"{value:.3f}" for value in values)
     assert {ax.collections[0].get_clim() for ax in panels} == {(0.05025, 0.081)}  # one scale of colours
 
 
@@ -83,33 +58,3 @@ def test_training_has_a_line_a_seed():
     assert len(ax.lines) == 4
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [1.0, 1.1, 1.2])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fusion", "final layer head"]
-
-
-def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
-    rows = [
-        {
-            "fold": fold,
-            "role": role,
-            "difference_to_backbone": gain,
-            "difference_low": gain - 0.01,
-            "difference_high": gain + 0.01,
-            "backbone_ndcg_at_5": 0.4 + 0.1 * fold,
-        }
-        for fold in (0, 1)
-        for role, gain in (("fusion", 0.04), ("head", 0.02), ("", 0.0))
-    ]
-    pooled = [
-        {
-            "system": system,
-            "ndcg_at_5": 0.4 + gain,
-            "difference_to_backbone": gain,
-            "difference_low": gain - 0.01,
-            "difference_high": gain + 0.01,
-        }
-        for system, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
-    ]
-    (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(pooled)).axes
-    fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
-    np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])
-    np.testing.assert_allclose(head, [0.05, 0.04, 0.025])
-    assert labels(ax.xaxis) == ["0", "1", "all"]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -18,9 +15,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from miner_diag.backbones import load_backbone
+from miner_diag.backbones import LoadOptions, load_backbone
 from miner_diag.backbones.text_encoder import TextEncoder
-from miner_diag.corpus import Corpus
+from miner_diag.corpus import load_corpus
 from miner_diag.probes import ProbeStack
 from miner_diag.probes.__main__ import main
 from miner_diag.probes.table import COLUMNS
@@ -42,65 +39,32 @@ FILES = {
 }
 
 
-def _conftest_of(stage):
-    path = Path(__file__).parents[1] / stage / "conftest.py"
-    spec = importlib.util.spec_from_file_location(f"{stage}_made_for_probes", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    made, words = _conftest_of("backbones"), _conftest_of("cka").WORDS
-    made.WORDS = words
-    folder = tmp_path_factory.mktemp("retrievers") / "small-bert"
-    return made.save_tiny(folder, made.tiny_bert_config(initializer_range=0.2), max_length=48)
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    """Twenty handbooks of five pages, each page with a title in the outline."""
-    made, words = _conftest_of("corpus"), _conftest_of("cka").WORDS
-    folder = tmp_path_factory.mktemp("documents") / "handbooks"
-    folder.mkdir()
-    rng = np.random.default_rng(11)
-    for number in range(20):
-        pages, outline = [], []
-        for page in range(5):
-            topic = rng.permutation(words)[:9]
-            lines = [" ".join(rng.permutation(topic)) for _ in range(3)]
-            texts = [made.Text(" ".join(topic[:4]), y=760, size=18)]
-            texts += [made.Text(line, y=700 - 40 * place) for place, line in enumerate(lines)]
-            pages.append(made.PdfPage(tuple(texts)))
-            outline.append((" ".join(topic[:4]), page))
-        (folder / f"handbook-{number}.pdf").write_bytes(made.pdf_bytes(pages, outline))
-    return folder
-
-
-def arguments(checkpoint, documents, out, *more):
+def arguments(checkpoint, documents, out, store, *more):
     fixed = ["--model", str(checkpoint), "--pooling", "mean", "--device", "cpu", "--reader", "text-layer"]
     quick = ["--epochs", "2", "--batch-size", "16", "--n-seeds", "2", "--resamples", "5", "--queries", "verbatim"]
-    return [*fixed, *quick, "--data", str(documents), "--out", str(out), *more]
+    return [*fixed, *quick, "--data", str(documents), "--out", str(out), "--store", str(store), *more]
 
 
 @pytest.fixture(scope="module")
 def first(checkpoint, documents, tmp_path_factory, one_thread):
-    out, told, parts = tmp_path_factory.mktemp("runs") / "probes", io.StringIO(), []
-    split = Corpus.split
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+    folder, printed, embedded = tmp_path_factory.mktemp("runs"), io.StringIO(), []
+    prepare = TextEncoder.prepare
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setattr(
-            Corpus, "split", lambda corpus, name: (name == "all" or parts.append(name), split(corpus, name))[1]
+            TextEncoder,
+            "prepare",
+            lambda backbone, items, side: (embedded.extend(items), prepare(backbone, items, side))[1],
         )
-        main(arguments(checkpoint, documents, out))
+        main(arguments(checkpoint, documents, folder / "probes", folder / "store"))
         open_figures = plt.get_fignums()
+    out = folder / "probes"
     return SimpleNamespace(
-        parts=parts,
         out=out,
+        store=folder / "store",
+        embedded=embedded,
         open_figures=open_figures,
-        told=told.getvalue(),
+        printed=printed.getvalue(),
         checkpoint=checkpoint,
         run=json.loads((out / "run.json").read_text()),
         table=pd.read_csv(out / "probes.csv"),
@@ -109,7 +73,7 @@ def first(checkpoint, documents, tmp_path_factory, one_thread):
 
 
 def test_writes_what_it_promises_and_nothing_else(first):
-    assert {path.name for path in first.out.iterdir()} == FILES | {"embeddings"}
+    assert {path.name for path in first.out.iterdir()} == FILES
     for picture in first.out.glob("*.png"):
         assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 20
 
@@ -132,14 +96,17 @@ def test_table_has_a_row_for_each_layer_and_kind(first):
 def test_means_are_those_of_the_records(first):
     records = pd.DataFrame([vars(record) for record in read_records(first.out / "records.jsonl")])
     for row in first.table.itertuples():
-        mine = records[(records["measure"] == f"{row.kind}_ndcg_at_5") & (records["layer"] == row.layer)]
-        per_query = mine[mine["query_id"].notna()]["value"]
+        of_probe = records[(records["system"] == row.kind) & (records["layer"] == row.layer)]
+        of_probe = of_probe[(of_probe["measure"] == "ndcg_at_5") & of_probe["query_id"].notna()]
+        per_query = of_probe["value"]
         assert per_query.mean() == pytest.approx(row.validation_ndcg_at_5, abs=1e-12)
         assert len(per_query) == first.run["n_queries"]
 
 
 def test_probes_are_saved_for_this_backbone(first):
-    backbone = load_backbone(str(first.checkpoint), pooling="mean", reader="text-layer", device="cpu")
+    backbone = load_backbone(
+        LoadOptions(model=str(first.checkpoint), pooling="mean", reader="text-layer", device="cpu")
+    )
     stack = ProbeStack.load(first.out / "probes.safetensors", backbone.key())
     saved = load_file(first.out / "salience.safetensors")
     assert {name: array.shape for name, array in saved.items()} == {
@@ -149,9 +116,23 @@ def test_probes_are_saved_for_this_backbone(first):
     np.testing.assert_allclose(saved["base"], stack.gates[:, 0] ** 2, rtol=1e-6)
 
 
-def test_only_train_and_validation_are_read(first):
+def test_only_train_and_validation_are_read(first, documents):
     assert first.run["corpus_part"] == "validation" and first.run["train"]["corpus_part"] == "train"
-    assert first.parts == ["train", "validation"]
+    corpus = load_corpus(documents, queries="verbatim")
+    embedded = {getattr(item, "page_id", None) or item.query_id for item in first.embedded}
+    allowed = {
+        item_id
+        for part in (corpus.split("train"), corpus.split("validation"))
+        for item_id in (*(page.page_id for page in part.pages), *(query.query_id for query in part.queries))
+    }
+    assert embedded == allowed
+
+
+def test_run_json_holds_what_was_used(first):
+    options = first.run["options"]
+    assert options["study"]["training"]["epochs"] == 2 and options["n_seeds"] == first.run["n_seeds"] == 2
+    assert options["load"]["model"] == str(first.checkpoint) and options["statistics"]["seed"] == 0
+    assert first.run["intervals_over"] in ("documents", "items")
 
 
 def test_selection_says_how_sure_it_is_and_that_it_is_too_good(first):
@@ -162,9 +143,14 @@ def test_selection_says_how_sure_it_is_and_that_it_is_too_good(first):
     assert len(chosen["random_labels"]["frequency"]) == 4
 
 
-def test_the_terminal_says_whether_the_ratio_knew(first):
-    assert "The alignment ratio names the preferred kind at" in first.told
-    assert "false negatives" in first.told and "Kept:" in first.told
+def test_the_terminal_says_whether_the_ratio_could_have_told_and_what_comes_next(first, documents):
+    assert "The alignment ratio names the preferred kind at" in first.printed
+    assert "false negatives" in first.printed and "Kept:" in first.printed
+    last = first.printed.splitlines()[-1]
+    assert last == (
+        f"next: python -m miner_diag.fusion --model {first.checkpoint} --pooling mean --reader text-layer --device cpu "
+        f"--data {documents} --queries verbatim --store {first.store} --probes {first.out}"
+    )
 
 
 def test_controls_and_rule_are_tables(first):
@@ -193,24 +179,26 @@ def test_no_figure_is_left_open(first):
     assert first.open_figures == []
 
 
+def refuse(*given):
+    raise AssertionError("the backbone ran although all items are in the store")
+
+
 @pytest.fixture(scope="module")
 def again(first, documents, tmp_path_factory):
-    """A second run from the first one's stores, read row by row, in a process that draws with another backend."""
-    extraction = sys.modules["miner_diag.embeddings.extract"]  # the package has a function of that name
+    """A second run from the first one's store, read row by row, in a process that draws with another backend."""
     out, before = tmp_path_factory.mktemp("runs") / "again", mpl.get_backend()
-    stores = ["--embeddings", str(first.out / "embeddings")]
     plt.switch_backend("svg")
     try:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
             patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-            patch.setattr(extraction, "embed_halving", None)  # a forward would fail
-            main(arguments(first.checkpoint, documents, out, *stores, "--memory-gb", "1e-9"))
+            patch.setattr(TextEncoder, "embed", refuse)
+            main(arguments(first.checkpoint, documents, out, first.store, "--memory-gb", "1e-9"))
         return SimpleNamespace(out=out, backend=mpl.get_backend())
     finally:
         plt.switch_backend(before)
 
 
-def test_a_second_run_reuses_the_stores_and_gives_the_same_numbers(first, again):
+def test_a_second_run_reuses_the_store_and_gives_the_same_numbers(first, again):
     for name in ("probes.csv", "probes.safetensors", "selection.json", "records.jsonl", "controls.csv"):
         assert (again.out / name).read_bytes() == (first.out / name).read_bytes(), name
 
@@ -220,31 +208,41 @@ def test_the_plotting_backend_of_the_caller_stays(again):
     assert again.backend == "svg"
 
 
-def test_sweep_settles_one_option_after_the_other(first, documents, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("miner_diag.probes.sweep.PLAN", (("temperature", "both", (0.05, 0.1)),))
-    monkeypatch.setattr("miner_diag.probes.sweep.NOISE", 0.0)
-    stores = ["--embeddings", str(first.out / "embeddings")]
-    main(arguments(first.checkpoint, documents, tmp_path / "sweep", *stores, "--sweep"))
-    table = pd.read_csv(tmp_path / "sweep" / "sweep.csv")
-    tried, seeds = (table[table["option"] == option] for option in ("temperature", "seed"))
-    assert tried["value"].tolist() == [0.05, 0.1] and tried["settled"].sum() == 1
-    assert tried["score"][tried["settled"]].item() == tried["score"].max() == seeds["score"].iloc[0]
-    assert seeds["value"].tolist() == [0, 1, 2]
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out of the stage what costs most here and is looked at in the first run."""
+    monkeypatch.setattr("miner_diag.probes.study.correlate", lambda *args, **how: None)
+    return ["--no-controls"]
 
 
-def test_each_of_two_towers_is_probed_by_itself(first, documents, tmp_path, monkeypatch, capsys):
+def test_seed_and_confidence_are_those_of_the_command_line(first, documents, tmp_path, quick):
+    out = tmp_path / "other"
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(arguments(first.checkpoint, documents, out, first.store, "--seed", "5", "--confidence", "0.5", *quick))
+    table, records = pd.read_csv(out / "probes.csv"), read_records(out / "records.jsonl")
+    assert (table["raw_ndcg_at_5"] == first.table["raw_ndcg_at_5"]).all()
+    assert (table["high"] - table["low"] < first.table["high"] - first.table["low"] + 1e-12).all()
+    assert {record.seed for record in records} == {5}
+    assert {record.confidence for record in records if record.low is not None} == {0.5}
+    stacks = [ProbeStack.load(folder / "probes.safetensors") for folder in (first.out, out)]
+    assert np.abs(stacks[0].weights - stacks[1].weights).max() > 0
+
+
+def test_each_half_of_a_dual_encoder_is_probed_by_itself(first, documents, tmp_path, monkeypatch, quick, capsys):
     monkeypatch.setattr(TextEncoder, "shared_layers", False)
-    stores = ["--embeddings", str(first.out / "embeddings"), "--no-controls"]
-    main(arguments(first.checkpoint, documents, tmp_path / "towers", *stores))
-    told = capsys.readouterr().out
+    out = tmp_path / "halves"
+    main(arguments(first.checkpoint, documents, out, first.store, *quick))
+    printed = capsys.readouterr().out
+    assert "next:" not in printed  # the fusion is built for one stack of layers
     for side in ("query", "page"):
-        out = tmp_path / "towers" / side
-        assert {path.name for path in out.iterdir()} == FILES
-        assert f"layers of the {side} tower, each probed against the final embedding of the other one" in told
-        table = pd.read_csv(out / "probes.csv")
+        assert {path.name for path in (out / side).iterdir()} == FILES
+        assert f"layers of its {side} encoder, each probed against the final embedding of the other" in printed
+        table = pd.read_csv(out / side / "probes.csv")
         assert table[f"alignment_ratio_{side}_final"].iloc[-1] == pytest.approx(1, abs=1e-9)
         assert table["alignment_ratio_query_page"].isna().all()
-        assert json.loads((out / "run.json").read_text())["probed_tower"] == side
+        run = json.loads((out / side / "run.json").read_text())
+        assert run["side"] == side and f"probes of the {side} encoder" in run["seconds_by_stage"]
+        assert {record.side for record in read_records(out / side / "records.jsonl")} == {side}
         # the final layer alone is what the retriever is, whichever side is probed
         raw = table["raw_ndcg_at_5"].iloc[-1]
         assert raw == pytest.approx(first.table["raw_ndcg_at_5"].iloc[-1], abs=1e-9)
@@ -253,14 +251,17 @@ def test_each_of_two_towers_is_probed_by_itself(first, documents, tmp_path, monk
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--n-seeds", "0"], "n_seeds and resamples must be at least 1"),
+        (["--n-seeds", "0"], "n_seeds must be at least 1; got 0"),
+        (["--resamples", "0"], "resamples must be at least 1; got 0"),
+        (["--confidence", "1"], "confidence must be between 0 and 1"),
+        (["--split", "validation"], "--split"),
+        (["--sweep"], "--sweep"),
         (["--memory-gb", "0"], "memory_gb must be above 0"),
         (["--rank", "99"], "rank must be at most the width, 32; got 99"),
         (["--rule", "top_k", "--top-k", "9"], "top_k must be at most the number of layers, 4; got 9"),
     ],
 )
 def test_bad_options_end_with_a_sentence(first, documents, tmp_path, more, message, capsys):
-    stores = ["--embeddings", str(first.out / "embeddings")]
     with pytest.raises((SystemExit, ValueError)) as ended:
-        main(arguments(first.checkpoint, documents, tmp_path / "bad", *stores, *more))
+        main(arguments(first.checkpoint, documents, tmp_path / "bad", first.store, *more))
     assert message in str(ended.value) + capsys.readouterr().err

@@ -7,11 +7,11 @@ from miner_diag.stats import Interval
 
 
 def verdicts(*benefits, sure=True):
-    made = []
+    rows = []
     for layer, benefit in enumerate(benefits):
         preferred = None if not sure or not benefit else ("normalized_projection" if benefit > 0 else "base")
-        made.append(KindVerdict(layer, Interval(benefit, benefit, benefit, 0.95, 9), 0.01, preferred))
-    return made
+        rows.append(KindVerdict(layer, Interval(benefit, benefit, benefit, 0.95, 9), 0.01, preferred))
+    return rows
 
 
 def test_the_kind_is_the_tests_and_base_where_it_has_none(rng):
@@ -22,10 +22,10 @@ def test_the_kind_is_the_tests_and_base_where_it_has_none(rng):
             np.array([better[0], better[1] - 0.2, rng.permutation(better[2])]),
         ]
     )
-    found = compare_kinds(ndcg, rng)
-    assert [v.preferred for v in found] == ["normalized_projection", "base", None]
-    assert [v.chosen for v in found] == ["normalized_projection", "base", "base"]
-    assert found[0].benefit.value == pytest.approx(0.2) and found[0].p_holm < 0.01
+    compared = compare_kinds(ndcg, rng)
+    assert [v.preferred for v in compared] == ["normalized_projection", "base", None]
+    assert [v.chosen for v in compared] == ["normalized_projection", "base", "base"]
+    assert compared[0].benefit.value == pytest.approx(0.2) and compared[0].p_holm < 0.01
 
 
 def test_few_documents_can_decide_less_than_many_queries(rng):
@@ -46,30 +46,30 @@ def test_predicted_kinds():
 
 
 def test_rule_by_hand():
-    found = verdicts(0.1, -0.02, 0.0, 0.04)
+    compared = verdicts(0.1, -0.02, 0.0, 0.04)
     # base named for layers 1 and 3: right at 0 and 1, wrong at 3, which loses 0.04 of four layers
-    score = score_rule([0.2, 0.8, 0.3, 0.9], found, 0.5)
+    score = score_rule([0.2, 0.8, 0.3, 0.9], compared, 0.5)
     assert (score.hits, score.n) == (2, 3)
     assert score.loss == pytest.approx(0.04 / 4)
 
 
 def test_best_threshold_separates_where_it_can():
-    found = verdicts(0.1, 0.1, -0.1, -0.1)
-    best = best_threshold([0.7, 0.8, 1.1, 1.2], found)
+    compared = verdicts(0.1, 0.1, -0.1, -0.1)
+    best = best_threshold([0.7, 0.8, 1.1, 1.2], compared)
     assert (best.hits, best.n) == (4, 4) and 0.8 < best.threshold <= 1.1
     assert THRESHOLDS[0] == 0.1 and THRESHOLDS[-1] == 1.5
     # a wide gap is found whichever layer is left out; without 0.8, the threshold between 0.7 and 1.1 sinks below it
-    assert left_out_hits([0.1, 0.12, 1.4, 1.5], found) == (4, 4)
-    assert left_out_hits([0.7, 0.8, 1.1, 1.2], found) == (3, 4)
+    assert left_out_hits([0.1, 0.12, 1.4, 1.5], compared) == (4, 4)
+    assert left_out_hits([0.7, 0.8, 1.1, 1.2], compared) == (3, 4)
 
 
 def test_left_out_hits_are_less_flattering(rng):
     """Ratios that know nothing: the best threshold looks good on its own layers and not on the one left out."""
     own = out = 0
     for _ in range(30):
-        ratios, found = rng.random(6).tolist(), verdicts(*(0.1 * rng.choice([-1, 1], 6)))
-        own += best_threshold(ratios, found).hits
-        out += left_out_hits(ratios, found)[0]
+        ratios, compared = rng.random(6).tolist(), verdicts(*(0.1 * rng.choice([-1, 1], 6)))
+        own += best_threshold(ratios, compared).hits
+        out += left_out_hits(ratios, compared)[0]
     assert own > out + 20
 
 

@@ -39,9 +39,9 @@ def test_layers_at_once_are_layers_one_by_one():
     make = torch.Generator().manual_seed(2)
     vectors, gate = torch.randn(4, 5, 8, generator=make), torch.rand(4, 8, generator=make)
     weight = torch.randn(4, 8, 8, generator=make)
-    whole = both_probes(gate, weight, vectors)
+    together = both_probes(gate, weight, vectors)
     for layer in range(4):
-        torch.testing.assert_close(whole[:, layer], both_probes(gate[layer], weight[layer], vectors[layer]))
+        torch.testing.assert_close(together[:, layer], both_probes(gate[layer], weight[layer], vectors[layer]))
 
 
 def test_a_zero_vector_stays_zero():

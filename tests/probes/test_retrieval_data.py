@@ -1,25 +1,26 @@
 import numpy as np
 import pytest
 
-from miner_diag.embeddings.store import StoreWriter
 from miner_diag.probes import RetrievalData
 from miner_diag.probes.retrieval_data import layer_of, rows_of
 from miner_diag.retrieval import Relevance
+from tests.probes.helpers import stored
+
+N = 200
+"""Pages; a shard of a store holds fewer."""
 
 
 @pytest.fixture
 def store(tmp_path, rng):
-    vectors = rng.normal(size=(10, 3, 4)).astype(np.float32)
-    order = rng.permutation(10)  # shards hold items in an order of their own
-    writer = StoreWriter(tmp_path / "store", {"of": "test"}, [str(i) for i in range(10)], (10, 3, 4))
-    for number, part in enumerate(np.array_split(order, 3)):
-        writer.write(number, part.tolist(), vectors[part])
-    return writer.finish(3), vectors
+    vectors = rng.normal(size=(N, 3, 4)).astype(np.float32)
+    pages = stored(tmp_path / "store", lambda item_id: vectors[int(item_id[1:])], N, (3, 4)).pages
+    assert len(pages.items.shards) > 1
+    return pages, vectors
 
 
 def test_rows_and_layers_are_the_same_from_memory_and_from_disk(store, rng):
     on_disk, vectors = store
-    for rows in (rng.integers(0, 10, 25), np.array([3]), np.array([], dtype=int)):
+    for rows in (rng.integers(0, N, 250), np.array([3]), np.array([], dtype=int)):
         np.testing.assert_array_equal(rows_of(on_disk, rows), rows_of(vectors, rows))
     for layer in range(3):
         np.testing.assert_array_equal(layer_of(on_disk, layer), layer_of(vectors, layer))
@@ -27,8 +28,8 @@ def test_rows_and_layers_are_the_same_from_memory_and_from_disk(store, rng):
 
 
 def test_a_row_that_is_not_there_is_refused(store):
-    with pytest.raises(ValueError, match=r"rows must be 0 … 9; got 2 … 10"):
-        store[0].rows(np.array([2, 10]))
+    with pytest.raises(ValueError, match=r"rows must be 0 … 199; got 2 … 200"):
+        store[0].rows(np.array([2, 200]))
 
 
 def test_known_matches_by_hand(rng):
@@ -55,7 +56,7 @@ def test_shuffling_keeps_vectors_and_breaks_pairs(small, rng):
     assert (broken.pairs[1] == small.pairs[1]).mean() < 0.3
 
 
-def test_judgements_must_fit(rng):
+def test_relevances_must_fit(rng):
     vectors = rng.normal(size=(3, 2, 4)).astype(np.float32)
     with pytest.raises(ValueError, match="relevance is of 2 queries and 3 pages; the vectors are of 3 and 3"):
         RetrievalData.of(vectors, vectors, Relevance.of(np.arange(2), n_pages=3), list("abc"))

@@ -31,7 +31,7 @@ def test_top_k_and_within_delta_keep_the_final_layer(fused):
 def test_the_final_layer_stays_even_where_it_is_noise(rng):
     fused = FusedScores(scores_of([3.0, 0.0], rng), Relevance.of(np.arange(60), n_pages=60))
     for rule in ("top_k", "within_delta", "greedy"):
-        assert 1 in select(fused, SelectionRule(rule, top_k=1))
+        assert 1 in select(fused, SelectionRule(rule, **({"top_k": 1} if rule == "top_k" else {})))
 
 
 def test_fused_score_is_the_sum(fused):
@@ -59,9 +59,9 @@ def test_stability_of_a_clear_choice_and_of_a_toss(fused, rng):
 
 def test_documents_are_drawn_whole(fused, rng):
     """With two documents, a resample is one of three: either twice, or both."""
-    found = stability([fused], SelectionRule("within_delta"), rng, clusters=("a",) * 30 + ("b",) * 30, n_resamples=30)
+    stable = stability([fused], SelectionRule("within_delta"), rng, clusters=("a",) * 30 + ("b",) * 30, n_resamples=30)
     possible = {tuple(select(fused, SelectionRule("within_delta"), np.repeat(w, 30))) for w in ([2, 0], [1, 1], [0, 2])}
-    assert len(possible) <= 3 and found.frequency[4] == 1.0
+    assert len(possible) <= 3 and stable.frequency[4] == 1.0
 
 
 def test_options_out_of_range_are_named(fused):
@@ -69,5 +69,9 @@ def test_options_out_of_range_are_named(fused):
         SelectionRule(top_k=0)
     with pytest.raises(ValueError, match="delta and min_gain must be at least 0"):
         SelectionRule(delta=-0.1)
+    with pytest.raises(ValueError, match="top_k is an option of rule top_k and has no effect with rule greedy; leave"):
+        SelectionRule(top_k=2)
+    with pytest.raises(ValueError, match="min_gain is an option of rule greedy and has no effect with rule top_k"):
+        SelectionRule("top_k", min_gain=0.1)
     with pytest.raises(ValueError, match="top_k must be at most the number of layers, 5; got 6"):
         select(fused, SelectionRule("top_k", top_k=6))

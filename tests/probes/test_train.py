@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from miner_diag.probes import ProbeError, ProbeTrainOptions, RetrievalData, fit_probes, judge
+from miner_diag.probes import ProbeError, ProbeTrainOptions, RetrievalData, evaluate_probes, fit_probes
 from miner_diag.probes.study import raw_ndcg
 from miner_diag.retrieval import Relevance, ndcg_at_k, score_all
+from tests.probes.helpers import only
 
 QUICK = ProbeTrainOptions(
     epochs=4,
@@ -18,10 +19,6 @@ QUICK = ProbeTrainOptions(
     to_final=0.0,
     gate_l1=0.0,
 )
-
-
-def only(data, layer):
-    return replace(data, queries=data.queries[:, [layer]], pages=data.pages[:, [layer]])
 
 
 def test_training_together_is_training_alone(small):
@@ -37,7 +34,7 @@ def test_training_together_is_training_alone(small):
 def test_training_is_repeatable_and_the_seed_matters(small):
     first, again = fit_probes(small, small, QUICK), fit_probes(small, small, QUICK)
     np.testing.assert_array_equal(first.last.weights, again.last.weights)
-    other = fit_probes(small, small, replace(QUICK, seed=1))
+    other = fit_probes(small, small, QUICK, seed=1)
     assert np.abs(first.last.weights - other.last.weights).max() > 0
 
 
@@ -56,7 +53,7 @@ def test_what_is_kept_is_the_best_epoch_and_its_numbers_are_the_probes_own(small
     fitted = fit_probes(small, small, QUICK)
     np.testing.assert_allclose(fitted.ndcg.mean(axis=2), fitted.curve.max(axis=0), atol=1e-12)
     np.testing.assert_array_equal(fitted.best_epoch, fitted.curve.argmax(axis=0))
-    again = judge(torch.from_numpy(fitted.stack.gates), torch.from_numpy(fitted.stack.weights), small)
+    again = evaluate_probes(torch.from_numpy(fitted.stack.gates), torch.from_numpy(fitted.stack.weights), small)
     np.testing.assert_allclose(again, fitted.ndcg, atol=1e-9)
     for kind, name in enumerate(("base", "normalized_projection")):
         probe = fitted.stack.probe(1, name)
@@ -69,6 +66,21 @@ def test_stops_when_nothing_gets_better(small, rng):
     fitted = fit_probes(small, broken, replace(QUICK, epochs=200, patience=2))
     assert len(fitted.loss) < 200
     assert (len(fitted.loss) - fitted.best_epoch >= 2).all()
+
+
+def test_training_ends_when_the_last_probe_has_waited_and_until_then_all_are_evaluated(small, rng):
+    fitted = fit_probes(small, small.shuffled(rng), replace(QUICK, epochs=200, patience=3, learning_rate=1e-2))
+    n_epochs = len(fitted.loss)
+    assert n_epochs == fitted.best_epoch.max() + 3 < 200
+    assert fitted.best_epoch.min() + 3 < n_epochs  # some had waited long before
+    assert fitted.curve.shape == (n_epochs + 1, 2, 3) and fitted.loss.shape == (n_epochs, 2, 3)
+    np.testing.assert_array_equal(fitted.best_epoch, fitted.curve.argmax(axis=0))  # a late rise counts, too
+
+
+def test_another_start_keeps_the_ridge_for_least_squares_alone():
+    options = ProbeTrainOptions(ridge=0.5, epochs=7)
+    assert options.with_start("least_squares") == options
+    assert options.with_start("orthogonal") == ProbeTrainOptions(start="orthogonal", epochs=7)
 
 
 def test_training_helps_the_training_pairs(small):
@@ -120,7 +132,7 @@ def spread(gates):
 def to_final(stack, data):
     final = data.pages[:, -1] / np.linalg.norm(data.pages[:, -1], axis=1, keepdims=True)
     z = [stack.probe(layer, "normalized_projection").apply(data.pages[:, layer]) for layer in range(3)]
-    return np.array([(mine * final).sum(axis=1).mean() for mine in z])
+    return np.array([(outputs * final).sum(axis=1).mean() for outputs in z])
 
 
 def test_a_loss_that_is_not_finite_names_layer_kind_and_step(small):
@@ -141,6 +153,7 @@ def test_a_loss_that_is_not_finite_names_layer_kind_and_step(small):
         ({"patience": 0}, "patience must be at least 1; got 0"),
         ({"gate_l1": -1.0}, "gate_l1 must be at least 0; got -1.0"),
         ({"start": "least_squares", "ridge": 0.0}, "ridge must be above 0"),
+        ({"start": "identity", "ridge": 0.5}, "ridge is an option of start least_squares and has no effect with start"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
@@ -151,7 +164,7 @@ def test_options_out_of_range_are_named(options, message):
 def test_bad_inputs_are_named(small):
     with pytest.raises(ProbeError, match="rank must be at most the width, 6; got 7"):
         fit_probes(small, small, replace(QUICK, rank=7))
-    with pytest.raises(ProbeError, match="different things in a backbone of two towers; probe one side against"):
+    with pytest.raises(ProbeError, match="different things in a dual encoder; probe one side against"):
         fit_probes(small, small, QUICK, shared_layers=False)
     with pytest.raises(ProbeError, match=r"same layers and width; got \[3, 6\] and \[1, 6\]"):
         fit_probes(small, only(small, 0), QUICK)

@@ -13,7 +13,7 @@ import pytest
 
 from miner_diag.records import read_records
 from miner_diag.retrieval.__main__ import main
-from miner_diag.retrieval.score import ScoreOptions
+from miner_diag.retrieval.run import ScoreOptions
 
 
 @pytest.fixture
@@ -100,5 +100,5 @@ def test_runs_as_a_module_and_explains_its_options(files):
         check=True,
         env={**os.environ, "COLUMNS": "200"},
     )
-    assert "Ranks that count." in done.stdout
+    assert "The number of ranks that count." in done.stdout
     assert "--qrels" in done.stdout

@@ -8,18 +8,19 @@ import pytest
 from safetensors import safe_open
 
 from miner_diag.backbones.base import CheckpointError
-from tools.train_line_reader import line_shards, reader_training
 from miner_diag.backbones.page_vision.alphabet import OTHER
 from miner_diag.backbones.page_vision.line_reader import LineReader
 from miner_diag.backbones.page_vision.lines import HEIGHT
-from miner_diag.backbones.page_vision.trained import load_line_reader, save_trained, trained_facts
+from miner_diag.backbones.page_vision.trained import load_line_reader, trained_facts
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import letters
 from miner_diag.training_state import keep_state
+from tools.train_line_reader import line_shards, reader_training
+from tools.train_line_reader.__main__ import main
 from tools.train_line_reader.labelled_lines import draw_pages, page_lines
 from tools.train_line_reader.line_shards import cut_pages
 from tools.train_line_reader.reader_training import edit_distance, score_reader, train_reader, written
-from tools.train_line_reader.__main__ import main
+from tools.train_line_reader.run import save_trained
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +38,24 @@ def test_labels_are_the_lines_of_the_text_layer(corpus, lines):
     pages = {p.page_id: p.text for p in corpus.pages}
     text = letters("".join(pages[f"jflex-manual/{number}"] for number in (5, 6)))[0]
     assert len(lines) > 40
-    there = [letters(written(line))[0] in text for line in lines if not (line.labels == OTHER).any()]
-    assert np.mean(there) > 0.95 and len(there) > 40
+    in_text = [letters(written(line))[0] in text for line in lines if not (line.labels == OTHER).any()]
+    assert np.mean(in_text) > 0.95 and len(in_text) > 40
 
 
-def test_places_are_inside_the_line_and_rise(lines):
+def test_columns_are_inside_the_line_and_rise(lines):
     for line in lines:
         assert line.pixels.shape[0] == HEIGHT
-        assert len(line.labels) == len(line.places) >= 2
-        assert line.places.min() >= 0 and line.places.max() < line.pixels.shape[1]
-        assert np.all(np.diff(line.places) > -6)
+        assert len(line.labels) == len(line.columns) >= 2
+        assert line.columns.min() >= 0 and line.columns.max() < line.pixels.shape[1]
+        assert np.all(np.diff(line.columns) > -6)
 
 
-def test_ink_stands_at_the_places(lines):
+def test_ink_stands_at_the_columns(lines):
     """Labels of a text layer that is shifted against the picture would still be spelled right."""
     at_labels, anywhere = [], []
     for line in lines:
         ink = line.pixels.max(axis=0) > 100
-        columns = line.places[line.labels != 1].astype(int)
+        columns = line.columns[line.labels != 1].astype(int)
         at_labels.append(np.mean([ink[max(0, c - 3) : c + 4].any() for c in columns]))
         anywhere.append(ink.mean())
     assert np.mean(at_labels) > 0.99 > 0.95 > np.mean(anywhere)
@@ -141,7 +142,7 @@ def test_shards_hold_what_was_cut_and_are_not_cut_again(corpus, tmp_path, monkey
     monkeypatch.setattr(line_shards, "draw_pages", lambda *_, **__: pytest.fail("cut twice"))
     for again in (written_down, cut_pages(pages, 4, seed=0, folder=tmp_path)):
         for one, other in zip(plain, again, strict=True):
-            for field in ("pixels", "labels", "places"):
+            for field in ("pixels", "labels", "columns"):
                 np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
@@ -151,29 +152,15 @@ def test_a_shard_without_a_line(tmp_path):
 
 
 def test_the_command_writes_numbers_and_where_they_come_from(tmp_path, capsys):
-    main(
-        [
-            "--data",
-            "sample",
-            "--pages",
-            "3",
-            "--lines-per-page",
-            "4",
-            "--steps",
-            "2",
-            "--columns",
-            "2000",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+    main(f"--data sample --pages 3 --lines-per-page 4 --steps 2 --columns 2000 --out {tmp_path}".split())
     assert "of words are read" in capsys.readouterr().out
     path = tmp_path / "page-vision.safetensors"
     assert isinstance(load_line_reader(path), LineReader)
     facts = trained_facts(path)
     assert facts["trained_on"] == "sample, train split, fold 0" and facts["steps"] == 2 and facts["n_lines"] <= 12
-    told = json.loads((tmp_path / "run.json").read_text())
-    assert told["options"]["seed"] == 0
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["command"] == "tools.train_line_reader" and content["options"]["seed"] == 0
+    assert content["character_error"] == facts["character_error"]
     with safe_open(path, framework="np") as file:
         assert {file.get_tensor(key).dtype.name for key in file.keys()} <= {"float16", "int64"}
 

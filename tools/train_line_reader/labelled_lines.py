@@ -18,10 +18,10 @@ from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.pdf import located_characters, open_page, open_pdf, render_page
 
 MAX_OTHER = 0.2
-"""Share of glyphs outside the alphabet in a line that is kept."""
+"""The largest share of glyphs outside the alphabet in a line that is kept."""
 
 MAX_UNEXPLAINED = 0.04
-"""Share of a line's ink that may stand outside the boxes of its characters."""
+"""The largest share of a line's ink that may stand outside the boxes of the characters."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LabelledLine:
     """[HEIGHT, W] uint8."""
     labels: np.ndarray
     """[C] classes of the alphabet, spaces included, left to right."""
-    places: np.ndarray
+    columns: np.ndarray
     """[C] column of each character's middle in `pixels`."""
 
 
@@ -46,7 +46,8 @@ def page_lines(path: Path, number: int, longest_side: int = LONGEST_SIDE) -> lis
         return []
     lines = find_lines(picture)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # [C, 2]
-    return [found for line in lines if (found := _labelled(line, characters, boxes, middle)) is not None]
+    labelled = (_labelled(line, characters, boxes, middle) for line in lines)
+    return [line for line in labelled if line is not None]
 
 
 def _labelled(line: Line, characters: str, boxes: np.ndarray, middle: np.ndarray) -> LabelledLine | None:
@@ -65,23 +66,23 @@ def _labelled(line: Line, characters: str, boxes: np.ndarray, middle: np.ndarray
         return None
     scale = line.pixels.shape[1] / (line.right - line.left + 4)
     labels: list[int] = []
-    places: list[float] = []
+    middles: list[float] = []
     for previous, index in zip([None, *own], own, strict=False):
         if previous is not None:
             if middle[index, 0] < middle[previous, 0] - 2:
                 return None  # two lines in one box, or accents set apart
             if index != previous + 1:
                 labels.append(1)
-                places.append((boxes[previous, 2] + boxes[index, 0]) / 2)
-        found = classes(characters[index])
+                middles.append((boxes[previous, 2] + boxes[index, 0]) / 2)
+        parts = classes(characters[index])
         width = boxes[index, 2] - boxes[index, 0]
-        for k, label in enumerate(found):
+        for k, label in enumerate(parts):
             labels.append(label)
-            places.append(boxes[index, 0] + width * (k + 0.5) / len(found))
+            middles.append(boxes[index, 0] + width * (k + 0.5) / len(parts))
     array = np.array(labels)
     if not len(array) or (array == OTHER).mean() > MAX_OTHER:
         return None
-    columns = (np.array(places) - line.left + 2) * scale
+    columns = (np.array(middles) - line.left + 2) * scale
     return LabelledLine(line.pixels, array.astype(np.uint8), columns.astype(np.float32))
 
 
@@ -99,7 +100,7 @@ def _explained(line: Line, boxes: np.ndarray) -> bool:
 def draw_pages(
     pages: Sequence[tuple[Path, int]], per_page: int, seed: int, *, first: int = 0
 ) -> Iterator[list[LabelledLine]]:
-    """Yield, page by page, at most `per_page` of its lines, drawn at random; `first` is the first page's place."""
+    """Yield at most `per_page` lines of each page, drawn at random; `first` is the number of the first page."""
     for number, (path, page) in enumerate(pages, start=first):
         lines = page_lines(path, page)
         rng = np.random.default_rng([seed, number])

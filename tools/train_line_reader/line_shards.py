@@ -14,7 +14,7 @@ from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 from tools.train_line_reader.labelled_lines import LabelledLine, draw_pages
 
 PAGES_PER_SHARD = 200
-"""A minute's work on one core."""
+"""The number of pages in a shard: a minute's work on one core."""
 
 
 def cut_pages(
@@ -25,41 +25,42 @@ def cut_pages(
     Parameters
     ----------
     pages : sequence of (str, Path, int)
-        What a page is called, the PDF it stands in, its number. The names decide which shards are its own.
+        The name of each page, the PDF that it stands in, and its number. The names decide which shards are read again.
     per_page : int
-        Lines of a page.
+        The largest number of lines of a page.
     seed : int
-        Of the draw, together with the page's place in the sequence.
+        The seed of the draw, together with the page's number in the sequence.
     folder : path, optional
         Where shards are written, each named by what is in it; nothing is written without.
     """
     lines: list[LabelledLine] = []
     with tqdm(total=len(pages), desc="cutting lines", unit="page", delay=2) as bar:
         for start in range(0, len(pages), PAGES_PER_SHARD):
-            some = pages[start : start + PAGES_PER_SHARD]
-            asked = [VERSION, [[name, number] for name, _, number in some], start, per_page, seed]
-            path = folder / f"{sha256_bytes(canonical_json(asked).encode())[:16]}.npz" if folder is not None else None
+            part = pages[start : start + PAGES_PER_SHARD]
+            content = [VERSION, [[name, number] for name, _, number in part], start, per_page, seed]
+            digest = sha256_bytes(canonical_json(content).encode())[:16]
+            path = folder / f"{digest}.npz" if folder is not None else None
             if path is not None and path.is_file():
                 lines += read_lines(path)
             else:
-                places = [(file, number) for _, file, number in some]
-                cut = [line for found in draw_pages(places, per_page, seed, first=start) for line in found]
+                in_files = [(file, number) for _, file, number in part]
+                cut = [line for lines in draw_pages(in_files, per_page, seed, first=start) for line in lines]
                 if path is not None:
                     write_lines(path, cut)
                 lines += cut
-            bar.update(len(some))
+            bar.update(len(part))
     return lines
 
 
 def write_lines(path: Path, lines: Sequence[LabelledLine]) -> None:
-    """Write lines as one npz file: pixels side by side, labels and places end to end, and how long each is."""
+    """Write lines as one npz file: pixels side by side, labels and their columns end to end, and how long each is."""
     held = io.BytesIO()
     np.savez(
         held,
         pixels=_joined([line.pixels.T for line in lines], np.uint8),
         widths=np.array([line.pixels.shape[1] for line in lines], dtype=np.int64),
         labels=_joined([line.labels for line in lines], np.uint8),
-        places=_joined([line.places for line in lines], np.float32),
+        places=_joined([line.columns for line in lines], np.float32),
         lengths=np.array([len(line.labels) for line in lines], dtype=np.int64),
     )
     write_atomic(path, held.getvalue())
@@ -68,12 +69,12 @@ def write_lines(path: Path, lines: Sequence[LabelledLine]) -> None:
 def read_lines(path: Path) -> list[LabelledLine]:
     """Return the lines of a file of :func:`write_lines`."""
     with np.load(path, allow_pickle=False) as file:
-        pixels, labels, places = file["pixels"].T, file["labels"], file["places"]
-        columns, ends = np.cumsum(file["widths"]), np.cumsum(file["lengths"])
+        pixels, labels, columns = file["pixels"].T, file["labels"], file["places"]
+        rights, ends = np.cumsum(file["widths"]), np.cumsum(file["lengths"])
     return [
-        LabelledLine(pixels[:, right - width : right], labels[end - length : end], places[end - length : end])
+        LabelledLine(pixels[:, right - width : right], labels[end - length : end], columns[end - length : end])
         for right, width, end, length in zip(
-            columns, np.diff(columns, prepend=0), ends, np.diff(ends, prepend=0), strict=True
+            rights, np.diff(rights, prepend=0), ends, np.diff(ends, prepend=0), strict=True
         )
     ]
 

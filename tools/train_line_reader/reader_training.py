@@ -25,13 +25,13 @@ from tools.train_line_reader.labelled_lines import LabelledLine
 logger = logging.getLogger(__name__)
 
 WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
+"""The share of the steps in which the learning rate rises."""
 
 KEEP_EVERY = 100
-"""Steps between two states on disk and two lines of the log."""
+"""The number of steps between two states on disk and two lines of the log."""
 
 PLACED = 0.4
-"""Share of the steps over which the loss moves from the labels' places to CTC, which places them itself."""
+"""The share of the steps over which the loss moves from the labels' columns to CTC, which finds the columns itself."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ReaderScores:
     """How well lines are read."""
 
     character_error: float
-    """Edits per character of the truth."""
+    """The edits per character of the truth."""
     words_read: float
-    """Share of the truth's words of three letters and more that stand in what was read."""
+    """The share of the truth's words of three letters and more that stand in what was read."""
 
 
 def train_reader(
@@ -62,17 +62,19 @@ def train_reader(
     Parameters
     ----------
     lines : sequence of LabelledLine
-        What there is to learn from.
+        The lines to learn from.
     steps : int
-        Batches of about `columns` columns.
+        The number of batches of about `columns` columns.
     seed : int
-        Of weights, order and noise.
+        The seed of weights, order and noise.
+    columns : int
+        The number of columns of pixels in a batch.
     rate : float
-        Peak of the learning rate.
+        The peak of the learning rate.
     bfloat16 : bool
         Run the forward in bfloat16: half the time on a CPU that has it, many times that on one that has not.
     state : path, optional
-        File that is written every `KEEP_EVERY` steps; a training that was stopped goes on there.
+        A file that is written every `KEEP_EVERY` steps; a training that was stopped goes on from it.
 
     Raises
     ------
@@ -93,8 +95,8 @@ def train_reader(
         }
     )
     done = 0
-    if (found := take_state(state, key, CheckpointError)) is not None:
-        noted, tensors = found
+    if (kept_state := take_state(state, key, CheckpointError)) is not None:
+        noted, tensors = kept_state
         reader.load_state_dict(part_of(tensors, "reader."))
         fill_optimizer(optimizer, tensors)
         done = int(noted["step"])
@@ -102,13 +104,13 @@ def train_reader(
         if step < done:
             continue
         batch = [lines[i] for i in rows]
-        pixels, lengths, places = _worn(batch, np.random.default_rng([seed, 1, step]))
+        pixels, lengths, frames = _worn(batch, np.random.default_rng([seed, 1, step]))
         for group in optimizer.param_groups:
             group["lr"] = rate * _share_of_rate(step / steps)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             scores = reader(pixels.to(memory_format=torch.channels_last))
         share = max(0.1, 1 - step / max(1.0, PLACED * steps))
-        loss = _loss(scores.float(), batch, lengths, places, share)
+        loss = _loss(scores.float(), batch, lengths, frames, share)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 2.0)
@@ -123,15 +125,15 @@ def train_reader(
 
 def score_reader(reader: LineReader, lines: Sequence[LabelledLine]) -> ReaderScores:
     """Read `lines` and compare with what is written in them."""
-    edits = n_characters = found = n_words = 0
+    edits = n_characters = n_words_read = n_words = 0
     for read, line in zip(reader.read([line.pixels for line in lines]), lines, strict=True):
         truth = written(line)
         edits += edit_distance(read, truth)
         n_characters += len(truth)
         words = [word for word in truth.split() if len(word) > 2]
-        found += sum(word in read.split() for word in words)
+        n_words_read += sum(word in read.split() for word in words)
         n_words += len(words)
-    return ReaderScores(edits / max(1, n_characters), found / max(1, n_words))
+    return ReaderScores(edits / max(1, n_characters), n_words_read / max(1, n_words))
 
 
 def written(line: LabelledLine) -> str:
@@ -165,7 +167,7 @@ def _share_of_rate(done: float) -> float:
 def _digest(lines: Sequence[LabelledLine]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(np.ascontiguousarray(line.pixels).tobytes() + line.labels.tobytes() + line.places.tobytes())
+        digest.update(np.ascontiguousarray(line.pixels).tobytes() + line.labels.tobytes() + line.columns.tobytes())
     return digest.hexdigest()
 
 
@@ -202,22 +204,22 @@ def _worn(batch: Sequence[LabelledLine], rng: np.random.Generator) -> tuple[torc
     pixels = (pixels.clamp(0, 1) ** gamma * faded + noise).clamp(0, 1)
     scale, n_frames = stretched / width / COLUMNS_PER_FRAME, stretched // COLUMNS_PER_FRAME
     lengths = [min(n_frames, max(1, int(line.pixels.shape[1] * scale))) for line in batch]
-    places = [np.clip((line.places * scale).astype(np.int64), 0, n_frames - 1) for line in batch]
-    return pixels, lengths, places
+    frames = [np.clip((line.columns * scale).astype(np.int64), 0, n_frames - 1) for line in batch]
+    return pixels, lengths, frames
 
 
 def _loss(
     scores: torch.Tensor,
     batch: Sequence[LabelledLine],
     lengths: Sequence[int],
-    places: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
     share: float,
 ) -> torch.Tensor:
     """Return the loss of scores [B, N_CLASSES, T]: `share` of it per frame, the rest CTC per character."""
     n_frames = scores.shape[2]
     target = torch.zeros(len(batch), n_frames, dtype=torch.long)
-    for row, (line, frames) in enumerate(zip(batch, places, strict=True)):
-        target[row, torch.from_numpy(frames)] = torch.from_numpy(line.labels.astype(np.int64))
+    for row, (line, of_line) in enumerate(zip(batch, frames, strict=True)):
+        target[row, torch.from_numpy(of_line)] = torch.from_numpy(line.labels.astype(np.int64))
     inside = torch.arange(n_frames)[None] < torch.tensor(lengths)[:, None]
     per_frame = functional.cross_entropy(scores, target, reduction="none")[inside].mean()
     labels = torch.from_numpy(np.concatenate([line.labels for line in batch]).astype(np.int64))

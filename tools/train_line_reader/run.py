@@ -6,20 +6,28 @@ writes holds options and scores beside them, and nothing of the documents.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.torch import save_file
+from torch import nn
 
-from miner_diag.backbones.page_vision.trained import save_trained
 from miner_diag.corpus.assemble import PdfRenderer
 from miner_diag.corpus.core import Corpus, CorpusError
 from miner_diag.corpus.load import load_corpus
-from miner_diag.provenance import RunClock, write_run
+from miner_diag.files import atomic_path
+from miner_diag.runs import RunFolder
 from tools.train_line_reader.labelled_lines import LabelledLine
 from tools.train_line_reader.line_shards import cut_pages
 from tools.train_line_reader.reader_training import score_reader, train_reader
+
+HELD_OUT_PAGES, HELD_OUT_PAGES_PER_DOCUMENT, HELD_OUT_LINES = 100, 10, 1000
+"""The largest numbers of validation pages, of pages of one document among them, and of lines that give the scores."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,11 @@ class ReaderTrainOptions:
     """Train the reader of text lines on pages of the train split."""
 
     data: str = "debian-docs-large"
-    """A data set made of PDFs with a text layer."""
+    """The data set, which must be made of PDFs with a text layer."""
     fold: int = 0
     """The number of the split by document."""
     pages: int = 1600
-    """Pages of the train split that lines are cut from."""
+    """The number of pages of the train split that lines are cut from."""
     pages_per_document: int = 70
     """The largest number of pages of one document, so that no manual's font rules."""
     lines_per_page: int = 30
@@ -64,12 +72,12 @@ def draw_lines(
     rng = np.random.default_rng(options.seed)
     by_document: dict[str, list[tuple[str, Path, int]]] = {}
     for page in corpus.pages:
-        place = (page.page_id, corpus.renderer.paths[page.doc_id], page.page_number)
-        by_document.setdefault(page.doc_id, []).append(place)
+        in_file = (page.page_id, corpus.renderer.paths[page.doc_id], page.page_number)
+        by_document.setdefault(page.doc_id, []).append(in_file)
     usable = [
-        places[i]
-        for _, places in sorted(by_document.items())
-        for i in np.sort(rng.permutation(len(places))[:per_document])
+        pages_of_document[i]
+        for _, pages_of_document in sorted(by_document.items())
+        for i in np.sort(rng.permutation(len(pages_of_document))[:per_document])
     ]
     chosen = [usable[i] for i in rng.permutation(len(usable))[:pages]]
     lines = cut_pages(chosen, options.lines_per_page, options.seed, folder)
@@ -78,10 +86,21 @@ def draw_lines(
     return lines
 
 
+def save_trained(path: Path | str, parts: Mapping[str, nn.Module], facts: Mapping[str, Any]) -> None:
+    """Write modules as ``name.parameter`` in float16, and `facts` (provenance) as JSON in the header."""
+    tensors = {
+        f"{name}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
+        for name, module in parts.items()
+        for key, value in module.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
+
+
 def run(options: ReaderTrainOptions) -> None:
     """Run the command."""
-    logging.getLogger("miner_diag").setLevel(logging.INFO)
-    clock = RunClock()
+    logging.getLogger("tools").setLevel(logging.INFO)
+    folder = RunFolder(options.out, "tools.train_line_reader", options)
     corpus = load_corpus(options.data, queries="verbatim", fold=options.fold)
     lines = draw_lines(
         corpus.split("train"),
@@ -90,8 +109,9 @@ def run(options: ReaderTrainOptions) -> None:
         per_document=options.pages_per_document,
         folder=options.out / "lines",
     )
-    held_out = draw_lines(corpus.split("validation"), options, pages=100, per_document=10)
-    clock.stage("lines")
+    validation = corpus.split("validation")
+    held_out = draw_lines(validation, options, pages=HELD_OUT_PAGES, per_document=HELD_OUT_PAGES_PER_DOCUMENT)
+    folder.stage("lines")
     reader = train_reader(
         lines,
         steps=options.steps,
@@ -100,12 +120,17 @@ def run(options: ReaderTrainOptions) -> None:
         bfloat16=options.bfloat16,
         state=options.out / "state.safetensors",
     )
-    clock.stage("train")
-    scores = asdict(score_reader(reader, held_out[:1000]))
-    clock.stage("score")
-    made = {key: value for key, value in asdict(options).items() if key != "out"}
-    facts = {"trained_on": f"{options.data}, train split, fold {options.fold}", "n_lines": len(lines), **made, **scores}
+    folder.stage("train")
+    scores = score_reader(reader, held_out[:HELD_OUT_LINES])
+    folder.stage("score")
+    settings = {key: value for key, value in asdict(options).items() if key != "out"}
+    trained_on = f"{options.data}, train split, fold {options.fold}"
+    facts = {"trained_on": trained_on, "n_lines": len(lines), **settings, **asdict(scores)}
     save_trained(options.out / "page-vision.safetensors", {"reader": reader}, facts)
-    write_run(options.out, "tools.train_line_reader", options, clock, **facts)
-    print(f"{len(lines)} lines; of held-out lines, {scores['character_error']:.1%} of characters are wrong, ", end="")
-    print(f"{scores['words_read']:.1%} of words are read; {options.out / 'page-vision.safetensors'}")
+    folder.finish(
+        facts=facts,
+        lines=[
+            f"{len(lines)} lines; of held-out lines, {scores.character_error:.1%} of characters are wrong, "
+            f"{scores.words_read:.1%} of words are read; {options.out / 'page-vision.safetensors'}"
+        ],
+    )

@@ -53,12 +53,12 @@ def classes(character: str) -> list[int]:
     >>> decode(np.array([*classes("ﬁ"), 0, 0, *classes("t")]))
     'fit'
     """
-    found = []
+    numbers = []
     for part in unicodedata.normalize("NFKD", character.translate(_LIKE)).casefold():
         if unicodedata.combining(part) or not part.isprintable():
             continue
-        found.append(_CLASS.get(part, OTHER))
-    return found
+        numbers.append(_CLASS.get(part, OTHER))
+    return numbers
 
 
 def decode(best: np.ndarray) -> str:

@@ -9,17 +9,15 @@ from miner_diag.backbones.reader import PageReader
 from miner_diag.backbones.text_encoder import TextEncoder
 from miner_diag.files import sha256_bytes
 
-NAME = "page-vision"
-
 
 def load_page_vision(checkpoint: Checkpoint) -> TextEncoder:
     """Return MiniLM (7 hidden states, width 384, mean pooling) over what the line reader of the package reads.
 
-    Neither the text layer nor RapidOCR is asked. Queries pass the same layers.
+    Neither the text layer nor RapidOCR takes part. Queries pass the same layers.
     """
     reader = PageReader(
         "ocr", checkpoint.pictures.render, progress=checkpoint.progress, picture_reader=LinePictureReader
     )
-    backbone = TextEncoder(checkpoint.folder, checkpoint.options, name=checkpoint.name, reader=reader)
+    backbone = TextEncoder(checkpoint, reader)
     backbone.revision = f"sha256:{sha256_bytes(f'{backbone.revision} {trained_sha256()}'.encode())}"
     return backbone

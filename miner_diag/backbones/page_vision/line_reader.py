@@ -1,7 +1,7 @@
 """A small convolutional reader of text lines: a line's pixels -> the characters in it.
 
-Half a million numbers, trained by ``python -m miner_diag.backbones.page_vision`` on lines of the training documents; no
-language model and no dictionary: a character is judged by what stands some eight characters around it.
+Half a million numbers, trained by ``python -m tools.train_line_reader`` on lines of the training documents; no language
+model and no dictionary: a character is read by what stands some eight characters around it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from miner_diag.backbones.page_vision.alphabet import N_CLASSES, decode
 from miner_diag.backbones.page_vision.lines import HEIGHT
 
 COLUMNS_PER_FRAME = 2
-"""Columns of a line that become one frame; no character is narrower."""
+"""The number of columns of a line that become one frame; no character is narrower."""
 
 COLUMNS_AT_ONCE = 4_000
-"""Columns, padding included, of one forward: what fits a core's cache is read twice as fast as 24,000 at once."""
+"""The number of columns, padding included, of one forward: what fits a core's cache is read twice as fast as 24,000."""
 
 
 class LineReader(nn.Module):
-    """Three convolutions that fold the rows away, then residual convolutions along the line.
+    """Three convolutions that take all rows together, then residual convolutions along the line.
 
     Parameters
     ----------
     channels : tuple of int
-        Of the three convolutions.
+        The channels of the three convolutions.
     width : int
-        Of the states along the line.
+        The width of the states along the line.
     depth : int
-        Residual blocks along the line.
+        The number of residual blocks along the line.
     """
 
     def __init__(self, channels: tuple[int, int, int] = (24, 48, 96), width: int = 192, depth: int = 4) -> None:

@@ -12,31 +12,31 @@ from PIL import Image
 from scipy import ndimage
 
 LONGEST_SIDE = 1200
-"""Pixels on a page's longer side: letters of 10 points are 14 pixels high, an "l" is 3 wide."""
+"""The pixels on a page's longer side: letters of 10 points are 14 pixels high, an "l" is 3 wide."""
 
 VERSION = "lines 1"
-"""Raised whenever the same picture gives other lines: it is part of the key of what was read."""
+"""It is raised whenever the same picture gives other lines, because it is part of the key of what was read."""
 
 HEIGHT = 16
-"""Rows of a line that the reader sees."""
+"""The number of rows of a line that the reader sees."""
 
 STRETCH = 1.25
 """Lines are drawn this much wider than high: narrow letters need columns, not rows."""
 
 MAX_WIDTH = 1200
-"""Columns of a line that the reader sees; a longer line is squeezed."""
+"""The largest number of columns of a line that the reader sees; a longer line is squeezed."""
 
 INK = 0.25
-"""Share of full contrast from which a pixel counts as ink."""
+"""The share of full contrast from which a pixel counts as ink."""
 
 SMEAR = 15
-"""Pixels of white that are bridged inside a line, at `LONGEST_SIDE`: wider than a justified line's spaces."""
+"""The pixels of white that are bridged inside a line, at `LONGEST_SIDE`: more than the spaces of a justified line."""
 
 SMALLEST, TALLEST = 6, 64
-"""Heights of what can be a line, in pixels."""
+"""The least and the greatest height of what can be a line, in pixels."""
 
 COLUMN_GAP = 12
-"""Pixels of white, all the way down, that part two columns."""
+"""The pixels of white, all the way down, that part two columns."""
 
 RULE = 90
 """A thin run of ink this long, in pixels, is a rule or a frame, not letters."""
@@ -47,9 +47,13 @@ class Line:
     """One line of text, found by its ink."""
 
     left: int
+    """The first column of its box, in pixels of the page's picture."""
     top: int
+    """The first row of its box."""
     right: int
+    """The column behind its box."""
     bottom: int
+    """The row below its box."""
     pixels: np.ndarray
     """[HEIGHT, W] uint8, ink is high: darkness against the line's own ground."""
 
@@ -60,7 +64,7 @@ def find_lines(picture: Image.Image) -> list[Line]:
     Parameters
     ----------
     picture : Image
-        A page at `LONGEST_SIDE`; boxes are in its pixels.
+        A page at `LONGEST_SIDE`; boxes are in pixels of it.
     """
     grey = np.asarray(picture.convert("L"))
     ink = _ink(grey)

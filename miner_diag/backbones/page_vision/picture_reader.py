@@ -14,7 +14,7 @@ from miner_diag.backbones.page_vision.line_reader import LineReader
 from miner_diag.backbones.page_vision.trained import load_line_reader, trained_sha256
 
 LINES_AT_ONCE = 8
-"""Lines read between two looks at whether enough was read."""
+"""The number of lines that are read before it is checked whether enough was read."""
 
 _PIECES = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 """MiniLM's tokenizer parts text at spaces and around punctuation, and makes at least one token of every part."""
@@ -36,12 +36,12 @@ class LinePictureReader(PictureReader):
         )
 
     def _recognise(self, pixels: np.ndarray) -> tuple[list[str], bool]:
-        found = lines.find_lines(Image.fromarray(pixels))
+        on_page = lines.find_lines(Image.fromarray(pixels))
         texts: list[str] = []
-        for start in range(0, len(found), LINES_AT_ONCE):
+        for start in range(0, len(on_page), LINES_AT_ONCE):
             if self._enough(texts):
                 return texts, False
-            read = _reader().read([line.pixels for line in found[start : start + LINES_AT_ONCE]])
+            read = _reader().read([line.pixels for line in on_page[start : start + LINES_AT_ONCE]])
             texts += [text for text in read if text]
         return texts, True
 

@@ -1,34 +1,21 @@
-"""The trained part that the package ships: numbers in half precision, where they come from in the file's header."""
+"""The trained part that the package ships: numbers in half precision; the file's header says where they come from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from miner_diag.backbones.base import CheckpointError
+from miner_diag.backbones.errors import CheckpointError
 from miner_diag.backbones.page_vision.line_reader import LineReader
-from miner_diag.files import atomic_path, sha256_file
+from miner_diag.files import sha256_file
 
 FILE = Path(__file__).with_name("page-vision.safetensors")
-"""Written by ``python -m miner_diag.backbones.page_vision``."""
-
-
-def save_trained(path: Path | str, parts: Mapping[str, nn.Module], facts: Mapping[str, Any]) -> None:
-    """Write modules as ``name.parameter`` in float16, and `facts` (provenance) as JSON in the header."""
-    tensors = {
-        f"{name}.{key}": (value.half() if value.is_floating_point() else value).contiguous()
-        for name, module in parts.items()
-        for key, value in module.state_dict().items()
-    }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
+"""The file that ``python -m tools.train_line_reader`` wrote."""
 
 
 def load_part(module: nn.Module, name: str, path: Path | str = FILE) -> nn.Module:

@@ -1,6 +1,7 @@
 """page-vision as it is shipped: real weights, pages of the sample, nothing but pictures."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +17,6 @@ from miner_diag.backbones.options import LoadOptions
 from miner_diag.backbones.page_vision.picture_reader import LinePictureReader
 from miner_diag.backbones.page_vision.trained import FILE, load_line_reader, trained_facts, trained_sha256
 from miner_diag.backbones.registry import load_late_backbone
-from miner_diag.cka.__main__ import main as diagnose
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import plain_letters
 
@@ -199,6 +199,8 @@ def test_what_is_told_of_the_weights_is_of_these_weights():
 
 
 def test_the_main_job_runs_on_pictures(tmp_path, capsys):
+    from miner_diag.cka.__main__ import main as diagnose
+
     diagnose(["--model", "page-vision", "--limit", "12", "--device", "cpu", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "page-vision on sample" in printed
@@ -208,4 +210,4 @@ def test_the_main_job_runs_on_pictures(tmp_path, capsys):
 
 def test_it_is_listed(capsys):
     list_backbones([])
-    assert "page-vision: " in capsys.readouterr().out
+    assert re.search(r"^  page-vision +the same layers over", capsys.readouterr().out, re.MULTILINE)

@@ -1,0 +1,133 @@
+"""Several document splits together: how a method does on documents that it has not seen, whichever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from miner_diag.corpus import Corpus
+from miner_diag.evaluation.compare import Comparison, EvaluationError
+from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, named
+from miner_diag.evaluation.table import comparison_table
+
+HEAD = "head"
+"""What the head that validation liked best is called where document splits, which may choose another, are together."""
+
+
+@dataclass(frozen=True, eq=False)
+class SplitValues:
+    """What systems reached on the test documents of one document split."""
+
+    query_ids: Sequence[str]
+    """[Q] ids of the queries."""
+    documents: Sequence[str]
+    """[Q] the document of each query."""
+    values: Mapping[str, np.ndarray]
+    """System -> nDCG@5 [S, Q]."""
+
+
+def put_together(splits: Sequence[SplitValues]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return each system's nDCG@5 [S, U] on all queries that were in some test split, and their documents [U].
+
+    A query that was in the test documents of several splits counts once, with its mean over them.
+
+    Raises
+    ------
+    EvaluationError
+        If the splits do not hold the same systems with the same number of seeds, or give a query two documents.
+
+    Notes
+    -----
+    Trainings of different splits share documents, so their test documents are not quite independent draws; intervals
+    over these values are over documents and seeds, not over training sets.
+    """
+    seeds = {name: len(values) for name, values in splits[0].values.items()}
+    document: dict[str, str] = {}
+    for split in splits:
+        of_split = {name: len(values) for name, values in split.values.items()}
+        if of_split != seeds:
+            raise EvaluationError(f"every split must hold the same systems and seeds; got {seeds} and {of_split}")
+        for query_id, name in zip(split.query_ids, split.documents, strict=True):
+            if document.setdefault(query_id, name) != name:
+                raise EvaluationError(f"query {query_id} must have one document; got {document[query_id]} and {name}")
+    number = {query_id: position for position, query_id in enumerate(document)}
+    columns = [np.array([number[query_id] for query_id in split.query_ids], dtype=np.int64) for split in splits]
+    times = np.bincount(np.concatenate(columns), minlength=len(number))
+    together = {}
+    for name, n_seeds in seeds.items():
+        total = np.zeros((n_seeds, len(number)))
+        for split, own_columns in zip(splits, columns, strict=True):
+            total[:, own_columns] += split.values[name]
+        together[name] = total / times
+    return together, list(document.values())
+
+
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """Backbone, heads and fusion of one fusion run on the test documents of one document split."""
+
+    model: str
+    """What the retriever is called in tables."""
+    label: str
+    """What tells the run from other runs of the same retriever; empty where there is one."""
+    part: Corpus
+    """The test queries and pages of this document split."""
+    systems: tuple[ScoredSystem, ...]
+    """The backbone first."""
+
+    @property
+    def documents(self) -> list[str]:
+        """[Q] the document of each query."""
+        return [query.doc_id for query in self.part.queries]
+
+    @property
+    def fusion(self) -> ScoredSystem:
+        """The fusion of this document split."""
+        return next(system for system in self.systems if system.role == "fusion")
+
+    @property
+    def head(self) -> ScoredSystem:
+        """The head that validation liked best in this document split."""
+        return next(system for system in self.systems if system.key == self.fusion.head)
+
+
+def systems_together(folds: Sequence[FoldScores]) -> tuple[list[ScoredSystem], list[str]]:
+    """Return backbone, chosen head and fusion on the queries of all document splits, and the queries' documents."""
+    first = folds[0]
+    values = [
+        SplitValues(
+            [query.query_id for query in fold.part.queries],
+            fold.documents,
+            {BACKBONE: fold.systems[0].ndcg, HEAD: fold.head.ndcg, "fusion": fold.fusion.ndcg},
+        )
+        for fold in folds
+    ]
+    together, documents = put_together(values)
+    backbone = replace(first.systems[0], ndcg=together[BACKBONE])
+    what = "the head that validation likes best in each split"
+    head = replace(first.head, name=named(HEAD, first.label), ndcg=together[HEAD], what=what)
+    return [backbone, head, replace(first.fusion, ndcg=together["fusion"], head=head.key)], documents
+
+
+def fold_table(fold: FoldScores, comparison: Comparison) -> pd.DataFrame:
+    """Return the rows of ``folds.csv`` of one document split."""
+    table = comparison_table(comparison, fold.systems, fold.part)
+    table.insert(3, "fold", fold.part.fold)
+    table["chosen"] = [system.key in (fold.fusion.key, fold.head.key) for system in fold.systems]
+    table["backbone_ndcg_at_5"] = fold.systems[0].ndcg.mean()
+    table["layers"] = " ".join(map(str, fold.fusion.layers))
+    table["n_pages"] = len(fold.part.pages)
+    return table.drop(columns=["bytes_per_page", "what"])
+
+
+def together_table(
+    folds: Sequence[FoldScores], systems: Sequence[ScoredSystem], comparison: Comparison
+) -> pd.DataFrame:
+    """Return the rows of ``folds_together.csv`` of one fusion run; `systems` are what `systems_together` returned."""
+    table = comparison_table(comparison, systems, folds[0].part)
+    table.insert(3, "folds", " ".join(str(fold.part.fold) for fold in folds))
+    table["backbone_ndcg_at_5"] = systems[0].ndcg.mean()
+    return table.drop(columns=["n_parameters", "seconds", "bytes_per_page", "what"])

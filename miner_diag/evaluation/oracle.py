@@ -1,0 +1,64 @@
+"""The oracle: the best layer's probe, or the fusion, picked for each query by the answers. A bound, not a system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from miner_diag.evaluation.compare import EvaluationError
+from miner_diag.evaluation.scored_system import K
+from miner_diag.probes.kinds import KINDS
+from miner_diag.probes.probe_stack import Probe, ProbeStack
+from miner_diag.probes.retrieval_data import RetrievalData, layer_of
+from miner_diag.retrieval.ndcg import ndcg_at_k
+from miner_diag.retrieval.search import score_all
+
+ORACLE = "oracle_layer"
+"""The name of the row."""
+
+
+def read_layer_probes(folder: Path, backbone: Mapping[str, str]) -> list[Probe]:
+    """Return the probe of the chosen kind for each layer, as the probe run in `folder` has them.
+
+    Raises
+    ------
+    EvaluationError
+        If the folder's selection is damaged or does not fit its probes.
+    ProbeError
+        If the probes are not there, or are those of another backbone.
+    """
+    stack = ProbeStack.load(folder / "probes.safetensors", backbone)
+    path = folder / "selection.json"
+    again = "start python -m miner_diag.probes again"
+    if not path.is_file():
+        raise EvaluationError(f"{path} is not there; {again}")
+    try:
+        kinds = json.loads(path.read_text(encoding="utf-8"))["chosen_kinds_of_all_layers"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path} is damaged ({error}); {again}") from None
+    if len(kinds) != len(stack.gates) or not set(kinds) <= set(KINDS):
+        raise EvaluationError(f"{path} must name a kind of probe for each of {len(stack.gates)} layers; {again}")
+    return [stack.probe(layer, kind) for layer, kind in enumerate(kinds)]
+
+
+def oracle_ndcg(probes: list[Probe], data: RetrievalData, fusion: np.ndarray) -> np.ndarray:
+    """Return nDCG@5 [1, Q] of the best single layer's probe, or of the fusion, for each query.
+
+    Parameters
+    ----------
+    probes : list of Probe
+        One for each layer.
+    data : RetrievalData
+        The queries and pages.
+    fusion : ndarray [S, Q]
+        nDCG@5 of the fusion; its mean over seeds takes part.
+    """
+    best = fusion.mean(axis=0)
+    for probe in probes:
+        queries = probe.apply(layer_of(data.queries, probe.layer), "query")
+        pages = probe.apply(layer_of(data.pages, probe.layer), "page")
+        best = np.maximum(best, ndcg_at_k(score_all(queries, pages), data.relevance, K))
+    return best[None]

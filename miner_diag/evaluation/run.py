@@ -1,0 +1,266 @@
+"""Compare saved systems on any corpus: what the command of this folder does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from tyro.conf import OmitArgPrefixes
+
+from miner_diag.command import command_line
+from miner_diag.corpus.options import DataOptions
+from miner_diag.corpus.summary import skipped_lines
+from miner_diag.embeddings import StoredDtype, StoreOptions
+from miner_diag.evaluation.compare import Comparison, EvaluationError
+from miner_diag.evaluation.document_splits import fold_table, systems_together, together_table
+from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
+from miner_diag.evaluation.main_table import main_table
+from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
+from miner_diag.evaluation.scored_system import compare_scored
+from miner_diag.evaluation.systems import Dtype, Source, read_sources, with_systems
+from miner_diag.evaluation.table import comparison_table, evaluation_records, fusion_sentences
+from miner_diag.records import Record
+from miner_diag.runs import RunFolder, read_run
+from miner_diag.stats import StatisticsOptions
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Compare saved systems on any corpus: nDCG@5 query by query, intervals and paired tests, the main table.
+
+    Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused.
+    """
+
+    systems: tuple[str, ...] = ("runs/fusion",)
+    """What is evaluated: folders of fusion runs (all their saved systems; their retriever is loaded as it was for the
+    fit), names or folders or hub ids of retrievers, and of late-interaction retrievers (page-text-late). NAME-late is
+    compared with NAME, another late-interaction retriever or a retriever that is given by name with the first one."""
+    data: Annotated[DataOptions, OmitArgPrefixes] = field(default_factory=DataOptions)
+    """Which queries and pages."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Which documents."""
+    store: Annotated[StoreOptions, OmitArgPrefixes] = field(default_factory=StoreOptions)
+    """Where pooled layers and token vectors are kept."""
+    statistics: Annotated[StatisticsOptions, OmitArgPrefixes] = field(default_factory=StatisticsOptions)
+    """How intervals and tests are taken."""
+    device: str | None = None
+    """Where every retriever runs (auto, cpu, cuda or cuda:N), instead of where a fusion run ran; auto is used for the
+    others if this is not given."""
+    dtype: Dtype | None = None
+    """The precision of every retriever's forward, instead of a fusion run's own; auto is used for the others if this is
+    not given. A fusion is refused if its retriever runs at another precision than it was fitted with."""
+    stored_dtype: StoredDtype = "float32"
+    """The precision of a late-interaction retriever's token vectors on disk; float16 takes half the space."""
+    folds: bool = True
+    """Evaluate the further document splits that a fusion run was fitted to as well, each on its own test documents, and
+    all of them together. It applies to runs that hold such splits, on the test split of the data they were fitted
+    to."""
+    out: Path = Path("runs/evaluation")
+    """The folder that is written to."""
+
+
+COMMAND = "miner_diag.evaluation"
+"""The command of this folder."""
+
+OPTIONAL_FILES = ("ablation.png", "folds.csv", "folds_together.csv", "folds.png")
+"""Files that only some runs write."""
+
+TERMINAL = {
+    "model": "model",
+    "system": "system",
+    "ndcg_at_5": "nDCG@5",
+    "low": "low",
+    "high": "high",
+    "difference_to_backbone": "to backbone",
+    "p_value": "p",
+    "p_holm": "p (Holm)",
+    "family": "family",
+    "verdict": "verdict",
+    "difference_to_head": "to head",
+    "head_verdict": "verdict to head",
+    "bytes_per_page": "bytes a page",
+}
+"""Columns of ``comparison.csv`` that fit a terminal, and their headings there."""
+
+
+def run(options: EvaluationOptions) -> None:
+    """Run the command."""
+    folder = begin_run(options.out, COMMAND, options, OPTIONAL_FILES)
+    sources = read_sources(options.systems, device=options.device, dtype=options.dtype)
+    if options.stored_dtype != "float32" and not any(source.late for source in sources):
+        raise EvaluationError(
+            f"--stored-dtype {options.stored_dtype} has no effect: none of the systems is a late-interaction "
+            "retriever. Leave it out"
+        )
+    evaluation = evaluate(
+        sources,
+        options.data,
+        options.store,
+        options.split,
+        stored_dtype=options.stored_dtype,
+        folds=options.folds,
+        run=folder,
+    )
+    part, systems = evaluation.part, evaluation.systems
+    over_documents, cautions = by_document([part], options.statistics.intervals_over)
+    documents = [query.doc_id for query in part.queries] if over_documents else None
+    comparison = compare_scored(systems, documents, options.statistics)
+    folder.stage("compare")
+    table = comparison_table(comparison, systems, part)
+    several = len(evaluation.backbones) > 1
+    lines = fusion_sentences(comparison, systems, f"the {part.part} split of {part.name}", several=several)
+    records = list(evaluation_records(comparison, systems, part, seed=options.statistics.seed))
+    folder.table("comparison", pd.concat([table, *_validation_tables(evaluation, options)], ignore_index=True))
+    folder.table("widths", pd.DataFrame(evaluation.widths))
+    _write_figures(folder, table, comparison, evaluation)
+    facts: dict[str, Any] = {}
+    if evaluation.folds:
+        fold_records, fold_lines, facts = _write_folds(folder, evaluation, options)
+        records += fold_records
+        lines += fold_lines
+    folder.records(records)
+    folder.stage("write")
+    _print_table(table, comparison, evaluation)
+    lines += [comparison.caption(), *dict.fromkeys([*evaluation.notes, *cautions]), *skipped_lines(part.skipped)]
+    folder.finish(
+        facts=_facts(evaluation, comparison) | facts, lines=lines, next_command=next_command(options, sources)
+    )
+
+
+def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[str]) -> RunFolder:
+    """Return a run's folder without what an earlier run left there; it holds no finished run until this one is.
+
+    Parameters
+    ----------
+    out : path
+        The folder.
+    command : str
+        The command that runs, as "miner_diag.evaluation".
+    options : dataclass
+        What the command was asked.
+    optional_files : sequence of str
+        Files that only some runs of the command write.
+
+    Raises
+    ------
+    ValueError
+        If the folder is that of another command.
+    """
+    if (out / "run.json").exists():
+        read_run(out, command)
+        for name in ("run.json", *optional_files):
+            (out / name).unlink(missing_ok=True)
+    return RunFolder(out, command, options)
+
+
+def _validation_tables(evaluation: Evaluation, options: EvaluationOptions) -> list[pd.DataFrame]:
+    """Return the rows of ``comparison.csv`` on the validation split: none, or one table."""
+    part = evaluation.validation_part
+    if part is None:
+        return []
+    systems = list({system.key: system for system in evaluation.validation}.values())
+    over_documents, _ = by_document([part], options.statistics.intervals_over)
+    documents = [query.doc_id for query in part.queries] if over_documents else None
+    return [comparison_table(compare_scored(systems, documents, options.statistics), systems, part)]
+
+
+def _write_figures(folder: RunFolder, table: pd.DataFrame, comparison: Comparison, evaluation: Evaluation) -> None:
+    """Write the main table, its figure, and the figure of the ablation if there are such rows."""
+    part, caption = evaluation.part, comparison.caption()
+    main = main_table(table)
+    folder.table("main_table", main)
+    title = f"{part.name} ({part.part}), {part.form} queries"
+    counts = f"{comparison.n_queries} queries of {len({query.doc_id for query in part.queries})} documents"
+    folder.figure("main_table", cost_figure(main, title=f"{part.name} ({part.part}): {counts}", caption=caption))
+    if table["family"].eq("ablation").any() and comparison.n_queries > 1:
+        models = ", ".join(evaluation.backbones)
+        figure = ablation_figure(table, split=part.part, title=f"{models} on {title}\n{counts}", caption=caption)
+        folder.figure("ablation", figure)
+
+
+def _write_folds(
+    folder: RunFolder, evaluation: Evaluation, options: EvaluationOptions
+) -> tuple[list[Record], list[str], dict[str, Any]]:
+    """Write each document split and all of them together; return records, sentences, and facts for ``run.json``."""
+    over, seed = options.statistics.intervals_over, options.statistics.seed
+    tables, together, records, lines, captions = [], [], [], [], []
+    runs = list(dict.fromkeys((fold.model, fold.label) for fold in evaluation.folds))
+    several = len(runs) > 1
+    for run_of_folds in runs:
+        folds = [fold for fold in evaluation.folds if (fold.model, fold.label) == run_of_folds]
+        for fold in folds:
+            over_documents, cautions = by_document([fold.part], over)
+            comparison = compare_scored(fold.systems, fold.documents if over_documents else None, options.statistics)
+            tables.append(fold_table(fold, comparison))
+            if fold.part.fold == evaluation.part.fold:
+                continue  # its sentences and records are there already
+            where = f"the test documents of document split {fold.part.fold}"
+            lines += fusion_sentences(comparison, fold.systems, where, several=several)[:1]
+            lines += [f"document split {fold.part.fold}: {caution}" for caution in cautions]
+            name = f"{fold.part.part} (document split {fold.part.fold})"
+            of_fold = evaluation_records(comparison, fold.systems, fold.part, seed=seed)
+            records += [replace(record, split=name) for record in of_fold]
+        # intervals are over documents only if they are in every split: one with few documents would differ alone
+        over_documents, _ = by_document([fold.part for fold in folds], over)
+        systems, documents = systems_together(folds)
+        comparison = compare_scored(systems, documents if over_documents else None, options.statistics)
+        captions.append(f"Of all splits together: {comparison.caption()}")
+        together.append(together_table(folds, systems, comparison))
+        counts = f"{comparison.n_queries} queries of {len(set(documents))} documents"
+        where = f"the test documents of {len(folds)} document splits together ({counts})"
+        lines += fusion_sentences(comparison, systems, where, several=several)
+    folds_csv, together_csv = (pd.concat(frames, ignore_index=True) for frames in (tables, together))
+    folder.table("folds", folds_csv)
+    folder.table("folds_together", together_csv)
+    part = evaluation.part
+    title = f"{', '.join(dict.fromkeys(model for model, _ in runs))} on {part.name}, {part.form} queries"
+    folder.figure("folds", folds_figure(folds_csv, together_csv, title=title, caption=captions[0]))
+    return records, lines, {"folds": {"caption": captions[0], "splits": folds_csv["fold"].unique().tolist()}}
+
+
+def _facts(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
+    part = evaluation.part
+    return {
+        "corpus": part.name,
+        "corpus_part": part.part,
+        "corpus_revision": part.revision,
+        "n_queries": comparison.n_queries,
+        "n_pages": len(part.pages),
+        "n_documents": len({query.doc_id for query in part.queries}),
+        "effective_documents": comparison.effective_documents,
+        "intervals_over": "queries" if comparison.n_documents is None else "documents",
+        "families": comparison.families,
+        "caption": comparison.caption(),
+        "models": evaluation.models,
+        "systems": [system.key for system in evaluation.systems],
+        "test_reads": evaluation.test_reads,
+        "skipped": {item.name: item.reason for item in part.skipped},
+    }
+
+
+def _print_table(table: pd.DataFrame, comparison: Comparison, evaluation: Evaluation) -> None:
+    part = evaluation.part
+    n_documents = len({query.doc_id for query in part.queries})
+    effective = "" if comparison.effective_documents is None else f" (effective {comparison.effective_documents:.1f})"
+    print(
+        f"{part.name}, {part.part}: {part.form} queries, fold {part.fold}; {comparison.n_queries} queries of "
+        f"{n_documents} documents{effective}, {len(part.pages)} pages"
+    )
+    shown = table[list(TERMINAL)].rename(columns=TERMINAL).dropna(axis="columns", how="all")
+    shown["bytes a page"] = shown["bytes a page"].round().astype(int)
+    if len(evaluation.models) == 1:
+        shown = shown.drop(columns="model")
+    print(shown.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+
+
+def next_command(options: EvaluationOptions, sources: Sequence[Source]) -> str:
+    """Return what the user would type next: late interaction beside these systems, or other data."""
+    single = next((source.load.model for source in sources if not source.late), "")
+    if not any(source.late for source in sources) and single in ("page-text", "page-vision"):
+        systems = [*options.systems, f"{single}-late"]
+        return with_systems(command_line("evaluation", options.data, options.store, split=options.split), systems)
+    words = command_line("evaluation", options.store, data="path/to/beir", split="all")
+    return with_systems(words, options.systems)

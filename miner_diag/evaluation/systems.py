@@ -1,0 +1,419 @@
+"""What is evaluated: saved systems of fusion runs, backbones and late-interaction retrievers, by name or folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from miner_diag.backbones import LoadOptions, is_late
+from miner_diag.corpus import Corpus
+from miner_diag.embeddings import Embedded
+from miner_diag.evaluation.compare import EvaluationError
+from miner_diag.evaluation.oracle import ORACLE, oracle_ndcg, read_layer_probes
+from miner_diag.evaluation.scored_system import BACKBONE, K, ScoredSystem, named, system_key
+from miner_diag.fusion.errors import LeakageError
+from miner_diag.fusion.saved_systems import FittedTo, encode, load_systems, read_head, read_load_options
+from miner_diag.probes.retrieval_data import RetrievalData
+from miner_diag.records import read_records
+from miner_diag.retrieval.ndcg import Ndcg, ndcg_at_k, ndcg_with_ties
+from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.search import score_all
+from miner_diag.runs import RECORDS, read_run
+
+MAIN_ROLES = ("head", "fusion")
+"""The roles that the backbone is compared with in every table."""
+FLOAT = 4
+"""Bytes of a float32."""
+SHARES = (1, 2, 4, 8)
+"""Widths that ``widths.csv`` shows: the first D, D/2, D/4 and D/8 coordinates."""
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The precision of a forward."""
+MEASURE = "ndcg_at_5"
+"""What records call nDCG@5."""
+WIDTH_SYSTEMS = ("fusion_mrl",)
+"""Systems of ``widths.csv`` beside the backbone, the heads and the fusion."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that was given to ``--systems``."""
+
+    given: str
+    """What the user wrote."""
+    load: LoadOptions
+    """How its retriever is loaded."""
+    folder: Path | None = None
+    """The folder of a fusion run; None where the retriever itself is meant."""
+    late: bool = False
+    """Whether it is a late-interaction retriever."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRun:
+    """The saved systems of one fusion run on one set of queries."""
+
+    systems: tuple[ScoredSystem, ...]
+    """The systems, without the backbone, whose row all runs of one retriever share."""
+    widths: tuple[dict[str, Any], ...]
+    """Rows of ``widths.csv``."""
+
+    @property
+    def main_systems(self) -> tuple[ScoredSystem, ...]:
+        """The heads and the fusion."""
+        return tuple(system for system in self.systems if system.role in MAIN_ROLES)
+
+
+def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtype | None = None) -> list[Source]:
+    """Find out what each word of ``--systems`` is.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Folders of fusion runs, names of retrievers, folders of checkpoints, hub ids.
+    device, dtype : str, optional
+        These take the place of what a fusion run was fitted with.
+
+    Raises
+    ------
+    EvaluationError
+        If none is given, one is given twice, or a folder is not there.
+    ValueError
+        If a folder holds a run of another command, or one that is not finished.
+    """
+    if not given:
+        raise EvaluationError("systems must name at least one fusion run or retriever; got none")
+    sources = [_read_source(word) for word in given]
+    if device is not None:
+        sources = [replace(source, load=replace(source.load, device=device)) for source in sources]
+    if dtype is not None:
+        sources = [replace(source, load=replace(source.load, dtype=dtype)) for source in sources]
+    for number, source in enumerate(sources):
+        if any((source.load, source.folder) == (other.load, other.folder) for other in sources[:number]):
+            raise EvaluationError(f"systems must name each system once; {source.given!r} stands twice")
+    return sources
+
+
+def _read_source(word: str) -> Source:
+    folder = Path(word).expanduser()
+    if (folder / "run.json").is_file() or (folder / "systems.json").is_file():
+        read_run(folder, "miner_diag.fusion")
+        return Source(word, read_load_options(folder), folder)
+    if not folder.is_dir() and (folder.is_absolute() or folder.parts[:1] in (("runs",), (".",), ("..",))):
+        raise EvaluationError(
+            f"{word} is not there; run python -m miner_diag.fusion --out {word}, or name the folder of another fusion "
+            "run or a retriever, as page-text"
+        )
+    load = LoadOptions(model=word)
+    return Source(word, load, late=is_late(load))
+
+
+def group_sources(sources: Sequence[Source]) -> list[tuple[LoadOptions, list[Source]]]:
+    """Put single-vector sources with one retriever together, so that it is loaded once."""
+    groups: dict[LoadOptions, list[Source]] = {}
+    for source in sources:
+        if not source.late:
+            groups.setdefault(source.load, []).append(source)
+    return list(groups.items())
+
+
+def run_labels(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of paths that tell the folders apart; "" for a single folder.
+
+    Examples
+    --------
+    >>> run_labels([Path("runs/a/fusion"), Path("runs/b/fusion")])
+    ['a/fusion', 'b/fusion']
+    >>> run_labels([Path("runs/fusion")])
+    ['']
+    """
+    if len(folders) < 2:
+        return [""] * len(folders)
+    paths = [folder.expanduser().resolve() for folder in folders]
+    longest = max(len(path.parts) for path in paths)
+    for length in range(1, longest + 1):
+        labels = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise EvaluationError(f"systems must name each fusion run once; got {', '.join(map(str, folders))}")
+
+
+def with_systems(command: str, systems: Sequence[str]) -> str:
+    """Return a command line of this stage with its systems."""
+    return f"{command} --systems {shlex.join(systems)}"
+
+
+def refuse_leakage(given: str, fitted_to: FittedTo, part: Corpus) -> None:
+    """Refuse to evaluate systems on documents or pages that they were fitted to, or chosen by.
+
+    Parameters
+    ----------
+    given : str
+        The fusion run, as the user named it.
+    fitted_to : FittedTo
+        What its systems were fitted to.
+    part : Corpus
+        The queries and pages to evaluate on.
+
+    Raises
+    ------
+    EvaluationError
+        If a page of `part` is among them by its picture, or, within the same data set, by its document.
+    """
+    try:
+        fitted_to.check(part)
+    except LeakageError as error:
+        raise EvaluationError(f"{given} cannot be evaluated here, because it has seen these pages: {error}") from None
+
+
+def namesakes(given: str, fitted_to: FittedTo, part: Corpus) -> list[str]:
+    """Return a caution if documents of another data set have the names of documents that systems were fitted to."""
+    if part.name == fitted_to.corpus:
+        return []
+    seen = {name for names in fitted_to.documents.values() for name in names}
+    shared = {page.doc_id for page in part.pages if page.doc_id != page.page_id} & seen
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} documents of {part.name}, as {min(shared)}, have the names of documents of {fitted_to.corpus} "
+        f"that {given} was fitted to, and no page in common; they are taken as other documents."
+    ]
+
+
+def score_backbone(
+    embedded: Embedded, model: str, against: str | None = None, *, ndcg: Ndcg | None = None
+) -> ScoredSystem:
+    """Score a retriever's own final embedding under cosine.
+
+    Parameters
+    ----------
+    embedded : Embedded
+        The queries and pages with their layers.
+    model : str
+        What the retriever is called in tables.
+    against : str, optional
+        The key of another backbone that it is compared with.
+    ndcg : Ndcg, optional
+        What `backbone_ndcg` returned, if it is there.
+    """
+    ndcg = backbone_ndcg(embedded) if ndcg is None else ndcg
+    width = embedding_width(embedded)
+    return ScoredSystem(
+        model,
+        embedded.backbone.revision,
+        BACKBONE,
+        "backbone",
+        "the final layer as it is",
+        ndcg.values[None],
+        (None,),
+        width,
+        float(FLOAT * width),
+        against,
+        n_parameters=0,
+        seconds=0.0,
+    )
+
+
+def backbone_ndcg(embedded: Embedded, k: int = K) -> Ndcg:
+    """Return nDCG@k of the final embedding under cosine, with the bounds that ties leave."""
+    queries, pages = final_embeddings(embedded)
+    ids = embedded.stores.queries.ids, embedded.stores.pages.ids
+    scores = score_all(queries, pages, query_ids=ids[0], page_ids=ids[1])
+    return ndcg_with_ties(scores, Relevance.from_qrels(embedded.corpus.qrels, *ids), k)
+
+
+def backbone_widths(embedded: Embedded, model: str) -> list[dict[str, Any]]:
+    """Return the rows of ``widths.csv`` of a retriever's own final embedding."""
+    queries, pages = final_embeddings(embedded)
+    ids = embedded.stores.queries.ids, embedded.stores.pages.ids
+    by_width = _ndcg_by_width(queries, pages, Relevance.from_qrels(embedded.corpus.qrels, *ids))
+    return _width_rows(model, BACKBONE, [by_width], queries.shape[1])
+
+
+def final_embeddings(embedded: Embedded) -> tuple[np.ndarray, np.ndarray]:
+    """Return the final embeddings of queries [Q, D] and pages [P, D].
+
+    Raises
+    ------
+    EvaluationError
+        If the halves of a dual encoder share no space.
+    """
+    width, stores = embedding_width(embedded), (embedded.stores.queries, embedded.stores.pages)
+    queries, pages = (store.layer(store.shape[1] - 1) for store in stores)
+    if queries[:, width:].any() or pages[:, width:].any():
+        raise EvaluationError(
+            f"the final embeddings of {embedded.backbone.name} have {queries.shape[1]} coordinates for queries and "
+            f"{pages.shape[1]} for pages; expected one space of at most {width}"
+        )
+    return queries[:, :width], pages[:, :width]
+
+
+def embedding_width(embedded: Embedded) -> int:
+    """Return D of the final embeddings, which a dual encoder keeps filled up with zeros to the width of its layers."""
+    narrower = min(embedded.stores.queries.shape[2], embedded.stores.pages.shape[2])
+    return int(getattr(embedded.backbone, "embedding_width", narrower))
+
+
+def score_run(
+    folder: Path,
+    data: RetrievalData,
+    backbone: ScoredSystem,
+    backbone_key: Mapping[str, str],
+    *,
+    label: str = "",
+    device: Any = "cpu",
+    main_only: bool = False,
+) -> ScoredRun:
+    """Score the saved systems of a fusion run under cosine, every seed of each.
+
+    Parameters
+    ----------
+    folder : path
+        The run, or one of its further document splits.
+    data : RetrievalData
+        The queries and pages with their layers.
+    backbone : ScoredSystem
+        The retriever's own row, with which the systems are compared.
+    backbone_key : mapping
+        Key of the backbone that made the layers; systems of another one are refused.
+    label : str
+        What tells the run from other runs of the same retriever; it follows the systems' names.
+    device : str
+        Where vectors are computed.
+    main_only : bool
+        Score the heads and the fusion only, and leave out widths.
+    """
+    saved = [system for system in load_systems(folder, backbone_key) if system.role != "backbone"]
+    if main_only:
+        saved = [system for system in saved if system.role in MAIN_ROLES]
+    head = read_head(folder)
+    systems, widths = [], []
+    with tqdm(total=sum(len(s.modules) for s in saved), desc="systems", unit="system", delay=2.0) as bar:
+        for system in saved:
+            ndcg, by_width = [], []
+            for module in system.modules:
+                queries, pages = encode(module, data, device)
+                ndcg.append(ndcg_at_k(score_all(queries, pages), data.relevance, K))
+                if not main_only and (system.role in MAIN_ROLES or system.name in WIDTH_SYSTEMS):
+                    by_width.append(_ndcg_by_width(queries, pages, data.relevance))
+                bar.update()
+            called = named(system.name, label)
+            reference = None if system.name == head else system_key(backbone.model, named(head, label))
+            systems.append(
+                ScoredSystem(
+                    backbone.model,
+                    backbone.model_revision,
+                    called,
+                    system.role,
+                    system.what,
+                    np.stack(ndcg),
+                    system.seeds,
+                    data.width,
+                    float(FLOAT * data.width),
+                    backbone.key,
+                    reference,
+                    system.n_parameters,
+                    system.seconds,
+                    system.layers,
+                )
+            )
+            if by_width:
+                widths += _width_rows(backbone.model, called, by_width, data.width)
+    return ScoredRun(tuple(systems), tuple(widths))
+
+
+def score_oracle(
+    probes: Path, data: RetrievalData, fusion: ScoredSystem, backbone_key: Mapping[str, str], *, label: str = ""
+) -> ScoredSystem:
+    """Score the bound that picks the best layer's probe, or the fusion, for each query by the answers."""
+    values = oracle_ndcg(read_layer_probes(probes, backbone_key), data, fusion.ndcg)
+    return replace(
+        fusion,
+        name=named(ORACLE, label),
+        role="bound",
+        what="upper bound: uses the answers",
+        ndcg=values,
+        seeds=(None,),
+        backbone=None,
+        head=None,
+        n_parameters=None,
+        seconds=None,
+    )
+
+
+def validation_of_run(
+    folder: Path, part: Corpus, systems: Sequence[ScoredSystem], backbone: ScoredSystem, *, label: str = ""
+) -> list[ScoredSystem]:
+    """Return the same systems with their nDCG@5 on the validation split, as the run's own records have it.
+
+    Parameters
+    ----------
+    folder : path
+        The fusion run.
+    part : Corpus
+        The validation split that the run was chosen by.
+    systems : sequence of ScoredSystem
+        The run's systems, scored on other queries.
+    backbone : ScoredSystem
+        The retriever's own row.
+    label : str
+        That of the run.
+
+    Raises
+    ------
+    EvaluationError
+        If the records lack a query of the split.
+    """
+    queries = [query.query_id for query in part.queries]
+    values: dict[tuple[str | None, int | None], dict[str, float]] = {}
+    for record in read_records(folder / RECORDS):
+        if record.measure == MEASURE and record.query_id is not None and record.split == part.part:
+            values.setdefault((record.system, record.seed), {})[record.query_id] = record.value
+    taken = []
+    for system in (backbone, *systems):
+        if system.role == "bound":
+            continue
+        name = BACKBONE if system is backbone else system.name.removesuffix(f" ({label})")
+        rows = [values.get((name, seed), {}) for seed in system.seeds]
+        if any(set(row) != set(queries) for row in rows):
+            raise EvaluationError(
+                f"{folder / RECORDS} must hold nDCG@5 of {name} for each of the {len(queries)} validation queries and "
+                "each seed, and does not; run python -m miner_diag.fusion again"
+            )
+        taken.append(replace(system, ndcg=np.array([[row[query_id] for query_id in queries] for row in rows])))
+    return taken
+
+
+def _ndcg_by_width(queries: np.ndarray, pages: np.ndarray, relevance: Relevance) -> list[float]:
+    """Return mean nDCG@5 of the first D, D/2, D/4 and D/8 coordinates."""
+    ndcg = []
+    for share in SHARES:
+        cut = [_unit(side[:, : max(1, side.shape[1] // share)]) for side in (queries, pages)]
+        ndcg.append(float(ndcg_at_k(score_all(cut[0], cut[1], "dot"), relevance, K).mean()))
+    return ndcg
+
+
+def _width_rows(model: str, system: str, by_seed: Sequence[Sequence[float]], full: int) -> list[dict[str, Any]]:
+    """Return the rows of ``widths.csv`` of one system, mean over seeds."""
+    return [
+        {
+            "model": model,
+            "system": system,
+            "width": max(1, full // part),
+            "share": 1 / part,
+            "ndcg_at_5": float(ndcg),
+            "n_seeds": len(by_seed),
+        }
+        for part, ndcg in zip(SHARES, np.mean(by_seed, axis=0), strict=True)
+    ]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return rows of length one, float64; a row of zeros, which part of a masked vector can be, stays so."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1.0)

@@ -1,0 +1,210 @@
+"""Tables and records of an evaluation, and the sentences a person takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from miner_diag.corpus import Corpus
+from miner_diag.evaluation.compare import Comparison, Difference, SystemComparison
+from miner_diag.evaluation.scored_system import ScoredSystem
+from miner_diag.records import Record
+from miner_diag.stats import Interval
+
+TARGET = 0.045
+"""MINER's headline, relative to the backbone's nDCG@5 ("up to 4.5 %"): published, not run here."""
+
+
+def comparison_table(
+    comparison: Comparison, systems: Sequence[ScoredSystem], corpus: Corpus, *, k: int = 5
+) -> pd.DataFrame:
+    """Return ``comparison.csv``: a row per system.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        The comparison of these systems.
+    systems : sequence of ScoredSystem
+        The systems, in the same order.
+    corpus : Corpus
+        The queries and pages they were scored on.
+    k : int
+        Ranks that count.
+    """
+    by_key = {system.key: system for system in systems}
+    rows = []
+    for row, system in zip(comparison.systems, systems, strict=True):
+        base = None if row.to_backbone is None else comparison[row.to_backbone.other].value
+        rows.append(
+            {
+                "data": corpus.name,
+                "queries": corpus.form,
+                "split": corpus.part,
+                "model": system.model,
+                "system": system.name,
+                "role": system.role,
+                **compared_columns(row, base, by_key, k),
+                "n_queries": comparison.n_queries,
+                "n_documents": comparison.n_documents,
+                "effective_documents": comparison.effective_documents,
+                "n_parameters": system.n_parameters,
+                "seconds": None if system.seconds is None else round(system.seconds, 2),
+                "n_seeds": None if system.role == "bound" else len(system.seeds),
+                "bytes_per_page": system.bytes_per_page,
+                "what": system.what,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compared_columns(
+    row: SystemComparison, base: float | None, by_key: dict[str, ScoredSystem], k: int = 5
+) -> dict[str, Any]:
+    """Return the columns of one comparison; `base` is the mean nDCG of its backbone, if it has one."""
+    backbone, head = row.to_backbone, row.to_head
+    relative = None if backbone is None or not base else backbone.value / base
+    return {
+        f"ndcg_at_{k}": row.value,
+        **_ends("low", "high", row.interval),
+        "backbone": None if backbone is None else by_key[backbone.other].model,
+        **_difference("to_backbone", "", backbone),
+        "relative": relative,
+        "head": None if head is None else by_key[head.other].name,
+        **_difference("to_head", "head_", head),
+    }
+
+
+def _ends(low: str, high: str, interval: Interval | None) -> dict[str, float | None]:
+    return {low: None, high: None} if interval is None else {low: interval.low, high: interval.high}
+
+
+def _difference(to: str, prefix: str, difference: Difference | None) -> dict[str, Any]:
+    interval = None if difference is None else difference.interval
+    return {
+        f"difference_{to}": None if difference is None else difference.value,
+        **_ends(f"{prefix}difference_low", f"{prefix}difference_high", interval),
+        f"{prefix}p_value": None if difference is None else difference.p_value,
+        f"{prefix}p_holm": None if difference is None else difference.p_holm,
+        f"{prefix}family": None if difference is None else difference.family,
+        f"{prefix}verdict": None if difference is None else difference.verdict,
+    }
+
+
+def evaluation_records(
+    comparison: Comparison, systems: Sequence[ScoredSystem], corpus: Corpus, *, k: int = 5, seed: int = 0
+) -> Iterator[Record]:
+    """Yield every mean and difference with its interval, then nDCG of every query, system and training seed.
+
+    Parameters
+    ----------
+    comparison, systems, corpus, k
+        Those of `comparison_table`.
+    seed : int
+        The seed of the bootstrap and of the permutations.
+    """
+    queries = [query.query_id for query in corpus.queries]
+    over = "queries" if comparison.n_documents is None else "documents"
+    measure = f"ndcg_at_{k}"
+    for row, system in zip(comparison.systems, systems, strict=True):
+        common: dict[str, Any] = {
+            "model": system.model,
+            "model_revision": system.model_revision,
+            "dataset": corpus.name,
+            "split": corpus.part,
+            "system": system.name,
+            "d": system.width,
+        }
+        n = comparison.n_queries
+        ends = interval_fields(row.interval, f"bootstrap over {over} and seeds")
+        yield Record(**common, measure=measure, value=row.value, n=n, seed=seed, **ends)
+        for other, difference in (("backbone", row.to_backbone), ("head", row.to_head)):
+            if difference is not None:
+                yield Record(
+                    **common,
+                    measure=f"{measure}_less_{other}",
+                    value=difference.value,
+                    n=n,
+                    seed=seed,
+                    p_value=difference.p_value,
+                    **interval_fields(difference.interval, f"paired bootstrap over {over} and seeds; permutation"),
+                )
+        yield Record(**common, measure="page_bytes_mean", value=float(system.bytes_per_page), n=len(corpus.pages))
+        for training_seed, values in zip(system.seeds, system.ndcg, strict=True):
+            for query_id, value in zip(queries, values, strict=True):
+                yield Record(**common, measure=measure, value=float(value), query_id=query_id, seed=training_seed)
+
+
+def interval_fields(interval: Interval | None, method: str) -> dict[str, Any]:
+    """Return the fields of a record that say how far a number can be trusted; none where there is no interval."""
+    if interval is None:
+        return {}
+    return {
+        "low": interval.low,
+        "high": interval.high,
+        "confidence": interval.confidence,
+        "method": method,
+        "n_clusters": interval.n_clusters,
+        "effective_clusters": interval.effective_clusters,
+    }
+
+
+def fusion_sentences(
+    comparison: Comparison, systems: Sequence[ScoredSystem], where: str, *, several: bool = False
+) -> list[str]:
+    """Return what the comparison says of every fusion with a head, in words.
+
+    Parameters
+    ----------
+    comparison, systems
+        Those of `comparison_table`.
+    where : str
+        The queries, in words: "the test split".
+    several : bool
+        Whether systems of several retrievers are among them, so that sentences name the retriever.
+    """
+    by_key = {system.key: system for system in systems}
+    lines = []
+    for row, system in zip(comparison.systems, systems, strict=True):
+        if system.role != "fusion" or row.to_backbone is None or row.to_head is None:
+            continue
+        base = comparison[row.to_backbone.other]
+        called = f"{system.model}, {system.name}" if several else system.name
+        lines.append(
+            f"On {where}, {called} reaches nDCG@5 {with_ends(row.value, row.interval)}, its backbone "
+            f"{with_ends(base.value, base.interval)}: a difference of {difference_words(row.to_backbone, base.value)}."
+        )
+        head = by_key[row.to_head.other].name
+        lines.append(
+            f"Compared with {head}, a head on the final layer alone with the same data and budget, the difference is "
+            f"{difference_words(row.to_head)}."
+        )
+        reached = row.verdict == "better" and row.verdict_to_head == "better"
+        reached = reached and row.to_backbone.value >= TARGET * base.value
+        lines.append(
+            f"The target (at least {TARGET:+.1%}, better than the backbone and than the head) is "
+            f"{'reached' if reached else 'not reached'} on {where}."
+        )
+    for row, system in zip(comparison.systems, systems, strict=True):
+        if system.role == "bound":
+            of = f" of {system.model}" if several else ""
+            lines.append(f"An oracle{of} that picks the best layer for each query would reach {row.value:.4f}.")
+    return lines
+
+
+def difference_words(difference: Difference, base: float | None = None) -> str:
+    """Return a difference with its interval, its p values and its verdict; relative to `base` if that is given."""
+    if difference.interval is None or difference.p_holm is None:
+        return f"{difference.value:+.4f} (a single query has no spread)"
+    low, high = difference.interval.low, difference.interval.high
+    relative = f", {difference.value / base:+.1%} relative" if base else ""
+    return (
+        f"{difference.value:+.4f} [{low:+.4f}, {high:+.4f}]{relative}, p {difference.p_value:.4f}, p Holm "
+        f"{difference.p_holm:.4f} in the family {difference.family}: {difference.verdict}"
+    )
+
+
+def with_ends(value: float, interval: Interval | None) -> str:
+    """Return a value and the ends of its interval, if it has one."""
+    return f"{value:.4f}" if interval is None else f"{value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"

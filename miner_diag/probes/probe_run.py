@@ -1,0 +1,180 @@
+"""A probe run as a whole: the study of two splits, and the files that it leaves, whichever command asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from safetensors.numpy import save as save_safetensors
+
+from miner_diag.corpus.clusters import over_documents
+from miner_diag.corpus.summary import skipped_lines
+from miner_diag.files import write_atomic
+from miner_diag.probes.kinds import KINDS
+from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
+from miner_diag.probes.splits import Splits
+from miner_diag.probes.study import Study, StudyOptions, run_study
+from miner_diag.probes.table import (
+    concentration_frame,
+    control_table,
+    probe_table,
+    rule_facts,
+    rule_table,
+    selection_facts,
+    sentences,
+    study_records,
+)
+from miner_diag.runs import RunFolder
+from miner_diag.stats import StatisticsOptions
+
+DUAL_ENCODER = (
+    "This is a dual encoder: these are layers of its {side} encoder, each probed against the final embedding of the "
+    "other encoder, which stays as it is; no layer of one encoder is paired with a layer of the other."
+)
+"""The sentence that a run over one half of a dual encoder closes with."""
+
+
+def study_splits(
+    splits: Splits,
+    options: StudyOptions,
+    statistics: StatisticsOptions,
+    *,
+    n_seeds: int,
+    controls: bool,
+    progress: bool = True,
+) -> Study:
+    """Run the whole stage on two splits of an embedded corpus; parameters are those of `run_study`."""
+    corpus, backbone = splits.validation.corpus, splits.validation.embedded.backbone
+    by_document, _ = over_documents(corpus, statistics.intervals_over)
+    return run_study(
+        splits.train.data,
+        splits.validation.data,
+        options,
+        statistics,
+        n_seeds=n_seeds,
+        controls=controls,
+        page_hashes=[page.page_hash for page in corpus.pages],
+        by_document=by_document,
+        backbone=backbone.key(),
+        shared_layers=backbone.shared_layers,
+        device=backbone.device,
+        progress=progress,
+    )
+
+
+def write_probe_run(
+    run: RunFolder,
+    result: Study,
+    splits: Splits,
+    options: StudyOptions,
+    statistics: StatisticsOptions,
+    *,
+    next_command: str = "",
+) -> None:
+    """Write probes, salience, selection, tables, records, figures and ``run.json``, and print the closing lines.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Where to write.
+    result : Study
+        What `study_splits` returned.
+    splits, options, statistics
+        What it was given.
+    next_command : str
+        What the user would type next.
+    """
+    validation, backbone = splits.validation, splits.validation.embedded.backbone
+    corpus = validation.corpus
+    result.fits[0].stack.save(run.folder / "probes.safetensors")
+    arrays: dict[str, np.ndarray] = {
+        kind: np.ascontiguousarray(values) for kind, values in zip(KINDS, result.salience, strict=True)
+    }
+    write_atomic(run.folder / "salience.safetensors", save_safetensors(arrays))
+    run.json("selection", selection_facts(result, options.selection))
+    run.records(
+        study_records(
+            result,
+            model=backbone.name,
+            model_revision=backbone.revision,
+            dataset=corpus.name,
+            split=corpus.part,
+            width=validation.data.width,
+            seed=statistics.seed,
+            query_ids=validation.data.relevance.query_ids,
+        )
+    )
+    table, concentrated = probe_table(result), concentration_frame(result)
+    run.table("probes", table)
+    run.table("rule", rule_table(result))
+    run.table("controls", control_table(result))
+    run.table("concentration", concentrated)
+    for name, figure in _figures(result, splits, options, table, concentrated).items():
+        run.figure(name, figure)
+    run.stage("write")
+    _, cautions = over_documents(corpus, statistics.intervals_over)
+    lines = sentences(result, options.ratio_threshold)
+    if result.side is not None:
+        lines.insert(0, DUAL_ENCODER.format(side=result.side))
+    lines += [*_unread(splits), *cautions, _masked(result), *skipped_lines(corpus.skipped)]
+    run.finish(facts=_facts(result, splits, options), lines=lines, next_command=next_command)
+
+
+def _facts(result: Study, splits: Splits, options: StudyOptions) -> dict[str, Any]:
+    first = result.fits[0]
+    return (
+        splits.validation.embedded.facts()
+        | splits.validation.facts()
+        | {
+            "side": result.side,
+            "train": splits.train.facts(),
+            "n_steps": first.n_steps,
+            "n_false_negatives_masked": first.n_masked,
+            "n_negatives": first.n_negatives,
+            "n_seeds": len(result.fits),
+            "epochs": [len(fit.loss) for fit in result.fits],
+            "best_epoch": first.best_epoch.tolist(),
+            "intervals_over": "items" if result.raw[0].n_clusters is None else "documents",
+            "chance_ndcg_at_5": result.chance,
+            "alignment_ratio_as_predictor": rule_facts(result, options.ratio_threshold),
+        }
+    )
+
+
+def _figures(
+    result: Study, splits: Splits, options: StudyOptions, table: pd.DataFrame, concentrated: pd.DataFrame
+) -> dict[str, Figure]:
+    corpus, interval = splits.validation.corpus, result.raw[0]
+    title = f"{splits.validation.embedded.backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
+    title += "" if result.side is None else f", {result.side} encoder"
+    n_pairs = len(splits.train.data.pairs[0])
+    counts = f"{n_pairs} training pairs, {len(corpus.queries)} queries, {len(corpus.pages)} pages"
+    over = "single queries" if interval.n_clusters is None else f"{interval.n_clusters} documents"
+    ax = probe_curves(
+        table, chance=result.chance, title=f"{title}\n{counts}, {interval.confidence:.0%} intervals over {over}"
+    )
+    curves = ax.get_figure(root=True)
+    assert isinstance(curves, Figure)
+    return {
+        "probes": curves,
+        "salience": salience_curves(concentrated, title=title),
+        "ratio": ratio_against_benefit(table, threshold=options.ratio_threshold, title=title),
+    }
+
+
+def _unread(splits: Splits) -> list[str]:
+    """Return what the retriever did not get to read, by split."""
+    return [
+        f"{split.corpus.part}: {note}" for split in (splits.train, splits.validation) for note in split.embedded.notes()
+    ]
+
+
+def _masked(result: Study) -> str:
+    first = result.fits[0]
+    n_cells = first.n_negatives + first.n_masked
+    return (
+        f"{first.n_masked} of {n_cells} cells in batches ({first.n_masked / max(1, n_cells):.2%}) were false negatives "
+        "(the page, or one that looks the same, answers the query) and were masked"
+    )

@@ -1,0 +1,78 @@
+"""NDCG@k of vectors: every page is scored for every query, a block of queries at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miner_diag.retrieval.ndcg import Ndcg, ndcg_with_ties
+from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.search import Similarity, score_all
+
+_BLOCK = 1 << 26  # scores held at once: 256 MiB of float32
+
+
+def ndcg_of_vectors(
+    queries: np.ndarray,
+    pages: np.ndarray,
+    relevance: Relevance,
+    k: int = 5,
+    similarity: Similarity = "cosine",
+    *,
+    page_ids: Sequence[str] | None = None,
+) -> Ndcg:
+    """Score every page for every query and take nDCG@k; the score matrix is never held whole.
+
+    Parameters
+    ----------
+    queries : array [Q, D]
+        One vector per query.
+    pages : array [P, D]
+        One vector per page.
+    relevance : Relevance
+        Grades of Q queries over P pages; its ids name the queries in messages.
+    k : int
+        Number of ranks that count.
+    similarity : "cosine" or "dot"
+        As in `score_all`.
+    page_ids : sequence [P] of str, optional
+        Names of the pages in messages.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a vector is zero (for cosine) or holds NaN or Inf; the item is named.
+
+    Examples
+    --------
+    >>> answers = Relevance.of(np.array([1]), n_pages=2)
+    >>> ndcg_of_vectors(np.array([[1.0, 0.2]]), np.array([[0.0, 1.0], [3.0, 0.0]]), answers).values
+    array([1.])
+    """
+    if len(queries) != relevance.n_queries:
+        raise ValueError(
+            f"relevance must hold one row per query: it has {relevance.n_queries}, queries has {len(queries)}"
+        )
+    step = max(1, _BLOCK // max(1, len(pages)))
+    parts = []
+    for start in range(0, len(queries), step):
+        stop = min(start + step, len(queries))
+        ids = relevance.query_ids[start:stop]
+        first, last = np.searchsorted(relevance.query, [start, stop])
+        part = Relevance(
+            relevance.query[first:last] - start,
+            relevance.page[first:last],
+            relevance.grade[first:last],
+            ids,
+            relevance.n_pages,
+        )
+        scores = score_all(queries[start:stop], pages, similarity, query_ids=ids, page_ids=page_ids)
+        parts.append(ndcg_with_ties(scores, part, k))
+    return Ndcg(
+        values=np.concatenate([part.values for part in parts]),
+        worst=np.concatenate([part.worst for part in parts]),
+        best=np.concatenate([part.best for part in parts]),
+        query_ids=relevance.query_ids,
+        k=k,
+    )

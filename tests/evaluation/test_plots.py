@@ -1,0 +1,83 @@
+"""The figures show what the tables hold."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from miner_diag.evaluation import ablation_figure, folds_figure
+from tests.evaluation.helpers import systems_of, table_of
+
+
+@pytest.fixture
+def ablation():
+    rows = [
+        ("backbone", "backbone", None, None, None, ""),
+        ("fusion", "fusion", 0.05, 0.02, 0.08, "better"),
+        ("final_layer_head", "head", 0.02, -0.01, 0.05, "not distinguishable"),
+        ("concat_pca", "baseline", -0.1, -0.15, -0.05, "worse"),
+        ("oracle_layer", "bound", None, None, None, ""),
+    ]
+    names = ["system", "role", "difference_to_backbone", "difference_low", "difference_high", "verdict"]
+    test = pd.DataFrame(rows, columns=names).assign(split="test", model="m")
+    return pd.concat([test, test.assign(split="validation", difference_to_backbone=9.0)])
+
+
+def labels(axis):
+    return [tick.get_text() for tick in axis.get_ticklabels()]
+
+
+def test_the_forest_is_of_one_split_and_the_best_is_on_top(ablation):
+    figure = ablation_figure(ablation, title="a title", caption="families and documents")
+    (ax,) = figure.axes
+    assert labels(ax.yaxis) == ["concat pca", "final layer head", "fusion"]  # from below
+    points = [container.lines[0] for container in ax.containers]
+    np.testing.assert_allclose([line.get_xdata()[0] for line in points], [-0.1, 0.02, 0.05])
+    assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, True]
+    ends = [container.lines[2][0].get_segments()[0][:, 0] for container in ax.containers]
+    np.testing.assert_allclose(ends, [[-0.15, -0.05], [-0.01, 0.05], [0.02, 0.08]])
+    assert figure.get_supxlabel() == "families and documents"
+
+
+def test_what_is_far_off_stands_at_the_edge_with_its_number(ablation):
+    ablation.loc[ablation["system"] == "concat_pca", "difference_to_backbone"] = -0.9
+    (ax,) = ablation_figure(ablation).axes
+    assert [text.get_text() for text in ax.texts] == ["-0.900"] and ax.get_xlim()[0] > -0.3
+
+
+def test_systems_of_several_retrievers_are_named():
+    table = table_of([*systems_of("a", others=[("no_bias", "variant", 0.1)]), *systems_of("b")])
+    (ax,) = ablation_figure(table).axes
+    assert set(labels(ax.yaxis)) == {f"{m}, {s}" for m in "ab" for s in ("final layer mlp", "fusion")} | {"a, no bias"}
+
+
+def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
+    rows = [
+        {
+            "model": "m",
+            "fold": fold,
+            "role": role,
+            "chosen": chosen,
+            "difference_to_backbone": gain,
+            "difference_low": gain - 0.01,
+            "difference_high": gain + 0.01,
+            "backbone_ndcg_at_5": 0.4 + 0.1 * fold,
+        }
+        for fold in (0, 1)
+        for role, chosen, gain in (("fusion", True, 0.04), ("head", True, 0.02), ("head", False, 0.3))
+    ]
+    together = [
+        {
+            "model": "m",
+            "role": role,
+            "backbone_ndcg_at_5": 0.4,
+            "difference_to_backbone": gain,
+            "difference_low": gain - 0.01,
+            "difference_high": gain + 0.01,
+        }
+        for role, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
+    ]
+    (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(together)).axes
+    fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
+    np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])
+    np.testing.assert_allclose(head, [0.05, 0.04, 0.025])
+    assert labels(ax.xaxis) == ["0", "1", "all"]
