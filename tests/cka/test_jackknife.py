@@ -165,22 +165,18 @@ def test_a_mean_over_documents_of_unequal_size_is_covered(monkeypatch, rng):
     assert coverage() < 0.92  # the negative control
 
 
-def test_cka_over_documents_of_unequal_size_is_covered(monkeypatch):
+def test_cka_over_documents_of_unequal_size_is_covered():
     model, rng = Planted(0.5), np.random.default_rng(21)
     groups = np.repeat(np.arange(12), UNEQUAL)
-    n, hits = len(groups), {"effective number": 0, "number of documents": 0}
-    draws = []
-    for _ in range(250):
+    n, new, old = len(groups), 0, 0
+    for _ in range(200):
         hidden = np.sqrt(0.7) * rng.normal(size=(12, 4))[groups] + np.sqrt(0.3) * rng.normal(size=(n, 4))
-        draws.append(model.draw(rng, n, hidden))
-    for rule in hits:
-        if rule == "number of documents":
-            use_the_number_of_groups(monkeypatch)
-        for x, y in draws:
-            result = cka_matrix([x], [y], null=False, groups=groups)
-            hits[rule] += result.low[0, 0] <= model.cka <= result.high[0, 0]
-    assert hits["effective number"] / 250 >= 0.90
-    assert hits["number of documents"] < hits["effective number"]
+        result = cka_matrix(*([side] for side in model.draw(rng, n, hidden)), null=False, groups=groups)
+        new += result.low[0, 0] <= model.cka <= result.high[0, 0]
+        low, high = cka_bounds(result.values, result.left_out_groups)  # twelve groups count as twelve
+        old += low[0, 0] <= model.cka <= high[0, 0]
+    assert new / 200 >= 0.90
+    assert old < new  # the negative control
 
 
 def all_intervals(groups):
