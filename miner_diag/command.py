@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -53,8 +53,9 @@ def command_line(stage: str, *parts: Any, **more: Any) -> str:
     ----------
     stage : str
         Name of the stage: "probes".
-    *parts : dataclass
-        Options that the stage shares with the one that has run: ``LoadOptions``, ``DataOptions``, …
+    *parts : dataclass or mapping
+        Options that the stage shares with the one that has run: ``LoadOptions``, ``DataOptions``, …; or flags that are
+        shown even at their defaults, with their values.
     **more
         Further flags and their values.
 
@@ -64,12 +65,13 @@ def command_line(stage: str, *parts: Any, **more: Any) -> str:
     >>> command_line("probes", DataOptions("my pages", fold=1), probes="runs/probes")
     "python -m miner_diag.probes --data 'my pages' --fold 1 --probes runs/probes"
     """
-    given = {
-        item.name: getattr(part, item.name)
-        for part in parts
-        for item in fields(part)
-        if getattr(part, item.name) != item.default
-    }
+    given: dict[str, Any] = {}
+    for part in parts:
+        if isinstance(part, Mapping):
+            given |= part
+            continue
+        values = {item.name: getattr(part, item.name) for item in fields(part)}
+        given |= {item.name: values[item.name] for item in fields(part) if values[item.name] != item.default}
     words = ["python", "-m", f"miner_diag.{stage}"]
     for name, value in (given | more).items():
         flag = name.replace("_", "-")

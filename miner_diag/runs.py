@@ -78,6 +78,32 @@ class RunFolder:
             print(f"next: {next_command}")
 
 
+def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[str] = ()) -> RunFolder:
+    """Return a run's folder without what an earlier run left there; it holds no finished run until this one is.
+
+    Parameters
+    ----------
+    out : path
+        The folder.
+    command : str
+        The command that runs, as "miner_diag.evaluation".
+    options : dataclass
+        What the command was asked.
+    optional_files : sequence of str
+        Files that only some runs of the command write.
+
+    Raises
+    ------
+    ValueError
+        If the folder is that of another command.
+    """
+    if (out / "run.json").exists():
+        read_run(out, command)
+        for name in ("run.json", *optional_files):
+            (out / name).unlink(missing_ok=True)
+    return RunFolder(out, command, options)
+
+
 def read_run(folder: Path | str, command: str | None = None) -> dict[str, Any]:
     """Read the ``run.json`` of a finished run.
 

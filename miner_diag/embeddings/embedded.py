@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from miner_diag.embeddings.stored import StoredCorpus, StoredSide, items_words, 
 
 if TYPE_CHECKING:
     from miner_diag.runs import RunFolder
+
+Loaded = TypeVar("Loaded", Backbone, LateBackbone)
 
 
 class CorpusStores(NamedTuple):
@@ -61,16 +63,8 @@ class Embedded:
 
     def notes(self) -> list[str]:
         """Return sentences on what the retriever did not get to read."""
-        n_pages, counts = len(self.corpus.pages), self.stores.pages.counts
-        notes = []
-        if counts["truncated"]:
-            limit = self.backbone.key("page").get("page_max_tokens", "its limit of")
-            notes.append(
-                f"{counts['truncated']} of {n_pages} pages are longer than the {limit} tokens the retriever reads"
-            )
-        if counts["empty"]:
-            notes.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
-        return notes
+        limit = self.backbone.key("page").get("page_max_tokens", "its limit of")
+        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), f"the {limit} tokens the retriever reads")
 
 
 class EmbeddedCorpus:
@@ -174,6 +168,7 @@ def open_corpus(
     run: RunFolder | None = None,
     *,
     split: str = "all",
+    corpus: Corpus | None = None,
     progress: bool = True,
     several_processes: bool = False,
 ) -> EmbeddedCorpus:
@@ -191,6 +186,8 @@ def open_corpus(
         Gets the times of the stages.
     split : str
         What ``data.limit`` draws from; without a limit all splits are loaded in any case.
+    corpus : Corpus, optional
+        What `data` names, if it is loaded already.
     progress : bool
         Whether sizes are told before it starts, and bars are shown after two seconds.
     several_processes : bool
@@ -203,13 +200,39 @@ def open_corpus(
     """
     if not several_processes:
         one_process()  # said before anything is loaded
-    corpus = data.load_around(split)
-    if run is not None:
-        run.stage("corpus")
-    backbone = load_backbone(load, render=corpus.render, progress=progress)
+    corpus, backbone = load_both(load_backbone, load, data, run, split=split, corpus=corpus, progress=progress)
+    return EmbeddedCorpus(corpus, backbone, store, run=run, progress=progress, several_processes=several_processes)
+
+
+def load_both(
+    load_retriever: Callable[..., Loaded],
+    load: LoadOptions,
+    data: DataOptions,
+    run: RunFolder | None,
+    *,
+    split: str,
+    corpus: Corpus | None,
+    progress: bool,
+) -> tuple[Corpus, Loaded]:
+    """Return the corpus, loaded if it is not given, and what `load_retriever` loads; other parameters as above."""
+    if corpus is None:
+        corpus = data.load_around(split)
+        if run is not None:
+            run.stage("corpus")
+    backbone = load_retriever(load, render=corpus.render, progress=progress)
     if run is not None:
         run.stage("backbone")
-    return EmbeddedCorpus(corpus, backbone, store, run=run, progress=progress, several_processes=several_processes)
+    return corpus, backbone
+
+
+def unread_notes(counts: Mapping[str, int], n_pages: int, limit: str) -> list[str]:
+    """Return sentences on what a retriever did not get to read; `limit` says what it reads of a page."""
+    notes = []
+    if counts["truncated"]:
+        notes.append(f"{counts['truncated']} of {n_pages} pages are longer than {limit}")
+    if counts["empty"]:
+        notes.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
+    return notes
 
 
 def facts_of(backbone: Backbone | LateBackbone, corpus: Corpus, pages: Mapping[str, int]) -> dict[str, Any]:

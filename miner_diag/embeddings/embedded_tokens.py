@@ -13,7 +13,7 @@ from miner_diag.backbones.base import SIDES, Side
 from miner_diag.backbones.late import LateBackbone
 from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.corpus.options import DataOptions
-from miner_diag.embeddings.embedded import facts_of, refuse_unread_pages
+from miner_diag.embeddings.embedded import facts_of, load_both, refuse_unread_pages, unread_notes
 from miner_diag.embeddings.folder import StoreFolder
 from miner_diag.embeddings.forward import embed_token_vectors
 from miner_diag.embeddings.options import StoreOptions
@@ -44,6 +44,10 @@ class EmbeddedTokens:
     """The retriever."""
     stores: TokenStores
     """The token vectors of queries and pages; items are those of `corpus`."""
+
+    def notes(self) -> list[str]:
+        """Return sentences on what the retriever did not get to read."""
+        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), "what the retriever reads")
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of all this."""
@@ -139,6 +143,7 @@ def open_token_corpus(
     run: RunFolder | None = None,
     *,
     split: str = "all",
+    corpus: Corpus | None = None,
     stored_dtype: StoredDtype = "float32",
     progress: bool = True,
 ) -> TokenCorpus:
@@ -148,10 +153,5 @@ def open_token_corpus(
     `stored_dtype` is the precision of the vectors on disk.
     """
     one_process()  # said before anything is loaded
-    corpus = data.load_around(split)
-    if run is not None:
-        run.stage("corpus")
-    backbone = load_late_backbone(load, render=corpus.render, progress=progress)
-    if run is not None:
-        run.stage("backbone")
+    corpus, backbone = load_both(load_late_backbone, load, data, run, split=split, corpus=corpus, progress=progress)
     return TokenCorpus(corpus, backbone, store, stored_dtype=stored_dtype, run=run, progress=progress)

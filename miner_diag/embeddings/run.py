@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes
 
 from miner_diag.backbones.options import LoadOptions
+from miner_diag.command import command_line
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings.embedded import Embedded, open_corpus
@@ -92,12 +92,5 @@ def closing_lines(embedded: Embedded) -> list[str]:
 
 def next_command(options: EmbeddingsOptions) -> str:
     """Return the command that diagnoses these layers."""
-    words = ["python", "-m", "miner_diag.cka"]
-    for part in (options.load, options.data, options.store):
-        for item in fields(part):
-            value = getattr(part, item.name)
-            if value != item.default:
-                words += [f"--{item.name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    if options.split != "validation":
-        words += ["--split", options.split]
-    return shlex.join(words)
+    split = {} if options.split == "validation" else {"split": options.split}
+    return command_line("cka", options.load, options.data, options.store, **split)

@@ -130,6 +130,8 @@ def evaluate(
         If data, a retriever or a run cannot be used; see the functions that this calls.
     """
     corpus = data.load()
+    if run is not None:
+        run.stage("corpus")
     evaluation = Evaluation(corpus.split(split))
     fitted = {source.folder: read_fitted_to(source.folder) for source in sources if source.folder is not None}
     for source in sources:
@@ -137,20 +139,20 @@ def evaluate(
             refuse_leakage(source.given, fitted[source.folder], evaluation.part)
             evaluation.notes += namesakes(source.given, fitted[source.folder], evaluation.part)
     for load, group in group_sources(sources):
-        embedded_corpus = open_corpus(load, data, store, run)
+        embedded_corpus = open_corpus(load, data, store, run, corpus=corpus)
         _score_group(evaluation, embedded_corpus, group, fitted, split, memory_gb=store.memory_gb, folds=folds)
         if run is not None:
             run.stage("single vectors")
     for source in sources:
         if source.late:
-            tokens = open_token_corpus(source.load, data, store, run, stored_dtype=stored_dtype)
+            tokens = open_token_corpus(source.load, data, store, run, corpus=corpus, stored_dtype=stored_dtype)
             scores = score_late(tokens.take(tokens.corpus.split(split)))
             partner = partner_of(scores.backbone.name, evaluation.backbones)
             system = scores.system(None if partner is None else system_key(partner, BACKBONE))
             _add(evaluation, [replace(system, model=_own_name(system.model, source, evaluation))])
             evaluation.late.append(scores)
             evaluation.models[evaluation.systems[-1].model] = scores.embedded.facts()
-            evaluation.notes += [f"{evaluation.systems[-1].model}: {note}" for note in scores.notes()]
+            evaluation.notes += [f"{evaluation.systems[-1].model}: {note}" for note in scores.embedded.notes()]
             evaluation.read(scores.corpus, evaluation.systems[-1].model)
             if run is not None:
                 run.stage("late interaction")

@@ -49,16 +49,6 @@ class LateScores:
         """The precision of the vectors that are kept."""
         return str(self.embedded.stores.pages.dtype)
 
-    def notes(self) -> list[str]:
-        """Return sentences on what the retriever did not get to read."""
-        n_pages, counts = len(self.corpus.pages), self.embedded.stores.pages.counts
-        notes = []
-        if counts["truncated"]:
-            notes.append(f"{counts['truncated']} of {n_pages} pages are longer than what the retriever reads")
-        if counts["empty"]:
-            notes.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
-        return notes
-
     def system(self, against: str | None = None) -> ScoredSystem:
         """Return the retriever as a system; `against` is the key of the backbone that it is compared with."""
         return ScoredSystem(

@@ -23,7 +23,7 @@ from miner_diag.evaluation.scored_system import compare_scored
 from miner_diag.evaluation.systems import Dtype, Source, read_sources, with_systems
 from miner_diag.evaluation.table import comparison_table, evaluation_records, fusion_sentences
 from miner_diag.records import Record
-from miner_diag.runs import RunFolder, read_run
+from miner_diag.runs import RunFolder, begin_run
 from miner_diag.stats import StatisticsOptions
 
 
@@ -128,32 +128,6 @@ def run(options: EvaluationOptions) -> None:
     folder.finish(
         facts=_facts(evaluation, comparison) | facts, lines=lines, next_command=next_command(options, sources)
     )
-
-
-def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[str]) -> RunFolder:
-    """Return a run's folder without what an earlier run left there; it holds no finished run until this one is.
-
-    Parameters
-    ----------
-    out : path
-        The folder.
-    command : str
-        The command that runs, as "miner_diag.evaluation".
-    options : dataclass
-        What the command was asked.
-    optional_files : sequence of str
-        Files that only some runs of the command write.
-
-    Raises
-    ------
-    ValueError
-        If the folder is that of another command.
-    """
-    if (out / "run.json").exists():
-        read_run(out, command)
-        for name in ("run.json", *optional_files):
-            (out / name).unlink(missing_ok=True)
-    return RunFolder(out, command, options)
 
 
 def _validation_tables(evaluation: Evaluation, options: EvaluationOptions) -> list[pd.DataFrame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from miner_diag.backbones.options import LoadOptions
+from miner_diag.command import command_line
 from miner_diag.corpus import Corpus
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.splits import resplit
@@ -33,7 +33,7 @@ from miner_diag.probes.fitted_probes import FittedProbes, fit_for_fusion, read_f
 from miner_diag.probes.run import ProbesOptions
 from miner_diag.probes.splits import Splits, fitting_splits
 from miner_diag.probes.study import StudyOptions
-from miner_diag.runs import RunFolder, read_run
+from miner_diag.runs import RunFolder, begin_run, read_run
 from miner_diag.stats import StatisticsOptions
 
 
@@ -121,7 +121,7 @@ class FusionOptions:
 
 def run(options: FusionOptions) -> None:
     """Run the command."""
-    folder = begin(options)
+    folder = begin_run(options.out, COMMAND, options)
     embedded_corpus = open_corpus(options.load, options.data, options.store, folder)
     backbone = embedded_corpus.backbone
     if not backbone.shared_layers:
@@ -137,13 +137,13 @@ def run(options: FusionOptions) -> None:
     for number in options.folds:
         tqdm.write(f"document split {number}")
         of_fold = options_of_fold(options, number)
-        subfolder = begin(of_fold)
+        subfolder = begin_run(of_fold.out, COMMAND, of_fold)
         other, other_facts = run_fold(embedded_corpus, of_fold, subfolder, state / of_fold.out.name)
         subfolder.finish(facts=other_facts | {"folds": {str(number): "."}}, lines=closing_lines(other))
         lines += [score_line(other), *other.cautions]
         folders[str(number)] = of_fold.out.name
         folder.stage("further document splits")
-    lines += [*_unread(fold), *skipped_lines(embedded_corpus.corpus.skipped)]
+    lines += [*fold.splits.notes(), *skipped_lines(embedded_corpus.corpus.skipped)]
     folder.finish(facts=facts | {"folds": folders}, lines=lines, next_command=next_command(options))
     if state.parent.exists():
         shutil.rmtree(state.parent)  # the run is whole
@@ -170,20 +170,6 @@ def check_fold(corpus: Corpus) -> None:
     """Raise CorpusError if a split that is needed holds no query."""
     for name in ("train", "validation"):
         corpus.split(name)
-
-
-def begin(options: FusionOptions) -> RunFolder:
-    """Return the run's folder; until this run is whole, it holds no finished one.
-
-    Raises
-    ------
-    ValueError
-        If the folder is that of another command.
-    """
-    if (options.out / "run.json").exists():
-        read_run(options.out, COMMAND)
-        (options.out / "run.json").unlink()
-    return RunFolder(options.out, COMMAND, options)
 
 
 def run_fold(
@@ -272,19 +258,8 @@ def state_folder(options: FusionOptions, embedded_corpus: EmbeddedCorpus) -> Pat
 
 def next_command(options: FusionOptions) -> str:
     """Return the command that measures what was saved."""
-    data = options.data
-    words = ["python", "-m", "miner_diag.evaluation", "--systems", str(options.out), "--data", data.data]
-    words += [] if data.queries is None else ["--queries", data.queries]
-    words += [] if data.fold == 0 else ["--fold", str(data.fold)]
-    words += [] if data.limit is None else ["--limit", str(data.limit)]
-    words += [] if options.store.store == StoreOptions().store else ["--store", str(options.store.store)]
-    return shlex.join([*words, "--split", "test"])
-
-
-def _unread(fold: FittedFold) -> list[str]:
-    """Return what the retriever did not get to read, by split."""
-    splits = (fold.splits.train, fold.splits.validation)
-    return [f"{split.corpus.part}: {note}" for split in splits for note in split.embedded.notes()]
+    named = {"systems": options.out, "data": options.data.data}
+    return command_line("evaluation", named, options.data, options.store, split="test")
 
 
 def _key_of(splits: Splits) -> dict[str, str]:

@@ -15,12 +15,12 @@ from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions, open_corpus, open_token_corpus
 from miner_diag.evaluation.late import score_late
-from miner_diag.evaluation.run import begin_run
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, compare_scored, system_key
 from miner_diag.evaluation.systems import backbone_ndcg, score_backbone, with_systems
 from miner_diag.late.table import late_lines, late_records
 from miner_diag.retrieval.ndcg import Ndcg
 from miner_diag.retrieval.score import per_query_frame
+from miner_diag.runs import begin_run
 from miner_diag.stats import StatisticsOptions
 
 AGAINST = "ndcg_per_query_against"
@@ -74,7 +74,7 @@ def run(options: LateOptions) -> None:
     if options.against is not None:
         own = options.load
         load = LoadOptions(options.against, reader=own.reader, device=own.device, dtype=own.dtype)
-        partner = open_corpus(load, options.data, options.store, folder, split=options.split)
+        partner = open_corpus(load, options.data, options.store, folder, corpus=tokens.corpus)
         embedded = partner.take(part)
         ndcgs.append(backbone_ndcg(embedded, options.k))
         systems.append(score_backbone(embedded, partner.backbone.name, ndcg=ndcgs[-1]))
@@ -93,7 +93,7 @@ def run(options: LateOptions) -> None:
         "effective_documents": comparison.effective_documents,
         "caption": comparison.caption(),
     }
-    lines = [*late_lines(comparison, systems, scores), *scores.notes(), *cautions]
+    lines = [*late_lines(comparison, systems, scores), *scores.embedded.notes(), *cautions]
     lines += skipped_lines(part.skipped)
     words = command_line("evaluation", options.data, options.store, split="test")
     next_command = with_systems(words, ["runs/fusion", options.load.model])

@@ -118,7 +118,7 @@ def write_probe_run(
     lines = sentences(result, options.ratio_threshold)
     if result.side is not None:
         lines.insert(0, DUAL_ENCODER.format(side=result.side))
-    lines += [*_unread(splits), *cautions, _masked(result), *skipped_lines(corpus.skipped)]
+    lines += [*splits.notes(), *cautions, _masked(result), *skipped_lines(corpus.skipped)]
     run.finish(facts=_facts(result, splits, options), lines=lines, next_command=next_command)
 
 
@@ -162,13 +162,6 @@ def _figures(
         "salience": salience_curves(concentrated, title=title),
         "ratio": ratio_against_benefit(table, threshold=options.ratio_threshold, title=title),
     }
-
-
-def _unread(splits: Splits) -> list[str]:
-    """Return what the retriever did not get to read, by split."""
-    return [
-        f"{split.corpus.part}: {note}" for split in (splits.train, splits.validation) for note in split.embedded.notes()
-    ]
 
 
 def _masked(result: Study) -> str:

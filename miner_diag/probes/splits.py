@@ -43,6 +43,12 @@ class Splits:
     validation: Split
     """What decides everything else."""
 
+    def notes(self) -> list[str]:
+        """Return sentences on what the retriever did not get to read, by split."""
+        return [
+            f"{split.corpus.part}: {note}" for split in (self.train, self.validation) for note in split.embedded.notes()
+        ]
+
 
 def fitting_splits(
     embedded_corpus: EmbeddedCorpus, corpus: Corpus | None = None, *, memory_gb: float, side: Side | None = None
