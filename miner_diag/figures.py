@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,6 +27,19 @@ def new_figure(width: float, height: float) -> Figure:
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def finish_figure(figure: Figure, title: str = "", caption: str = "", *, spines: bool = False) -> Figure:
+    """Put a title above and a caption below the axes, and take away the spines that carry nothing, unless asked."""
+    if not spines:
+        for ax in figure.axes:
+            ax.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    if caption:
+        wide = int(19 * figure.get_figwidth())  # characters of a line at this size
+        figure.supxlabel("\n".join(textwrap.wrap(caption, wide)), fontsize=7, x=0.01, ha="left")
     return figure
 
 

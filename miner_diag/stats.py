@@ -8,9 +8,10 @@ All sums are float64; randomness comes from the generator that is passed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special, stats
@@ -65,6 +66,24 @@ class Interval:
     def __str__(self) -> str:
         """Return value and ends to four digits."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+    def ends(self) -> dict[str, float | None]:
+        """Return "low" and "high", both None where the interval is unbounded."""
+        bounded = math.isfinite(self.low) and math.isfinite(self.high)
+        return {"low": self.low if bounded else None, "high": self.high if bounded else None}
+
+    def record_fields(self, method: str) -> dict[str, Any]:
+        """Return the fields of a :class:`~miner_diag.records.Record`; the method says where it is unbounded."""
+        ends = self.ends()
+        return {
+            "value": self.value,
+            **ends,
+            "confidence": self.confidence,
+            "method": method if ends["low"] is not None else f"{method}: unbounded",
+            "n": self.n,
+            "n_clusters": self.n_clusters,
+            "effective_clusters": self.effective_clusters,
+        }
 
 
 def effective_number(sizes: Sequence[float] | np.ndarray) -> float:

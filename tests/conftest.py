@@ -9,6 +9,16 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(request, monkeypatch, tmp_path_factory):
     """No test reads or fills the user's cache; what one session reads of a PDF its other tests may reuse."""

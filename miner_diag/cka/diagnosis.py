@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,17 +13,16 @@ from miner_diag.cka.alignment import Comparison, compare
 from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
+from miner_diag.cka.gold_pairs import GoldPairs, K
 from miner_diag.cka.hsic import Estimator
 from miner_diag.cka.matrix import cka_matrix
-from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg
+from miner_diag.retrieval.ndcg import Ndcg
 from miner_diag.retrieval.ranking import ndcg_of_vectors
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.stats import Interval, bootstrap_means, holm, paired_bootstrap
 
 ProbeKind = Literal["base", "normalized_projection"]
 
-K = 5
-"""The rank that nDCG is taken at."""
 ALPHA = 0.05
 """Significance level of CKA against its null, after Holm's adjustment over the layers."""
 
@@ -228,15 +227,13 @@ def diagnose(
     rules = rules or Rules()
     n_layers = pages.shape[1]
     final = n_layers - 1
-    pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
-    check_sizes(len(queries), len(pages), len(pair_query))
-    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
+    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
     per_query = [
-        layer_ndcg(queries[:, layer], pages[:, layer], relevance, page_ids, layer=layer) for layer in range(n_layers)
+        layer_ndcg(queries[:, layer], pages[:, layer], pairs.relevance, page_ids, layer=layer)
+        for layer in range(n_layers)
     ]
     if (constant := constant_side(queries[:, final], pages[:, final])) is not None:
         raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
-    pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
     options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
     views: dict[int, LayerViews] = {}
     undefined: dict[int, str] = {}
@@ -261,10 +258,10 @@ def diagnose(
                 **options,
             )
             query_page = compare(
-                queries[pair_query, layer],
-                pages[pair_page, layer],
+                queries[pairs.query, layer],
+                pages[pairs.page, layer],
                 names=(f"{name} of the queries", f"{name} of the pages"),
-                groups=pair_documents,
+                groups=pairs.documents,
                 **options,
             )
         except UndefinedCKAError as error:
@@ -290,10 +287,10 @@ def diagnose(
         ),
         effective_ranks={layer: effective_rank(pages[:, layer], **over_pages) for layer in usable},
         anisotropies={layer: anisotropy(pages[:, layer], **over_pages) for layer in usable},
-        chance=mean_chance(gold, len(pages)),
+        chance=pairs.chance,
         n_queries=len(queries),
         n_pages=len(pages),
-        n_pairs=len(pair_query),
+        n_pairs=len(pairs),
     )
     return verdicts(measured, query_documents, rules=rules, confidence=confidence, rng=rng)
 
@@ -360,28 +357,6 @@ def verdicts(
     return Diagnosis(tuple(layers), measured, rules, confidence)
 
 
-def one_query_a_page(
-    gold: Sequence[dict[int, int]], query_ids: Sequence[str], page_hashes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pair each distinct gold page with one of its queries, so that rows are independent.
-
-    A page that answers five queries would otherwise stand five times among the pages, and identical rows inflate CKA.
-    The query is the one whose id comes first; the page, a query's first best.
-
-    Returns
-    -------
-    ndarray [M], ndarray [M]
-        Rows of the queries and of the pages.
-    """
-    chosen: dict[str, tuple[str, int, int]] = {}
-    for row, (query_id, grades) in enumerate(zip(query_ids, gold, strict=True)):
-        page = min(grades, key=lambda index: (-grades[index], index))
-        pair = (query_id, row, page)
-        chosen[page_hashes[page]] = min(chosen.get(page_hashes[page], pair), pair)
-    rows = sorted((row, page) for _, row, page in chosen.values())
-    return np.array([row for row, _ in rows], dtype=np.int64), np.array([page for _, page in rows], dtype=np.int64)
-
-
 def layer_ndcg(
     queries: np.ndarray, pages: np.ndarray, relevance: Relevance, page_ids: Sequence[str], *, layer: int
 ) -> Ndcg:
@@ -396,27 +371,6 @@ def layer_ndcg(
         return ndcg_of_vectors(queries, pages, relevance, K, page_ids=page_ids)
     except ValueError as error:
         raise ValueError(f"layer {layer} can't be ranked with: {error}") from None
-
-
-def mean_chance(gold: Sequence[dict[int, int]], n_pages: int) -> float:
-    """Return nDCG@5 of a random order, over queries with these gold pages."""
-    return float(np.mean([chance_ndcg(n_pages, len(grades), K) for grades in gold]))
-
-
-def check_sizes(n_queries: int, n_pages: int, n_pairs: int) -> None:
-    """Check that there are enough queries, pages and pairs for a CKA.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than four of any.
-    """
-    for name, n in (("queries", n_queries), ("pages", n_pages), ("query-page pairs with different pages", n_pairs)):
-        if n < 4:
-            raise ValueError(
-                f"CKA needs at least 4 {name}; this split has {n}. Take another --split or --fold, raise --limit, "
-                "or add documents"
-            )
 
 
 def constant_side(queries: np.ndarray, pages: np.ndarray) -> str | None:

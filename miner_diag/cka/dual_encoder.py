@@ -9,7 +9,7 @@ common space: at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,18 +20,15 @@ from miner_diag.cka.diagnosis import (
     ALPHA,
     ProbeKind,
     Rules,
-    check_sizes,
     constant_side,
     layer_ndcg,
-    mean_chance,
-    one_query_a_page,
     probe_kind,
 )
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank
+from miner_diag.cka.gold_pairs import GoldPairs
 from miner_diag.cka.matrix import cka_matrix
 from miner_diag.retrieval.ndcg import Ndcg
-from miner_diag.retrieval.relevance import Relevance
 from miner_diag.stats import Interval, bootstrap_means, holm
 
 Side = Literal["query", "page"]
@@ -124,14 +121,12 @@ def diagnose_dual_encoder(
         If there are fewer than four queries, pages or pairs, or a last layer is constant or has no CKA.
     """
     rules = rules or Rules()
-    pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
-    check_sizes(len(queries), len(pages), len(pair_query))
+    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
     width = min(queries.shape[2], pages.shape[2])
     query_vectors, page_vectors = _embedding(queries, width), _embedding(pages, width)
     if (constant := constant_side(query_vectors, page_vectors)) is not None:
         raise ValueError(f"the last layer is the same for all {constant}: nothing to compare with")
-    relevance = replace(Relevance.of(list(gold), n_pages=len(pages)), query_ids=tuple(query_ids))
-    ndcg = layer_ndcg(query_vectors, page_vectors, relevance, page_ids, layer=pages.shape[1] - 1)
+    ndcg = layer_ndcg(query_vectors, page_vectors, pairs.relevance, page_ids, layer=pages.shape[1] - 1)
     interval = bootstrap_means(ndcg.values[:, None], rng, clusters=query_documents, confidence=confidence)[0]
     options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
     encoders: dict[Side, list[DualEncoderLayer]] = {
@@ -139,25 +134,24 @@ def diagnose_dual_encoder(
         "page": _encoder("page", pages, page_documents, rules, options),
     }
     usable = {side: tuple(layer.layer for layer in encoders[side] if layer.to_final is not None) for side in SIDES}
-    pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
     cross = cka_matrix(
-        [queries[pair_query, layer] for layer in usable["query"]],
-        [pages[pair_page, layer] for layer in usable["page"]],
+        [queries[pairs.query, layer] for layer in usable["query"]],
+        [pages[pairs.page, layer] for layer in usable["page"]],
         names=[f"layer {layer} of the queries" for layer in usable["query"]],
         other_names=[f"layer {layer} of the pages" for layer in usable["page"]],
-        groups=pair_documents,
+        groups=pairs.documents,
         **options,
     )
     return DualEncoderDiagnosis(
         layers=(*encoders["query"], *encoders["page"]),
         ndcg=interval,
         per_query=ndcg,
-        chance=mean_chance(gold, len(pages)),
+        chance=pairs.chance,
         cross=cross,
         usable=usable,
         n_queries=len(queries),
         n_pages=len(pages),
-        n_pairs=len(pair_query),
+        n_pairs=len(pairs),
         rules=rules,
     )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from miner_diag.cka.dual_encoder import SIDES, DualEncoderDiagnosis, DualEncoderLayer
 from miner_diag.cka.plots import COLOURS
-from miner_diag.cka.table import bounded_ends, comparison_measures, interval_fields, null_level, with_ends
+from miner_diag.cka.table import comparison_measures, measure_cells, null_cells, with_ends
 from miner_diag.figures import new_figure
 from miner_diag.records import Record
 from miner_diag.stats import Interval
@@ -48,20 +48,16 @@ alone. Items and documents are those that the layer's CKA is over; the null is t
 def dual_encoder_layer_table(diagnosis: DualEncoderDiagnosis) -> pd.DataFrame:
     """Return one row per layer of either encoder with the columns `COLUMNS`."""
     rows = []
-    estimator = diagnosis.rules.estimator
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
         measures = [(name, interval) for name, interval, _ in _measures(layer)]
         if layer.relative_depth == 1:
             measures.append(("ndcg_at_5", diagnosis.ndcg))
             row["chance_ndcg_at_5"] = diagnosis.chance
-        for name, interval in measures:
-            cells = {name: interval.value} | {f"{name}_{end}": value for end, value in bounded_ends(interval).items()}
-            row |= {column: value for column, value in cells.items() if column in COLUMNS}
+        row |= measure_cells(measures, COLUMNS)
+        row |= null_cells(layer.to_final, "final", diagnosis.rules.estimator)
         if layer.to_final is not None:
-            level = "cka_final_null_p95" if estimator == "debiased" else "cka_final_null_mean"
             cka = layer.to_final.cka
-            row |= {level: null_level(layer.to_final, estimator), "cka_final_p": layer.to_final.null.p_value}
             row |= {
                 "n_items": cka.n,
                 "n_documents": cka.n_clusters,
@@ -104,7 +100,7 @@ def dual_encoder_records(
             records.append(
                 Record(
                     **common,
-                    **interval_fields(interval, method),
+                    **interval.record_fields(method),
                     measure=measure,
                     side=layer.side,
                     layer=layer.layer,
@@ -113,14 +109,14 @@ def dual_encoder_records(
                     p_value=layer.to_final.null.p_value if name == "cka_final" and layer.to_final else None,
                 )
             )
-    ndcg = interval_fields(diagnosis.ndcg, "bootstrap over queries, BCa")
+    ndcg = diagnosis.ndcg.record_fields("bootstrap over queries, BCa")
     records.append(Record(**common, **ndcg, measure="ndcg_at_5", seed=seed))
     for i, query_layer in enumerate(diagnosis.usable["query"]):
         for j, page_layer in enumerate(diagnosis.usable["page"]):
             records.append(
                 Record(
                     **common,
-                    **interval_fields(diagnosis.cross.interval(i, j), "jackknife, Fisher's z"),
+                    **diagnosis.cross.interval(i, j).record_fields("jackknife, Fisher's z"),
                     measure="cka_query_layer_page_layer",
                     layer=query_layer,
                     other_layer=page_layer,

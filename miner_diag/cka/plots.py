@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from miner_diag.cka.curves import table_curves
-from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, new_figure
+from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, finish_figure, new_figure
 
 COLOURS = {"page": BLUE, "query": VERMILLION, "pair": GREEN, "ndcg": BLACK}
 """The colour of what is over pages, over queries, over queries and their pages, and of nDCG@5."""
@@ -94,7 +94,6 @@ def layer_curves(
             _curve(ax, frame[frame["measure"] == measure], kinds, name, COLOURS[colour], style)
         ax.set_ylabel(f"CKA ({estimator})" if label == "CKA" else label)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].axhline(0.0, color="0.6", linewidth=0.8)
     axes[1].axhline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
     axes[2].axhline(chance, color="0.35", linewidth=1.0, linestyle="--", label=f"random order ({chance:.3f})")
@@ -115,9 +114,7 @@ def layer_curves(
         fontsize=8,
         frameon=False,
     )
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    return finish_figure(figure, title)
 
 
 DEPTH = {
@@ -159,12 +156,9 @@ def depth_curves(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> Figu
         values = pd.concat(frame.loc[frame["measure"] == measure, "value"] for frame in frames.values())
         ax.set_ylim(min(0.0, 1.2 * values.min()), 1.3 * values.max())  # a wide interval must not flatten all
         ax.grid(axis="y", color="0.9", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("relative depth (0: embedding output, 1: what the retriever uses)")
     axes[0].legend(fontsize=8, frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    return finish_figure(figure, title)
 
 
 def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "debiased", title: str = "") -> Axes:

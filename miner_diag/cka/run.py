@@ -29,7 +29,7 @@ from miner_diag.command import command_line
 from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.embeddings import Embedded, StoreOptions, open_corpus
+from miner_diag.embeddings import Embedded, StoreOptions, layer_bytes, open_corpus
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder
 from miner_diag.stats import Interval, StatisticsOptions
@@ -141,8 +141,7 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
     common = item_facts(embedded, by_document)
     common |= {"rules": options.rules, "confidence": options.statistics.confidence}
     common["rng"] = np.random.default_rng(options.statistics.seed)
-    largest = max(4 * int(np.prod(store.shape)) for store in (stores.queries, stores.pages))
-    if largest > options.store.memory_gb * 1e9:
+    if max(layer_bytes(store.shape) for store in (stores.queries, stores.pages)) > options.store.memory_gb * 1e9:
         diagnosis = diagnose_streamed(stores.queries, stores.pages, **common, memory_gb=options.store.memory_gb)
     else:
         diagnosis = diagnose(
@@ -184,7 +183,7 @@ def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bo
     """
     stores, backbone = embedded.stores, embedded.backbone
     for side, store in (("queries", stores.queries), ("pages", stores.pages)):
-        size = 4e-9 * float(np.prod(store.shape))
+        size = layer_bytes(store.shape) / 1e9
         if size > options.store.memory_gb:
             raise ValueError(
                 f"the layers of the {side} take {size:.1f} GB and --memory-gb is {options.store.memory_gb:g}; the "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -23,20 +22,17 @@ from miner_diag.cka.diagnosis import (
     LayerViews,
     Measured,
     Rules,
-    check_sizes,
     constant_side,
     layer_ndcg,
-    mean_chance,
-    one_query_a_page,
     verdicts,
 )
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
+from miner_diag.cka.gold_pairs import GoldPairs
 from miner_diag.cka.jackknife import influence, interval_around
 from miner_diag.cka.layers import as_layers
 from miner_diag.cka.permutation import kernel_shape, null_of, shape_items
 from miner_diag.cka.streaming import StreamingCKA
-from miner_diag.retrieval.relevance import Relevance
 
 MOST_BLOCKS, FEWEST_BLOCKS = 32, 8
 """How many blocks intervals are over: the most if their sums fit the memory, the fewest in any case."""
@@ -104,13 +100,11 @@ def diagnose_streamed(
             "--memory-gb or take --estimator debiased"
         )
     (n_queries, n_layers, _), (n_pages, _, width) = queries.shape, pages.shape
-    pair_query, pair_page = one_query_a_page(gold, query_ids, page_hashes)
-    check_sizes(n_queries, n_pages, len(pair_query))
-    relevance = replace(Relevance.of(list(gold), n_pages=n_pages), query_ids=tuple(query_ids))
+    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
     per_query, undefined = [], {}
     for layer in range(n_layers):
         query_rows, page_rows = queries.layer(layer), pages.layer(layer)
-        per_query.append(layer_ndcg(query_rows, page_rows, relevance, page_ids, layer=layer))
+        per_query.append(layer_ndcg(query_rows, page_rows, pairs.relevance, page_ids, layer=layer))
         if (constant := constant_side(query_rows, page_rows)) is not None:
             undefined[layer] = f"layer {layer} is the same for all {constant}, so it has no CKA"
     final, memory = n_layers - 1, memory_gb * 1e9
@@ -122,16 +116,15 @@ def diagnose_streamed(
 
         return read
 
-    def pairs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return queries.rows(pair_query[rows]), pages.rows(pair_page[rows])
+    def query_page(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return queries.rows(pairs.query[rows]), pages.rows(pairs.page[rows])
 
-    pair_documents = None if page_documents is None else np.asarray(page_documents)[pair_page]
     views: list[dict[int, Comparison]] = []
     if final not in undefined:
         for read, n, documents in (
             (to_final(pages), n_pages, page_documents),
             (to_final(queries), n_queries, query_documents),
-            (pairs, len(pair_query), pair_documents),
+            (query_page, len(pairs), pairs.documents),
         ):
             layers = [layer for layer in range(n_layers) if layer not in undefined]
             views.append(_compare(read, n, layers, width, documents, confidence, memory, undefined))
@@ -146,10 +139,10 @@ def diagnose_streamed(
         unit_rows=None,
         effective_ranks={},
         anisotropies={},
-        chance=mean_chance(gold, n_pages),
+        chance=pairs.chance,
         n_queries=n_queries,
         n_pages=n_pages,
-        n_pairs=len(pair_query),
+        n_pairs=len(pairs),
         absent=ABSENT,
     )
     return verdicts(measured, query_documents, rules=rules, confidence=confidence, rng=rng)

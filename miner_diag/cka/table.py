@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from miner_diag.cka.alignment import Comparison
@@ -69,16 +68,8 @@ def layer_table(diagnosis: Diagnosis) -> pd.DataFrame:
     rows = []
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
-        for name, interval, _ in layer_measures(layer):
-            cells = {name: interval.value} | {f"{name}_{end}": value for end, value in bounded_ends(interval).items()}
-            row |= {column: value for column, value in cells.items() if column in COLUMNS}
-        if layer.query_page is not None:
-            null = layer.query_page.null
-            debiased = diagnosis.rules.estimator == "debiased"
-            row["cka_query_page_null_p95" if debiased else "cka_query_page_null_mean"] = null_level(
-                layer.query_page, diagnosis.rules.estimator
-            )
-            row["cka_query_page_p"] = null.p_value
+        row |= measure_cells(((name, interval) for name, interval, _ in layer_measures(layer)), COLUMNS)
+        row |= null_cells(layer.query_page, "query_page", diagnosis.rules.estimator)
         row |= {
             "layer": layer.layer,
             "chance_ndcg_at_5": diagnosis.chance,
@@ -117,24 +108,20 @@ def comparison_measures(comparison: Comparison, view: str) -> Iterator[tuple[str
         yield f"alignment_ratio_{view}", comparison.alignment_ratio, f"jackknife{blocks}, Fieller"
 
 
-def bounded_ends(interval: Interval) -> dict[str, float | None]:
-    """Return low and high of an interval, both None where it is unbounded."""
-    bounded = bool(np.isfinite([interval.low, interval.high]).all())
-    return {"low": interval.low if bounded else None, "high": interval.high if bounded else None}
+def measure_cells(measures: Iterable[tuple[str, Interval]], columns: Collection[str]) -> dict[str, float | None]:
+    """Return the cells of named intervals: value, low and high, where there are such columns."""
+    cells: dict[str, float | None] = {}
+    for name, interval in measures:
+        cells |= {name: interval.value} | {f"{name}_{end}": value for end, value in interval.ends().items()}
+    return {column: value for column, value in cells.items() if column in columns}
 
 
-def interval_fields(interval: Interval, method: str) -> dict[str, Any]:
-    """Return the fields of a record that come from an interval; the method says where it is unbounded."""
-    ends = bounded_ends(interval)
-    return {
-        "value": interval.value,
-        **ends,
-        "confidence": interval.confidence,
-        "method": method if ends["low"] is not None else f"{method}: unbounded",
-        "n": interval.n,
-        "n_clusters": interval.n_clusters,
-        "effective_clusters": interval.effective_clusters,
-    }
+def null_cells(comparison: Comparison | None, view: str, estimator: str) -> dict[str, float]:
+    """Return the cells of the null of a CKA: the level that is known, and the p value; none where there is no CKA."""
+    if comparison is None:
+        return {}
+    level = f"cka_{view}_null_{'p95' if estimator == 'debiased' else 'mean'}"
+    return {level: null_level(comparison, estimator), f"cka_{view}_p": comparison.null.p_value}
 
 
 def null_level(comparison: Comparison, estimator: str) -> float:
@@ -155,7 +142,7 @@ def diagnosis_records(
             records.append(
                 Record(
                     **common,
-                    **interval_fields(interval, method),
+                    **interval.record_fields(method),
                     measure=name,
                     side=_side(name),
                     layer=layer.layer,
@@ -281,10 +268,10 @@ def _pair_records(diagnosis: Diagnosis, common: dict[str, Any]) -> Iterator[Reco
         for j, other in enumerate(usable[:i]):
             number: dict[str, Any] = {"value": float(matrix.values[i, j]), "n": matrix.n}
             if matrix.low is not None:
-                number = interval_fields(matrix.interval(i, j), method)
+                number = matrix.interval(i, j).record_fields(method)
             yield Record(**fields, **number, measure="cka_page", other_layer=other)
         if unit_rows is not None:
-            number = interval_fields(unit_rows.interval(i, 0), method)
+            number = unit_rows.interval(i, 0).record_fields(method)
             yield Record(**fields, **number, measure="cka_page_final_unit_rows")
     pairs = [(layer.layer, layer.query_page.cka) for layer in diagnosis.layers if layer.query_page is not None]
     largest = max((cka.value for _, cka in pairs), default=0.0)

@@ -11,7 +11,7 @@ from miner_diag.embeddings.noise import NoiseFloor, noise_floor
 from miner_diag.embeddings.options import TOKEN_BUDGET, StoreOptions
 from miner_diag.embeddings.plan import PlannedShard, plan_shards
 from miner_diag.embeddings.shards import DamagedStoreError, ForeignStoreError, StoreError
-from miner_diag.embeddings.store import EmbeddingStore
+from miner_diag.embeddings.store import EmbeddingStore, layer_bytes
 from miner_diag.embeddings.tokens import StoredDtype, TokenCost, TokenStore, score_stores
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "TokenCost",
     "TokenStore",
     "TokenStores",
+    "layer_bytes",
     "noise_floor",
     "open_corpus",
     "open_token_corpus",

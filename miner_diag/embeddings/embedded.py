@@ -21,7 +21,7 @@ from miner_diag.embeddings.noise import NoiseFloor, noise_floor
 from miner_diag.embeddings.options import StoreOptions
 from miner_diag.embeddings.processes import one_process, processes
 from miner_diag.embeddings.shards import StoreError
-from miner_diag.embeddings.store import LAYERS, EmbeddingStore
+from miner_diag.embeddings.store import LAYERS, EmbeddingStore, layer_bytes
 from miner_diag.embeddings.stored import StoredCorpus, StoredSide, items_words, size_words
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class EmbeddedCorpus:
 
     def _sizes(self, counts: Mapping[Side, int]) -> tuple[str, int]:
         shapes = {side: self.backbone.layer_shape(side) for side in sorted(counts)}  # pages first, as in the sentence
-        size = sum(4 * counts[side] * n_layers * width for side, (n_layers, width) in shapes.items())
+        size = sum(layer_bytes((counts[side], *shape)) for side, shape in shapes.items())
         layers = " and ".join(dict.fromkeys(f"{n_layers} layers x {width}" for n_layers, width in shapes.values()))
         return f"embedding {items_words(counts)} with {self.backbone.name}: {layers}, {size_words(size)}", size
 

@@ -14,6 +14,12 @@ LAYERS = Kind("pooled layers", "layers", ("layer_embeddings", "notes"), {"query"
 """The kind of store that keeps the pooled vector of every layer. Queries are short, so a shard holds more of them."""
 
 
+def layer_bytes(shape: tuple[int, int, int]) -> int:
+    """Return the bytes that pooled vectors [N, L, D] take in memory."""
+    n_items, n_layers, width = shape
+    return np.dtype(np.float32).itemsize * n_items * n_layers * width
+
+
 class EmbeddingStore:
     """The pooled vectors of some queries or pages; they are memory-mapped until they are asked for.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from miner_diag.figures import BLACK, BLUE, GREEN, GREY, VERMILLION, new_figure
+from miner_diag.figures import BLACK, BLUE, GREEN, GREY, VERMILLION, finish_figure, new_figure
 
 ROLES = {
     "backbone": (BLACK, "o"),
@@ -89,7 +89,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     )
     ax.set(xlabel=f"nDCG@5 less the backbone's, {split} queries (filled: p Holm < 0.05)")
     ax.grid(axis="x", color="0.9", linewidth=0.8)
-    return _finish(figure, title, caption)
+    return finish_figure(figure, title, caption)
 
 
 def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
@@ -138,7 +138,7 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
         ax.grid(axis="y", color="0.9", linewidth=0.8)
     axes[0].set_ylabel("nDCG@5 over the backbone's,\ntest queries")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside right center")
-    return _finish(figure, title, caption)
+    return finish_figure(figure, title, caption)
 
 
 def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
@@ -184,7 +184,7 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
     axes[0].set_ylabel(f"nDCG@5, {' and '.join(dict.fromkeys(table['split']))} queries")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside right center")
-    return _finish(figure, title, f"Marks of like size stand side by side. {caption}".strip())
+    return finish_figure(figure, title, f"Marks of like size stand side by side. {caption}".strip())
 
 
 def _label(model: str, system: str, role: str, several: bool = True) -> str:
@@ -200,15 +200,3 @@ def _side_by_side(sizes: pd.Series) -> pd.Series:
     group = sizes.sort_values().pct_change().gt(ALIKE).cumsum().reindex(sizes.index)
     members = sizes.groupby(group)
     return STEP ** (members.cumcount() - (members.transform("size") - 1) / 2)
-
-
-def _finish(figure: Figure, title: str, caption: str) -> Figure:
-    """Put the title above and the caption below the axes, and take away the spines that carry nothing."""
-    for ax in figure.axes:
-        ax.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    if caption:
-        wide = int(19 * figure.get_figwidth())  # characters of a line at this size
-        figure.supxlabel("\n".join(textwrap.wrap(caption, wide)), fontsize=7, x=0.01, ha="left")
-    return figure

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from tyro.conf import OmitArgPrefixes
 
+from miner_diag.backbones.options import Dtype
 from miner_diag.command import command_line
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
@@ -20,7 +21,7 @@ from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
 from miner_diag.evaluation.scored_system import compare_scored
-from miner_diag.evaluation.systems import Dtype, Source, read_sources, with_systems
+from miner_diag.evaluation.systems import Source, read_sources, with_systems
 from miner_diag.evaluation.table import comparison_table, evaluation_records, fusion_sentences
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder, begin_run

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from miner_diag.backbones import LoadOptions, is_late
+from miner_diag.backbones.options import Dtype
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings import Embedded
 from miner_diag.evaluation.compare import EvaluationError
@@ -19,6 +20,7 @@ from miner_diag.evaluation.oracle import ORACLE, oracle_ndcg, read_layer_probes
 from miner_diag.evaluation.scored_system import BACKBONE, K, ScoredSystem, named, system_key
 from miner_diag.fusion.errors import LeakageError
 from miner_diag.fusion.saved_systems import FittedTo, encode, load_systems, read_head, read_load_options
+from miner_diag.fusion.table import MEASURE
 from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.records import read_records
 from miner_diag.retrieval.ndcg import Ndcg, ndcg_at_k, ndcg_with_ties
@@ -32,10 +34,6 @@ FLOAT = 4
 """Bytes of a float32."""
 SHARES = (1, 2, 4, 8)
 """Widths that ``widths.csv`` shows: the first D, D/2, D/4 and D/8 coordinates."""
-Dtype = Literal["auto", "float32", "bfloat16"]
-"""The precision of a forward."""
-MEASURE = "ndcg_at_5"
-"""What records call nDCG@5."""
 WIDTH_SYSTEMS = ("fusion_mrl",)
 """Systems of ``widths.csv`` beside the backbone, the heads and the fusion."""
 

@@ -117,18 +117,14 @@ def evaluation_records(
             "d": system.width,
         }
         n = comparison.n_queries
-        ends = interval_fields(row.interval, f"bootstrap over {over} and seeds")
-        yield Record(**common, measure=measure, value=row.value, n=n, seed=seed, **ends)
+        number = _number(row.value, n, row.interval, f"bootstrap over {over} and seeds")
+        yield Record(**common, measure=measure, seed=seed, **number)
         for other, difference in (("backbone", row.to_backbone), ("head", row.to_head)):
             if difference is not None:
+                method = f"paired bootstrap over {over} and seeds; permutation"
+                number = _number(difference.value, n, difference.interval, method)
                 yield Record(
-                    **common,
-                    measure=f"{measure}_less_{other}",
-                    value=difference.value,
-                    n=n,
-                    seed=seed,
-                    p_value=difference.p_value,
-                    **interval_fields(difference.interval, f"paired bootstrap over {over} and seeds; permutation"),
+                    **common, measure=f"{measure}_less_{other}", seed=seed, p_value=difference.p_value, **number
                 )
         yield Record(**common, measure="page_bytes_mean", value=float(system.bytes_per_page), n=len(corpus.pages))
         for training_seed, values in zip(system.seeds, system.ndcg, strict=True):
@@ -136,18 +132,9 @@ def evaluation_records(
                 yield Record(**common, measure=measure, value=float(value), query_id=query_id, seed=training_seed)
 
 
-def interval_fields(interval: Interval | None, method: str) -> dict[str, Any]:
-    """Return the fields of a record that say how far a number can be trusted; none where there is no interval."""
-    if interval is None:
-        return {}
-    return {
-        "low": interval.low,
-        "high": interval.high,
-        "confidence": interval.confidence,
-        "method": method,
-        "n_clusters": interval.n_clusters,
-        "effective_clusters": interval.effective_clusters,
-    }
+def _number(value: float, n: int, interval: Interval | None, method: str) -> dict[str, Any]:
+    """Return the fields of a record of a mean over n queries; a single query has no interval."""
+    return {"value": value, "n": n} if interval is None else interval.record_fields(method)
 
 
 def fusion_sentences(

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from miner_diag.figures import BLUE, GREEN, VERMILLION, new_figure
+from miner_diag.figures import BLUE, GREEN, VERMILLION, finish_figure, new_figure
 
 COLOUR_OF_KIND = {"base": BLUE, "normalized_projection": VERMILLION}
 """The colour of each kind of probe, as in the figures of the probes."""
@@ -50,7 +50,7 @@ def weights_figure(weights: pd.DataFrame, *, title: str = "") -> Figure:
     ax.axhline(0, color="0.5", linewidth=0.8)
     ax.set(xlabel="layer (0 is the embedding output)", ylabel="weight in the sum\n(a dot per seed)")
     ax.margins(y=0.15)
-    return _finish(figure, title)
+    return finish_figure(figure, title)
 
 
 def sensitivity_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
@@ -90,7 +90,7 @@ def sensitivity_figure(table: pd.DataFrame, *, title: str = "") -> Figure:
             ylabel="" if position else "layers in the sum",
         )
         ax.title.set_fontsize(10)
-    return _finish(figure, title, spines=False)
+    return finish_figure(figure, title, spines=True)
 
 
 def training_figure(curves: pd.DataFrame, systems: Sequence[str], *, title: str = "") -> Figure:
@@ -115,13 +115,4 @@ def training_figure(curves: pd.DataFrame, systems: Sequence[str], *, title: str 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=8, frameon=False, title="a line per seed", title_fontsize=8)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
-    return _finish(figure, title)
-
-
-def _finish(figure: Figure, title: str, *, spines: bool = True) -> Figure:
-    if spines:
-        for ax in figure.axes:
-            ax.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    return finish_figure(figure, title)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from miner_diag.figures import BLACK, BLUE, VERMILLION, new_figure
+from miner_diag.figures import BLACK, BLUE, VERMILLION, finish_figure, new_figure
 from miner_diag.probes.kinds import KINDS
 
 COLOURS = {"base": BLUE, "normalized_projection": VERMILLION, "raw": BLACK}
@@ -93,15 +93,12 @@ def salience_curves(frame: pd.DataFrame, *, title: str = "") -> Figure:
         guides.append(ax.axhline(0.9, color="0.35", linewidth=0.9, linestyle="--", label="90 %"))
         ax.set(title=NAMES[kind], xlabel="share of neurons, most salient first", xlim=(0, 1), ylim=(0, 1.01))
         ax.title.set_fontsize(10)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of salience")
     axes[0].legend(handles=guides, fontsize=8, frameon=False, loc="lower right")
     if len(lines) > 12:  # a deep backbone: first, middle, last
         lines = [lines[0], lines[len(lines) // 2], lines[-1]]
     axes[-1].legend(handles=lines, fontsize=8, frameon=False, title="layer", title_fontsize=8, loc="lower right")
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    return finish_figure(figure, title)
 
 
 def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str = "") -> Figure:
@@ -142,13 +139,11 @@ def ratio_against_benefit(table: pd.DataFrame, *, threshold: float, title: str =
         ax.axhline(0, color="0.5", linewidth=0.9)
         ax.set_xlabel(label)
         ax.margins(x=0.1)
-        ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
     axes[0].axvline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
     axes[0].legend(fontsize=8, frameon=False)
     axes[0].set_ylabel("nDCG@5, projection less base")
-    if title:
-        figure.suptitle(title, fontsize=10)
+    finish_figure(figure, title)
     figure.draw_without_rendering()  # sizes are known from here on
     for ax, column in zip(axes, readings, strict=False):
         _label_layers(ax, rows[rows[column].notna()], column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner_diag.corpus import Corpus
-from miner_diag.embeddings import Embedded, EmbeddedCorpus
+from miner_diag.embeddings import Embedded, EmbeddedCorpus, layer_bytes
 from miner_diag.probes.probe_stack import ProbeError
 from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, final_at_every_layer
 from miner_diag.retrieval.relevance import Relevance
@@ -106,8 +106,7 @@ def take_split(
     part, stores = embedded.corpus, (embedded.stores.queries, embedded.stores.pages)
     ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
     vectors: list[Vectors] = [
-        store.layer_embeddings if 4 * store.shape[0] * store.shape[1] * store.shape[2] <= memory_gb * 1e9 else store
-        for store in stores
+        store.layer_embeddings if layer_bytes(store.shape) <= memory_gb * 1e9 else store for store in stores
     ]
     fixed: Side | None = None
     if side is not None:

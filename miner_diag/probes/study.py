@@ -11,8 +11,8 @@ import torch
 from tyro.conf import arg
 
 from miner_diag.cka.alignment import Comparison, compare
-from miner_diag.cka.diagnosis import one_query_a_page
 from miner_diag.cka.errors import UndefinedCKAError
+from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.probes.compare_kinds import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
 from miner_diag.probes.kinds import KINDS, Kind

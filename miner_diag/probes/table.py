@@ -228,13 +228,12 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
         systems: list[tuple[str, Interval]] = [("raw", study.raw[layer])]
         systems += [(kind, study.ndcg[number][layer]) for number, kind in enumerate(KINDS)]
         for system, interval in systems:
-            yield {"system": system, "measure": MEASURE, "layer": layer, **_ends(interval), "method": bootstrap}
+            yield {"system": system, "measure": MEASURE, "layer": layer, **interval.record_fields(bootstrap)}
         yield {
             "measure": "projection_benefit",
             "layer": layer,
-            **_ends(verdict.benefit),
+            **verdict.benefit.record_fields(f"paired {bootstrap}; permutation, Holm"),
             "p_value": verdict.p_holm,
-            "method": f"paired {bootstrap}; permutation, Holm",
         }
         for measure, view in (
             (study.ratio_name, study.page_final[layer]),
@@ -254,34 +253,20 @@ def _summaries(study: Study) -> Iterator[dict[str, Any]]:
     for correlation in study.correlations:
         yield {
             "measure": f"spearman_{correlation.predictor}",
-            **_ends(correlation.rho),
+            **correlation.rho.record_fields(f"bootstrap over {over}, percentile; p over orders of the layers"),
             "p_value": correlation.p_value,
-            "method": f"bootstrap over {over}, percentile; p over orders of the layers",
         }
     for control in study.controls:
         probe = {"system": control.kind, "layer": control.layer}
-        yield {**probe, "measure": f"{control.name}_{MEASURE}", **_ends(control.ndcg), "method": bootstrap}
+        yield {**probe, "measure": f"{control.name}_{MEASURE}", **control.ndcg.record_fields(bootstrap)}
         if control.over_start is not None:
             yield {
                 **probe,
                 "measure": f"{control.name}_over_start",
-                **_ends(control.over_start),
-                "method": f"paired {bootstrap}",
+                **control.over_start.record_fields(f"paired {bootstrap}"),
             }
-    yield {"system": "selected_layers", "measure": MEASURE, **_ends(study.fused), "method": bootstrap}
+    yield {"system": "selected_layers", "measure": MEASURE, **study.fused.record_fields(bootstrap)}
     yield {"measure": "chance_ndcg_at_5", "value": study.chance}
-
-
-def _ends(interval: Interval) -> dict[str, Any]:
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "confidence": interval.confidence,
-        "n": interval.n,
-        "n_clusters": interval.n_clusters,
-        "effective_clusters": interval.effective_clusters,
-    }
 
 
 def rule_facts(study: Study, threshold: float) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from miner_diag.cka.diagnosis import diagnose
-from tests.cka.helpers import plant, save_retriever, write_handbooks
+from tests.cka.helpers import plant
+from tests.handbooks import save_retriever, write_handbooks
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +33,6 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory):
     """A folder of seven handbooks of five pages and one broken file."""
-    return write_handbooks(tmp_path_factory.mktemp("documents") / "handbooks")
+    folder = write_handbooks(tmp_path_factory.mktemp("documents") / "handbooks", sizes=(5,) * 7)
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and nothing else")
+    return folder

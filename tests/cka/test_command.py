@@ -31,7 +31,7 @@ from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.records import read_records
 from miner_diag.stats import StatisticsOptions
-from tests.cka.helpers import write_handbooks
+from tests.handbooks import write_handbooks
 
 FILES = ("layers.csv", "cka_matrix_page.csv", "records.jsonl", "run.json", "layers.png", "cka_matrix.png")
 REPEATABLE = ("layers.csv", "cka_matrix_page.csv", "records.jsonl")

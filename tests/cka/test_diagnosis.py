@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import ortho_group
 
 from miner_diag.cka import alignment_ratio, linear_cka, paired_cosines
-from miner_diag.cka.diagnosis import Rules, diagnose, one_query_a_page
+from miner_diag.cka.diagnosis import Rules, diagnose
+from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.cka.table import sentences
 
 GOOD = ("rotated", "copy", "final")

@@ -9,7 +9,7 @@ import pytest
 
 from miner_diag.evaluation.__main__ import main as evaluate
 from miner_diag.fusion.__main__ import main as fit
-from tests.probes.helpers import save_retriever, write_handbooks
+from tests.handbooks import save_retriever, write_handbooks
 
 FIT = (
     "--pooling mean --device cpu --reader text-layer --queries verbatim --folds 1 --systems default no_bias fusion_mrl "
@@ -17,16 +17,6 @@ FIT = (
     "--probe.resamples 2 --probe.rule top_k"
 ).split()
 """A fusion of a small retriever, its heads and two variants, on two splits by document; some seconds."""
-
-
-@pytest.fixture(scope="session")
-def one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

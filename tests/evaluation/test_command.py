@@ -287,7 +287,7 @@ def test_a_dual_encoder_is_evaluated_by_its_final_embeddings(arguments, tmp_path
 @pytest.fixture
 def other_data(tmp_path):
     """A table in BEIR form whose pages nobody was fitted to: words of the handbooks, shuffled."""
-    from tests.probes.helpers import WORDS
+    from tests.handbooks import WORDS
 
     rng = np.random.default_rng(5)
     pages = [" ".join(rng.permutation(WORDS)[:12]) for _ in range(48)]

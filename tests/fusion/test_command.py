@@ -28,7 +28,7 @@ from miner_diag.fusion import (
 from miner_diag.fusion.__main__ import main
 from miner_diag.probes import take_split
 from miner_diag.records import read_records
-from tests.probes.helpers import save_retriever, write_handbooks
+from tests.handbooks import save_retriever, write_handbooks
 
 PROBES = ["--probe.epochs", "1", "--probe.batch-size", "16", "--probe.resamples", "2", "--probe.rule", "top_k"]
 

@@ -7,17 +7,8 @@ import pytest
 from scipy.stats import ortho_group
 
 from miner_diag.probes import ProbeTrainOptions, StudyOptions, run_study
-from tests.probes.helpers import SIGNAL, D, plant, retrieval_data, save_retriever, write_handbooks
-
-
-@pytest.fixture(scope="session")
-def one_thread():
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.handbooks import save_retriever, write_handbooks
+from tests.probes.helpers import SIGNAL, D, plant, retrieval_data
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
-"""Layers of which it is known which carry the answer and in which form; a folder of small documents and a retriever."""
+"""Layers of which it is known which carry the answer and in which form."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,17 +12,9 @@ from miner_diag.corpus import Corpus, Page, Query
 from miner_diag.embeddings import EmbeddedCorpus, StoreOptions
 from miner_diag.probes import RetrievalData
 from miner_diag.retrieval import Relevance
-from tests.corpus.files import PdfPage, Text, pdf_bytes
 
 L, D, SIGNAL = 9, 80, 8
 """Layers, width, and the number of neurons that carry the signal in layers 2 and 7 of `plant`."""
-
-WORDS = (
-    "anchor basin canal delta estuary fjord glacier harbour island jetty kelp lagoon marina narrows ocean pier quay "
-    "reef strait tide upwell vessel wharf yacht zephyr beacon current dredge ebb ferry gauge haven inlet keel level "
-    "mooring nautic oyster plume ripple salt trench under vortex wave"
-).split()
-"""All words of the handbooks, and of the small retriever's tokenizer."""
 
 
 def retrieval_data(queries, pages, hashes=None, documents=None):
@@ -48,58 +39,6 @@ def plant(n, rng, turn, rows):
 def only(data, layer):
     """Return data with one layer of `data`."""
     return replace(data, queries=data.queries[:, [layer]], pages=data.pages[:, [layer]])
-
-
-def save_retriever(folder: Path) -> Path:
-    """Save a BERT of three layers with random weights, and a tokenizer of `WORDS`, as a user would save them."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=48,
-        initializer_range=0.2,
-    )
-    AutoModel.from_config(config).eval().save_pretrained(folder)
-    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        eos_token="[SEP]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=48,
-    ).save_pretrained(folder)
-    return folder
-
-
-def write_handbooks(folder: Path, n_documents: int = 20, n_pages: int = 5) -> Path:
-    """Write handbooks as PDFs; each page has a title in the outline and three lines of the title's topic."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(11)
-    for number in range(n_documents):
-        pages, outline = [], []
-        for page in range(n_pages):
-            topic = rng.permutation(WORDS)[:9]
-            lines = [" ".join(rng.permutation(topic)) for _ in range(3)]
-            texts = [Text(" ".join(topic[:4]), y=760, size=18)]
-            texts += [Text(line, y=700 - 40 * row) for row, line in enumerate(lines)]
-            pages.append(PdfPage(tuple(texts)))
-            outline.append((" ".join(topic[:4]), page))
-        (folder / f"handbook-{number}.pdf").write_bytes(pdf_bytes(pages, outline))
-    return folder
 
 
 KEY = {"backbone": "planted", "backbone_revision": "1"}
