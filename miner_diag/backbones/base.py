@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 import numpy as np
 
 from miner_diag.backbones.errors import BackboneError, CheckpointError, UnknownBackboneError
-from miner_diag.backbones.options import POOLINGS, LoadOptions, Pooling
+from miner_diag.backbones.options import POOLINGS, LoadOptions, LongPages, Pooling
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,13 @@ class Encoded:
     """The number of leading tokens that are left out of the pooling; 0 where the prompt is pooled too."""
     closing_tokens: int = 0
     """The number of trailing tokens that are left out of the pooling."""
+    windows: tuple[int, ...] = ()
+    """The lengths of the windows that a long item is read in, in tokens; `inputs` holds them one behind the other, each
+    with its prompt and special tokens. Empty for an item that is one input."""
+    characters: int = 0
+    """The number of characters of the item's text, prompt left out; 0 where that is not known."""
+    characters_read: int = 0
+    """How many of these characters lie before the cut; all of them where nothing was cut off."""
     truncated: bool = False
     """Whether the item was longer than the limit, so that its end was cut off."""
     empty: bool = False
@@ -95,6 +102,8 @@ class Backbone(Protocol):
     """Where the forward runs."""
     last_layer: str
     """A sentence: what layer L is, and that the backbone retrieves with it."""
+    long_pages: LongPages | None
+    """What is done with pages and queries beyond the limit; None where only one way is there."""
     shared_layers: bool
     """Whether both sides pass the same layers, so that layer l of a query and layer l of a page correspond. False for a
     dual encoder, whose layers must not be paired."""
@@ -109,6 +118,10 @@ class Backbone(Protocol):
 
     def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
         """Return the items ready for :meth:`embed`, in their order, cut at the backbone's limit."""
+        ...
+
+    def texts_read(self, pages: Sequence[Page]) -> list[str] | None:
+        """Return what the backbone reads of each page as text, cut where it cuts; None where it looks at pictures."""
         ...
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miner_diag.backbones.options import LoadOptions
+from miner_diag.backbones.options import LoadOptions, LongPages
 from miner_diag.backbones.pictures import PagePictures
 
 
@@ -23,5 +23,7 @@ class Checkpoint:
     """Draws the pages."""
     base_model: Path | None = None
     """The folder of the model that an adapter belongs to; None for a whole model."""
+    long_pages: LongPages = "truncate"
+    """What the retriever does with long pages and queries where the options do not say."""
     progress: bool = True
     """Whether bars are shown."""

@@ -57,6 +57,8 @@ class ColVision:
         If the folder cannot be loaded whole; the message says what is missing.
     """
 
+    long_pages = None
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         folder, options = checkpoint.folder, checkpoint.options
         retriever = late_class(folder)

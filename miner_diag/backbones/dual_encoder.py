@@ -50,6 +50,7 @@ class DualEncoder:
     """How inner layers of each side are pooled."""
     heads: ClassVar[dict[str, str]]
     """What stands between the last block and the embedding of each side."""
+    long_pages = None
     shared_layers = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -141,6 +142,10 @@ class DualEncoder:
         if not pixels:
             return inputs, pool_mask
         return pixels, pixels.get("pixel_attention_mask", pool_mask)
+
+    def texts_read(self, pages: Sequence[Page]) -> None:
+        """Return None: pages are looked at as pictures."""
+        return
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run one forward of the side's encoder and pool every layer inside it; return [B, L, D], float32."""

@@ -18,6 +18,8 @@ ONE_VECTOR = CHECKPOINT | {"model_family"}
 """The options that every checkpoint with one vector a page honours."""
 VISION_LANGUAGE = ONE_VECTOR | {"pooling", "max_pixels", "page_prompt"}
 """The options of vision-language models."""
+WINDOWS = frozenset({"long_pages", "window_overlap"})
+"""The options of retrievers that can read a long text in windows."""
 CODE = frozenset({"trust_remote_code"})
 """The option of retrievers that can run the Python code of a checkpoint."""
 
@@ -109,7 +111,7 @@ TEXT = Retriever(
     "text",
     "any transformers or sentence-transformers text encoder; it reads the page's text",
     "text_encoder:TextEncoder",
-    ONE_VECTOR | CODE | {"pooling", "reader", "page_prompt"},
+    ONE_VECTOR | CODE | WINDOWS | {"pooling", "reader", "page_prompt", "window_pooling"},
 )
 """Text encoders."""
 
@@ -117,7 +119,7 @@ LATE_TEXT = Retriever(
     "text-late",
     "late interaction over the last layer of any text encoder",
     "late:late_text_encoder",
-    CHECKPOINT | CODE | {"kept_tokens", "reader", "page_prompt"},
+    CHECKPOINT | CODE | WINDOWS | {"kept_tokens", "reader", "page_prompt"},
     late=True,
 )
 """Late-interaction partners of text encoders."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from miner_diag.backbones.base import BackboneError, Encoded, Side
 from miner_diag.backbones.checkpoint import Checkpoint
-from miner_diag.backbones.options import KeptTokens, LoadOptions
+from miner_diag.backbones.options import KeptTokens, LoadOptions, LongPages
+from miner_diag.backbones.windows import window_batches
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,8 @@ class LateBackbone(Protocol):
     """What pins the weights: "sha256:…" over the weight and configuration files."""
     width: int
     """The width D of a token vector."""
+    long_pages: LongPages | None
+    """What is done with pages and queries beyond the limit; None where only one way is there."""
     dtype: torch.dtype
     """The precision of the forward; token vectors are float32 in any case."""
     device: torch.device
@@ -59,6 +62,7 @@ class TokenStates(Protocol):
     revision: str
     n_layers: int
     width: int
+    long_pages: LongPages | None
     dtype: torch.dtype
     device: torch.device
 
@@ -93,7 +97,7 @@ class LastLayerTokens:
     def __init__(self, checkpoint: Checkpoint, encoder: TokenStates) -> None:
         self.options, self.name, self.encoder = checkpoint.options, checkpoint.name, encoder
         self.kept_tokens: KeptTokens = checkpoint.options.kept_tokens or "text"
-        self.revision, self.width = encoder.revision, encoder.width
+        self.revision, self.width, self.long_pages = encoder.revision, encoder.width, encoder.long_pages
         self.dtype, self.device = encoder.dtype, encoder.device
         which = "all tokens, special ones included" if self.kept_tokens == "all" else "the tokens of its own text"
         self.last_layer = (
@@ -103,7 +107,9 @@ class LastLayerTokens:
     def key(self, side: Side | None = None) -> dict[str, str]:
         """Return everything that changes a number of `side` (of either side if None)."""
         key = {
-            name: value for name, value in self.encoder.key(side).items() if name not in ("pooling", "prompt_pooled")
+            name: value
+            for name, value in self.encoder.key(side).items()
+            if name not in ("pooling", "prompt_pooled", "window_pooling")
         }
         return key | {"backbone": self.name, "kept_tokens": self.kept_tokens}
 
@@ -112,13 +118,17 @@ class LastLayerTokens:
         return self.encoder.prepare(items, side)
 
     def embed_tokens(self, batch: Sequence[Encoded]) -> list[np.ndarray]:
-        """Run one forward; return [T_i, D] float32 of each item."""
+        """Pass every token once; return [T_i, D] float32 of each item, all windows of an item one behind the other."""
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
-        states, seen, own = self.encoder.token_states(batch)
-        if self.kept_tokens == "text":
-            seen = seen & (own | ~own.any(dim=1, keepdim=True))
-        return unit_tokens(states, seen)
+        tokens: list[np.ndarray] = []
+        for windows in window_batches(batch):
+            states, seen, own = self.encoder.token_states(windows)
+            if self.kept_tokens == "text":
+                seen = seen & (own | ~own.any(dim=1, keepdim=True))
+            tokens += unit_tokens(states, seen)
+        each = iter(tokens)
+        return [np.concatenate([next(each) for _ in range(len(item.windows) or 1)]) for item in batch]
 
 
 def unit_tokens(states: torch.Tensor, mask: torch.Tensor) -> list[np.ndarray]:

@@ -21,6 +21,12 @@ KeptTokens = Literal["all", "text"]
 """Which tokens take part in late interaction: all that the forward sees, or those of the item's own text, without
 special tokens and prompt."""
 
+LongPages = Literal["truncate", "windows"]
+"""What is done with an item beyond the limit: its end is cut off, or it is read in windows as long as the limit."""
+
+WindowPooling = Literal["tokens", "windows"]
+"""How the pooled vectors of windows become one: weighted by their pooled tokens, or all alike."""
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 """The precision of the forward."""
 
@@ -58,7 +64,16 @@ class LoadOptions:
     """The precision of the forward; auto is float32, and bfloat16 for vision-language models on a GPU. Pooled vectors
     are float32 in any case."""
     max_tokens: int | None = None
-    """The longest input in tokens, instead of the checkpoint's own limit."""
+    """The longest input in tokens, instead of the checkpoint's own limit; with windows, the length of a window."""
+    long_pages: LongPages | None = None
+    """What is done with pages and queries that are longer than the limit: windows reads all of them in windows as long
+    as the limit, truncate cuts their end off. The embedded retrievers read in windows, a checkpoint truncates as its
+    authors let it, if this is not given."""
+    window_overlap: int | None = None
+    """How many tokens a window shares with the one before it; 0 if this is not given."""
+    window_pooling: WindowPooling | None = None
+    """How the windows of an item become one vector in every layer: tokens weighs them by their tokens, so that mean
+    pooling is the mean over all tokens of all windows (used if this is not given); windows weighs them alike."""
     max_pixels: int | None = None
     """The largest picture of a page in pixels, instead of the checkpoint's own budget."""
     query_prompt: str | None = None
@@ -82,6 +97,8 @@ class LoadOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BackboneError(f"{name} must be at least 1; got {value}")
+        if self.window_overlap is not None and self.window_overlap < 0:
+            raise BackboneError(f"window_overlap must be at least 0 tokens; got {self.window_overlap}")
 
     def given(self) -> Mapping[str, Any]:
         """Return the options that differ from their defaults, by name."""
@@ -96,6 +113,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "pooling": POOLINGS,
     "reader": get_args(ReaderKind),
     "kept_tokens": get_args(KeptTokens),
+    "long_pages": get_args(LongPages),
+    "window_pooling": get_args(WindowPooling),
     "dtype": get_args(Dtype),
 }
 """The values of those options that have a few."""

@@ -66,7 +66,8 @@ class PageReader:
         self.render = render
         self.progress = progress
         self.max_words: int | None = None
-        """After so many words a picture is not read on: an encoder of N tokens sees no more than N words."""
+        """After so many words a picture is not read on: an encoder that cuts at N tokens sees no more than N words.
+        None reads all."""
         self.counts: Counter[str] = Counter()
         """The numbers of pages read so far: from their "text-layer", by "ocr", how many were "empty", and how many of
         these were "left empty" because RapidOCR is missing."""
@@ -74,6 +75,11 @@ class PageReader:
         self._can_ocr = kind != "text-layer" and (picture_reader is not None or can_read_pictures())
         if kind == "ocr" and not self._can_ocr:
             raise BackboneError(f"reader is ocr, but RapidOCR is not installed; {EXTRA}")
+
+    def stops_early(self, page: Page) -> bool:
+        """Tell whether a page is read from its picture, and only until `max_words` were read."""
+        from_picture = self._can_ocr and (self.kind == "ocr" or not page.text.strip())
+        return self.max_words is not None and from_picture
 
     def describe(self) -> str:
         """Return what decides the text, for the key of a store: the kind, the engine and its settings."""

@@ -13,6 +13,7 @@ from miner_diag.backbones.families import (
     LATE_CLASSES,
     LATE_TEXT,
     TEXT,
+    WINDOWS,
     brings_code,
     check_family,
     families_of,
@@ -33,7 +34,7 @@ from miner_diag.backbones.retriever import EVERY, Retriever
 if TYPE_CHECKING:
     from miner_diag.backbones.late import LateBackbone
 
-_TEXT_OPTIONS = EVERY | {"max_tokens", "query_prompt", "page_prompt"}
+_TEXT_OPTIONS = EVERY | WINDOWS | {"max_tokens", "query_prompt", "page_prompt"}
 
 EMBEDDED = {
     retriever.name: retriever
@@ -42,14 +43,16 @@ EMBEDDED = {
             "page-text",
             "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
             "text_encoder:TextEncoder",
-            _TEXT_OPTIONS | {"pooling", "reader"},
+            _TEXT_OPTIONS | {"pooling", "reader", "window_pooling"},
+            long_pages="windows",
             embedded=True,
         ),
         Retriever(
             "page-vision",
             "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
             "page_vision.backbone:load_page_vision",
-            _TEXT_OPTIONS | {"pooling"},
+            _TEXT_OPTIONS | {"pooling", "window_pooling"},
+            long_pages="windows",
             embedded=True,
         ),
         Retriever(
@@ -57,6 +60,7 @@ EMBEDDED = {
             "MaxSim over the token states of all-MiniLM-L6-v2 over the page's text; width 384",
             "late:late_text_encoder",
             _TEXT_OPTIONS | {"kept_tokens", "reader"},
+            long_pages="windows",
             late=True,
             embedded=True,
         ),
@@ -65,6 +69,7 @@ EMBEDDED = {
             "the same over what a small reader of our own makes out in the page's picture; no text layer",
             "late:late_page_vision",
             _TEXT_OPTIONS | {"kept_tokens"},
+            long_pages="windows",
             late=True,
             embedded=True,
         ),
@@ -141,8 +146,17 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
     _check_kind(options.model, late, by_name)
     if options.model in EMBEDDED:
         retriever = EMBEDDED[options.model]
-        retriever.check_honours(options, retriever.name, _unreadable(options))
-        return retriever.load(Checkpoint(minilm_folder(), retriever.name, options, pictures, progress=progress))
+        retriever.check_honours(options, retriever.name, _without_effect(options, retriever))
+        return retriever.load(
+            Checkpoint(
+                minilm_folder(),
+                retriever.name,
+                options,
+                pictures,
+                long_pages=retriever.long_pages,
+                progress=progress,
+            )
+        )
     if options.model_family is not None and not late:
         family_named(options.model_family)  # a family that does not exist is told before anything is fetched
     source = _source(options.model, options.revision)
@@ -152,7 +166,7 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         # What the kind does not honour is refused before weights are fetched. An adapter's files are few, and only
         # when all are here is it certain that no whole model lies beside it.
         retriever = _kind_of(options, late, source, source.settings, None)
-        retriever.check_honours(options, _name(source, retriever))
+        retriever.check_honours(options, _name(source, retriever), _windows_unused(options, retriever))
     folder = source.fetch(trust_remote_code=options.trust_remote_code)
     base = _base_source(options, folder)
     retriever = _kind_of(options, late, source, folder, base)
@@ -163,7 +177,7 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         refuse_adapter(folder)
     retriever.check_honours(options, name, _not_here(options, retriever, source, folder, base))
     base_folder = None if base is None else base.fetch(trust_remote_code=options.trust_remote_code)
-    return retriever.load(Checkpoint(folder, name, options, pictures, base_folder, progress))
+    return retriever.load(Checkpoint(folder, name, options, pictures, base_folder, retriever.long_pages, progress))
 
 
 def _kind_of(options: LoadOptions, late: bool, source: Source, folder: Path, base: Source | None) -> Retriever:
@@ -186,7 +200,7 @@ def _not_here(
     options: LoadOptions, retriever: Retriever, source: Source, folder: Path, base: Source | None
 ) -> dict[str, str]:
     """Return which options this very checkpoint does not honour although its kind does, and why."""
-    reasons = _unreadable(options)
+    reasons = _without_effect(options, retriever)
     if not source.hub_id:
         reasons["revision"] = "its files lie in a local folder"
     if base is None:
@@ -199,11 +213,20 @@ def _not_here(
     return reasons
 
 
-def _unreadable(options: LoadOptions) -> dict[str, str]:
-    """Return why the reader is not honoured, where it needs an engine that is not installed."""
+def _without_effect(options: LoadOptions, retriever: Retriever) -> dict[str, str]:
+    """Return which options have no effect on this machine or beside the other options, and why."""
+    reasons = _windows_unused(options, retriever)
     if options.reader == "ocr" and not can_read_pictures():
-        return {"reader": f"RapidOCR is not installed ({EXTRA})"}
-    return {}
+        reasons["reader"] = f"RapidOCR is not installed ({EXTRA})"
+    return reasons
+
+
+def _windows_unused(options: LoadOptions, retriever: Retriever) -> dict[str, str]:
+    """Return why the options of windows are not honoured, where long items are cut."""
+    if (options.long_pages or retriever.long_pages) == "windows":
+        return {}
+    reason = "it cuts long pages and queries at its limit (--long-pages windows reads all of them)"
+    return {"window_overlap": reason, "window_pooling": reason}
 
 
 def _source(model: str, revision: str | None) -> Source:

@@ -9,7 +9,7 @@ from typing import Any
 
 from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.errors import BackboneError
-from miner_diag.backbones.options import LoadOptions, flag_of
+from miner_diag.backbones.options import LoadOptions, LongPages, flag_of
 
 EVERY = frozenset({"model", "device", "dtype"})
 """The options that every retriever honours."""
@@ -22,6 +22,9 @@ WHY_NOT = {
     "reader": "it looks at the page's picture by itself",
     "kept_tokens": "only late interaction over a text encoder leaves tokens out",
     "max_tokens": "its inputs have one length",
+    "long_pages": "it takes an item as one input of its model",
+    "window_overlap": "it takes an item as one input of its model",
+    "window_pooling": "it makes no vector out of several windows",
     "max_pixels": "it has no budget of pixels",
     "query_prompt": "it puts nothing before a query",
     "page_prompt": "it sees the page's picture without words beside it",
@@ -42,6 +45,8 @@ class Retriever:
     """The module and the class or function that makes one from a `Checkpoint`, as "clip:CLIPDualEncoder"."""
     honours: frozenset[str]
     """The fields of `LoadOptions` that it honours; any other one is refused."""
+    long_pages: LongPages = "truncate"
+    """What it does with long pages and queries where the user does not say."""
     late: bool = False
     """Whether it gives a vector for every token instead of one for the item."""
     embedded: bool = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +25,24 @@ from miner_diag.backbones.batches import pad_batch
 from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
-from miner_diag.backbones.options import Pooling
+from miner_diag.backbones.options import LongPages, Pooling, WindowPooling
 from miner_diag.backbones.pipeline import read_pipeline
 from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.reader import PageReader
 from miner_diag.backbones.revision import folder_revision
 from miner_diag.backbones.settings import check_vocabulary, choose_dtype, choose_limit, choose_pooling
+from miner_diag.backbones.windows import (
+    characters_covered,
+    join_windows,
+    text_windows,
+    window_batches,
+    windows_of,
+)
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
+
+_ONE_INPUT: tuple[int, ...] = ()
 
 TEXTS_AT_ONCE = 256
 """The number of texts that are tokenised between two steps of the progress bar."""
@@ -40,9 +51,10 @@ TEXTS_AT_ONCE = 256
 class TextEncoder:
     """A transformers or sentence-transformers checkpoint over the text of queries and pages.
 
-    Its last layer, L2-normalised, is what sentence-transformers returns for the same text. Both sides pass the
-    same layers. Batches are padded on the right, where positions count from 0 for every item; pooling reads the
-    attention mask, so it would not matter.
+    Its last layer, L2-normalised, is what sentence-transformers returns for the same text, where that is within the
+    limit. Both sides pass the same layers. A longer text is cut at the limit, or read in windows as long as the limit,
+    whose pooled vectors become one in every layer (:mod:`miner_diag.backbones.windows`). Batches are padded on the
+    right, where positions count from 0 for every item; pooling reads the attention mask, so it would not matter.
 
     An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
     so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.
@@ -87,8 +99,15 @@ class TextEncoder:
         self._limits = {
             side: choose_limit(side, options.max_tokens, self.pipeline, self.tokenizer, self.model) for side in SIDES
         }
-        self.reader.max_words = self._limits["page"]
+        self.long_pages: LongPages | None = options.long_pages or checkpoint.long_pages
+        self.window_overlap = options.window_overlap or 0
+        self.window_pooling: WindowPooling = options.window_pooling or "tokens"
+        if self.long_pages == "truncate":
+            self.reader.max_words = self._limits["page"]
         self._prompt_tokens = {side: self._count_prompt(side) for side in SIDES}
+        # an overlap that leaves no room is told before anything runs
+        for side in SIDES if self.long_pages == "windows" else ():
+            self._encode(["a"], ["a " * 2 * self._limits[side]], side)
         normed = passes_final_norm(self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0])
         where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
         self.last_layer = (
@@ -102,7 +121,7 @@ class TextEncoder:
         return self.n_layers + 1, self.width
 
     def max_tokens(self, side: Side) -> int:
-        """Return the limit in tokens, prompt and special tokens included."""
+        """Return the limit of an input, or of a window, in tokens; prompt and special tokens are included."""
         check_side(side)
         return self._limits[side]
 
@@ -114,6 +133,9 @@ class TextEncoder:
             "pooling": self.pooling,
             "prompt_pooled": str(self.pipeline.include_prompt),
         }
+        if self.long_pages == "windows":  # not where texts are cut, so that the keys of other stores stay as they were
+            key["long_pages"] = f"windows, {self.window_overlap} tokens of overlap"
+            key["window_pooling"] = self.window_pooling
         for one in SIDES if side is None else (side,):
             check_side(one)
             key[f"{one}_prompt"] = self.query_prompt if one == "query" else self.page_prompt
@@ -123,7 +145,7 @@ class TextEncoder:
         return key
 
     def prepare(self, items: Sequence[Query] | Sequence[Page], side: Side) -> list[Encoded]:
-        """Return the items tokenised, with their side's prompt, cut at the limit.
+        """Return the items tokenised, with their side's prompt, cut at the limit or in windows.
 
         Raises
         ------
@@ -131,26 +153,41 @@ class TextEncoder:
             If `side` is unknown, or the items are not that side's.
         """
         ids = ids_of(items, side)
-        texts = [item.text for item in items] if side == "query" else self.reader.read(items)  # type: ignore[arg-type]
-        return self._encode(ids, texts, side)
+        if side == "query":
+            return self._encode(ids, [item.text for item in items], side)
+        encoded = self._encode(ids, self.reader.read(items), side)  # type: ignore[arg-type]
+        # nobody knows how much stands behind the words at which the reading of a picture was stopped
+        stopped = [item.truncated and self.reader.stops_early(page) for item, page in zip(encoded, items, strict=True)]  # type: ignore[arg-type]
+        return [
+            replace(item, characters=0, characters_read=0) if unknown else item
+            for item, unknown in zip(encoded, stopped, strict=True)
+        ]
+
+    def texts_read(self, pages: Sequence[Page]) -> list[str]:
+        """Return what is read of each page: all of its text, or what stands before the cut."""
+        texts = self.reader.read(pages)
+        if self.long_pages == "windows":
+            return texts
+        encoded = self._encode([page.page_id for page in pages], texts, "page")
+        return [text[: item.characters_read] for text, item in zip(texts, encoded, strict=True)]
 
     def collate(
         self, batch: Sequence[Encoded], padding_side: str = "right"
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Pad a batch.
+        """Pad a batch; an item that is read in windows has a row for each.
 
         Returns
         -------
-        inputs : dict of Tensor [B, T]
+        inputs : dict of Tensor [W, T]
             What the model's forward takes.
-        pool_mask : Tensor [B, T]
+        pool_mask : Tensor [W, T]
             The attention mask without the prompt's tokens where the checkpoint leaves those out.
         """
         fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id or 0}
-        return pad_batch(batch, fill, padding_side, self.device)
+        return pad_batch(windows_of(batch), fill, padding_side, self.device)
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
-        """Run one forward and pool every layer inside it.
+        """Pass every token once and pool every layer inside the forward.
 
         Parameters
         ----------
@@ -164,8 +201,8 @@ class TextEncoder:
         """
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
-        inputs, pool_mask = self.collate(batch)
-        return self.embed_collated(inputs, pool_mask)
+        vectors = [self.embed_collated(*self.collate(windows)) for windows in window_batches(batch)]
+        return join_windows(np.concatenate(vectors), batch, self.window_pooling)
 
     def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
         """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
@@ -174,31 +211,34 @@ class TextEncoder:
         )
 
     def token_states(self, batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run one forward and pool nothing, for late interaction.
+        """Run one forward and pool nothing, for late interaction; an item that is read in windows has a row for each.
 
         Returns
         -------
-        states : Tensor [B, T, D]
+        states : Tensor [W, T, D]
             The last layer.
-        seen : Tensor [B, T] of bool
+        seen : Tensor [W, T] of bool
             True at every token that is no padding.
-        own : Tensor [B, T] of bool
+        own : Tensor [W, T] of bool
             True at the tokens of the item's text: no special token, nothing of the prompt.
         """
         inputs, _ = self.collate(batch)
         frame = torch.tensor(sorted(set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}))
         seen = inputs["attention_mask"].to(torch.bool)
         own = seen & ~torch.isin(inputs["input_ids"], frame.to(self.device))
-        for row, item in enumerate(batch):
+        for row, item in enumerate(windows_of(batch)):
             own[row, : self._leading_tokens(item.side)] = False
         with torch.inference_mode():
             return self.model(**inputs).last_hidden_state, seen, own
 
     def plain_forward(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run the forward and pool the last layer only: what the backbone costs without a diagnosis. [B, D]."""
-        inputs, pool_mask = self.collate(batch)
-        with torch.inference_mode():
-            return Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).float().cpu().numpy()
+        vectors = []
+        for windows in window_batches(batch):
+            inputs, pool_mask = self.collate(windows)
+            with torch.inference_mode():
+                vectors.append(Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).float().cpu())
+        return join_windows(torch.cat(vectors).numpy()[:, None], batch, self.window_pooling)[:, 0]
 
     def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
         if not texts:
@@ -214,8 +254,18 @@ class TextEncoder:
         names = [name for name in self.tokenizer.model_input_names if name in ("input_ids", "token_type_ids")]
         items = []
         for identity, text, encoding in zip(ids, texts, encodings, strict=True):
-            values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
-            if not encoding.ids:
+            values, lengths = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}, _ONE_INPUT
+            truncated, characters_read = bool(encoding.overflowing), len(text)
+            if truncated and self.long_pages == "windows":
+                windows = text_windows(encoding, self._limits[side], self.window_overlap, len(prompt))
+                values = {
+                    name: list(chain.from_iterable(parts))
+                    for name, parts in zip(values, zip(*windows, strict=True), strict=True)
+                }
+                lengths, truncated = tuple(len(window) for window, _ in windows), False
+            elif truncated:
+                characters_read = min(characters_covered(encoding, len(prompt)), len(text))
+            elif not encoding.ids:
                 values = {"input_ids": [self._stand_in()], "token_type_ids": [0]}
             inputs = {name: np.asarray(values[name], dtype=np.int32) for name in names}
             n_tokens = len(inputs["input_ids"])
@@ -226,7 +276,10 @@ class TextEncoder:
                     inputs,
                     n_tokens,
                     prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
-                    truncated=bool(encoding.overflowing),
+                    windows=lengths,
+                    characters=len(text),
+                    characters_read=characters_read,
+                    truncated=truncated,
                     empty=not text.strip(),
                 )
             )

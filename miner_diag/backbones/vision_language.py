@@ -63,6 +63,7 @@ class VisionLanguageRetriever(ABC):
     """The token that stands for a picture."""
     harmless_unexpected: ClassVar[re.Pattern[str] | None] = None
     """The names of weights in the file that a single vector does not need."""
+    long_pages = None
     shared_layers = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -206,6 +207,10 @@ class VisionLanguageRetriever(ABC):
         fill = {"input_ids": self.tokenizer.pad_token_id or 0}
         inputs, pool_mask = pad_batch(batch, fill, padding_side, self.device)
         return {**inputs, **join_pixels(batch, self.device)}, pool_mask
+
+    def texts_read(self, pages: Sequence[Page]) -> None:
+        """Return None: pages are looked at as pictures."""
+        return
 
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Draw the batch's pictures, run one forward and pool every layer inside it; return [B, L, D], float32."""

@@ -63,8 +63,7 @@ class Embedded:
 
     def notes(self) -> list[str]:
         """Return sentences on what the retriever did not get to read."""
-        limit = self.backbone.key("page").get("page_max_tokens", "its limit of")
-        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), f"the {limit} tokens the retriever reads")
+        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), self.backbone)
 
 
 class EmbeddedCorpus:
@@ -225,14 +224,23 @@ def load_both(
     return corpus, backbone
 
 
-def unread_notes(counts: Mapping[str, int], n_pages: int, limit: str) -> list[str]:
-    """Return sentences on what a retriever did not get to read; `limit` says what it reads of a page."""
+def unread_notes(counts: Mapping[str, int], n_pages: int, backbone: Backbone | LateBackbone) -> list[str]:
+    """Return sentences on what a retriever did not get to read of `n_pages` pages, as the store counted it."""
     notes = []
     if counts["truncated"]:
-        notes.append(f"{counts['truncated']} of {n_pages} pages are longer than {limit}")
+        limit = backbone.key("page").get("page_max_tokens")
+        note = f"{counts['truncated']:,} of {n_pages:,} pages are cut at {f'{limit} tokens' if limit else 'the limit'}"
+        if (share := share_read(counts)) is not None:
+            note += f": {100 * share:.0f} % of the characters of all pages are read"
+        notes.append(note + ("; --long-pages windows reads all" if backbone.long_pages == "truncate" else ""))
     if counts["empty"]:
         notes.append(f"{counts['empty']} of {n_pages} pages have no text to read (see --reader)")
     return notes
+
+
+def share_read(counts: Mapping[str, int]) -> float | None:
+    """Return the share of the texts' characters that a retriever read, as the store counted them; None if not known."""
+    return counts["characters_read"] / counts["characters"] if counts["characters"] else None
 
 
 def facts_of(backbone: Backbone | LateBackbone, corpus: Corpus, pages: Mapping[str, int]) -> dict[str, Any]:
@@ -247,6 +255,7 @@ def facts_of(backbone: Backbone | LateBackbone, corpus: Corpus, pages: Mapping[s
         "n_pages": len(corpus.pages),
         "pages_without_text": pages["empty"],
         "pages_truncated": pages["truncated"],
+        "share_of_characters_read": share_read(pages),
         "skipped": {item.name: item.reason for item in corpus.skipped},
     }
 

@@ -47,7 +47,7 @@ class EmbeddedTokens:
 
     def notes(self) -> list[str]:
         """Return sentences on what the retriever did not get to read."""
-        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), "what the retriever reads")
+        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), self.backbone)
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of all this."""

@@ -32,7 +32,7 @@ from miner_diag.embeddings.shards import (
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 from miner_diag.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The number of the layout of the files. It is raised when the layout changes."""
 
 KEY_FILE, SHARDS, NOISE, USES = "key.json", "shards", "noise", "uses"

@@ -55,7 +55,7 @@ def embed_layers(
     Returns
     -------
     dict
-        "layer_embeddings" [n, L, D] float32, "notes" [n] int64.
+        "layer_embeddings" [n, L, D] float32, "notes" [n] int64, "characters" [n, 2] int64.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def embed_layers(
         _check_layers(backbone, members, layers)
         vectors[batch] = layers
         advance(len(batch))
-    return {"layer_embeddings": vectors, "notes": notes_of(encoded)}
+    return {"layer_embeddings": vectors, "notes": notes_of(encoded), "characters": characters_of(encoded)}
 
 
 def embed_token_vectors(
@@ -88,7 +88,8 @@ def embed_token_vectors(
     Returns
     -------
     dict
-        "lengths" [n] int64, "notes" [n] int64, "token_vectors" [sum of lengths, D] in `stored_dtype`, without padding.
+        "lengths" [n] int64, "notes" [n] int64, "characters" [n, 2] int64, and "token_vectors" [sum of lengths, D] in
+        `stored_dtype`, without padding.
     """
     encoded = backbone.prepare(items, side)
     vectors: list[np.ndarray] = [np.empty(0)] * len(encoded)
@@ -102,6 +103,7 @@ def embed_token_vectors(
     return {
         "lengths": np.array([len(item) for item in vectors], dtype=np.int64),
         "notes": notes_of(encoded),
+        "characters": characters_of(encoded),
         "token_vectors": np.concatenate(vectors).astype(stored_dtype),
     }
 
@@ -109,6 +111,11 @@ def embed_token_vectors(
 def notes_of(encoded: Sequence[Encoded]) -> np.ndarray:
     """Return what is noted of each item, [n] int64: the bits of `EMPTY` and `TRUNCATED`."""
     return np.array([EMPTY * item.empty + TRUNCATED * item.truncated for item in encoded], dtype=np.int64)
+
+
+def characters_of(encoded: Sequence[Encoded]) -> np.ndarray:
+    """Return how many characters of each item were read, and how many its text has, [n, 2] int64; 0 if not known."""
+    return np.array([(item.characters_read, item.characters) for item in encoded], dtype=np.int64).reshape(-1, 2)
 
 
 def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from miner_diag.embeddings.shards import DamagedStoreError, Kind
 from miner_diag.embeddings.stored import Rows
 
-LAYERS = Kind("pooled layers", "layers", ("layer_embeddings", "notes"), {"query": 256, "page": 64})
+LAYERS = Kind("pooled layers", "layers", ("layer_embeddings", "notes", "characters"), {"query": 256, "page": 64})
 """The kind of store that keeps the pooled vector of every layer. Queries are short, so a shard holds more of them."""
 
 
@@ -54,7 +54,7 @@ class EmbeddingStore:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """What was noted of these items: how many are "empty", how many "truncated"."""
+        """What was noted of these items; see :meth:`Rows.counts`."""
         return self.items.counts()
 
     @cached_property

@@ -54,11 +54,26 @@ class Rows:
             yield positions, self.shards[number], self.shard_rows[numbers[positions]]
 
     def counts(self) -> dict[str, int]:
-        """Return what was noted of the items: how many are "empty", how many "truncated"."""
+        """Return what was noted of the items.
+
+        Returns
+        -------
+        dict
+            How many are "empty" and how many "truncated"; how many "characters" the texts have, and how many of them
+            were read ("characters_read"). Texts whose length is not known count for neither.
+        """
         notes = np.empty(len(self.ids), dtype=np.int64)
+        characters = np.empty((len(self.ids), 2), dtype=np.int64)
         for positions, shard, rows in self.by_shard():
             notes[positions] = shard.tensors["notes"][rows]
-        return {"empty": int((notes & EMPTY > 0).sum()), "truncated": int((notes & TRUNCATED > 0).sum())}
+            characters[positions] = shard.tensors["characters"][rows]
+        read, in_all = characters.sum(axis=0).tolist()
+        return {
+            "empty": int((notes & EMPTY > 0).sum()),
+            "truncated": int((notes & TRUNCATED > 0).sum()),
+            "characters": in_all,
+            "characters_read": read,
+        }
 
     def take(self, ids: Sequence[str]) -> Rows:
         """Return some of the items, in the order of `ids`.

@@ -22,7 +22,9 @@ from miner_diag.retrieval.tokens import TokenVectors
 StoredDtype = Literal["float32", "float16"]
 """The precision of token vectors on disk; float16 halves the size and moves a cosine by some 1e-4."""
 
-TOKENS = Kind("token vectors", "tokens", ("lengths", "notes", "token_vectors"), {"query": 256, "page": 32})
+TOKENS = Kind(
+    "token vectors", "tokens", ("lengths", "notes", "characters", "token_vectors"), {"query": 256, "page": 32}
+)
 """The kind of store that keeps every token. A page's pixels can take 40 MB, so few pages are prepared at once."""
 
 
@@ -88,7 +90,7 @@ class TokenStore:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """What was noted of these items: how many are "empty", how many "truncated"."""
+        """What was noted of these items; see :meth:`Rows.counts`."""
         return self.items.counts()
 
     @cached_property

@@ -19,7 +19,7 @@ from miner_diag.stats import Interval, StatisticsOptions, bootstrap_crossed, hol
 ALPHA = 0.05
 """The significance level of a verdict, after Holm's adjustment over the family."""
 
-Role = Literal["backbone", "head", "fusion", "baseline", "control", "variant", "late", "bound"]
+Role = Literal["backbone", "head", "fusion", "baseline", "control", "variant", "late", "lexical", "bound"]
 """What part a system plays. A bound uses the answers and is compared with nothing."""
 
 Family = Literal["headline", "context", "ablation"]
@@ -27,7 +27,7 @@ Family = Literal["headline", "context", "ablation"]
 
 FAMILIES: dict[Family, str] = {
     "headline": "the fusion with its backbone and with its head, for every fusion",
-    "context": "the chosen head, late interaction and further retrievers with the backbone",
+    "context": "the chosen head, late interaction, BM25 and further retrievers with the backbone",
     "ablation": "every other system with backbone and head",
 }
 """Family -> the comparisons that belong to it."""
@@ -262,7 +262,7 @@ def seed_pairs(values: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _family(system: SystemValues, against: str, chosen_heads: set[str]) -> Family:
     if system.role == "fusion":
         return "headline"
-    outside = system.role in ("late", "backbone") or system.name in chosen_heads
+    outside = system.role in ("late", "lexical", "backbone") or system.name in chosen_heads
     return "context" if against == "backbone" and outside else "ablation"
 
 

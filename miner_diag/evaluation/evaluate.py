@@ -17,6 +17,7 @@ from miner_diag.embeddings.embedded import facts_of
 from miner_diag.evaluation.compare import EvaluationError
 from miner_diag.evaluation.document_splits import FoldScores
 from miner_diag.evaluation.late import LateScores, partner_of, score_late
+from miner_diag.evaluation.lexical import lexical_systems
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, system_key
 from miner_diag.evaluation.systems import (
     ScoredRun,
@@ -56,6 +57,8 @@ class Evaluation:
     """What further document splits gave."""
     late: list[LateScores] = field(default_factory=list)
     """Late-interaction retrievers."""
+    texts_read: dict[str, list[str]] = field(default_factory=dict)
+    """Retriever with one vector a page -> what it read of each page; those that look at pictures are not in it."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Retriever -> what ``run.json`` says of it."""
     test_reads: list[dict[str, Any]] = field(default_factory=list)
@@ -67,6 +70,11 @@ class Evaluation:
     def keys(self) -> dict[str, dict[str, str]]:
         """Retriever -> everything of it that changes a number."""
         return {model: facts["backbone"] for model, facts in self.models.items()}
+
+    @property
+    def shares_read(self) -> dict[str, float | None]:
+        """Retriever -> the share of the characters of all pages that it read; None where that is not known."""
+        return {model: facts["share_of_characters_read"] for model, facts in self.models.items()}
 
     @property
     def backbones(self) -> list[str]:
@@ -156,6 +164,9 @@ def evaluate(
             evaluation.read(scores.corpus, evaluation.systems[-1].model)
             if run is not None:
                 run.stage("late interaction")
+    _add(evaluation, lexical_systems(evaluation.part, evaluation.texts_read, evaluation.backbones))
+    if run is not None:
+        run.stage("bm25")
     return evaluation
 
 
@@ -214,6 +225,9 @@ def _add_backbone(evaluation: Evaluation, embedded: Embedded, model: str, agains
     _add(evaluation, [row])
     evaluation.widths += backbone_widths(embedded, model)
     evaluation.models[model] = facts_of(embedded.backbone, embedded.corpus, embedded.stores.pages.counts)
+    texts = embedded.backbone.texts_read(embedded.corpus.pages)
+    if texts is not None:
+        evaluation.texts_read[model] = texts
     evaluation.notes += [f"{model}: {note}" for note in embedded.notes()]
     return row
 

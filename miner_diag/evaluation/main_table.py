@@ -1,4 +1,4 @@
-"""The main table: backbones, their chosen heads, their fusions and late interaction, with bytes per page."""
+"""The main table: backbones, their chosen heads, their fusions, late interaction and BM25, with bytes per page."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ COLUMNS = (
     "head_family",
     "head_verdict",
     "bytes_per_page",
+    "share_of_characters_read",
     "n_queries",
     "n_documents",
     "effective_documents",
@@ -41,7 +42,7 @@ COLUMNS = (
 
 
 def main_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the main table: for each backbone itself, the chosen head, the fusion, late interaction.
+    """Return the rows of the main table: for each backbone itself, the chosen head, the fusion, late interaction, BM25.
 
     Parameters
     ----------
@@ -55,10 +56,10 @@ def main_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = set(table.loc[table["head"].notna(), ["model", "head"]].itertuples(index=False, name=None))
     is_chosen = np.array([pair in chosen for pair in zip(table["model"], table["system"], strict=True)], dtype=bool)
-    kept = table["role"].isin(["backbone", "fusion", "late"]) | (table["role"].eq("head") & is_chosen)
+    kept = table["role"].isin(["backbone", "fusion", "late", "lexical"]) | (table["role"].eq("head") & is_chosen)
     rows = table[kept]
     held_against = rows["backbone"].where(rows["role"].ne("backbone"), rows["model"])
     models = {model: number for number, model in enumerate(rows.loc[rows["role"].eq("backbone"), "model"])}
-    roles = {role: number for number, role in enumerate(("backbone", "head", "fusion", "late"))}
+    roles = {role: number for number, role in enumerate(("backbone", "head", "fusion", "late", "lexical"))}
     order = pd.DataFrame({"model": held_against.map(models), "role": rows["role"].map(roles)})
     return rows.loc[order.sort_values(["model", "role"], kind="stable").index, list(COLUMNS)].reset_index(drop=True)

@@ -10,13 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from miner_diag.figures import BLACK, BLUE, GREEN, GREY, VERMILLION, finish_figure, new_figure
+from miner_diag.figures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, finish_figure, new_figure
 
 ROLES = {
     "backbone": (BLACK, "o"),
     "head": (BLUE, "v"),
     "fusion": (VERMILLION, "s"),
     "late": (GREEN, "D"),
+    "lexical": (ORANGE, "^"),
 }
 """Role -> colour and marker; other roles are grey circles."""
 
@@ -51,7 +52,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     near = rows[rows["difference_to_backbone"].abs() <= reach]
     left = min(0.0, float(near["difference_low"].min())) - 0.1 * reach
     right = max(0.0, float(near["difference_high"].max())) + 0.1 * reach
-    several = rows.loc[rows["role"] != "late", "model"].nunique() > 1
+    several = rows.loc[~rows["role"].isin(["late", "lexical"]), "model"].nunique() > 1
     figure = new_figure(7.2, 1.6 + 0.24 * len(rows))
     ax = figure.subplots()
     for place, row in enumerate(rows.itertuples()):

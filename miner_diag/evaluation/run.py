@@ -83,6 +83,7 @@ TERMINAL = {
     "difference_to_head": "to head",
     "head_verdict": "verdict to head",
     "bytes_per_page": "bytes a page",
+    "share_of_characters_read": "text read",
 }
 """Columns of ``comparison.csv`` that fit a terminal, and their headings there."""
 
@@ -110,7 +111,7 @@ def run(options: EvaluationOptions) -> None:
     documents = [query.doc_id for query in part.queries] if over_documents else None
     comparison = compare_scored(systems, documents, options.statistics)
     folder.stage("compare")
-    table = comparison_table(comparison, systems, part)
+    table = comparison_table(comparison, systems, part, shares_read=evaluation.shares_read)
     several = len(evaluation.backbones) > 1
     lines = fusion_sentences(comparison, systems, f"the {part.part} split of {part.name}", several=several)
     records = list(evaluation_records(comparison, systems, part, seed=options.statistics.seed))

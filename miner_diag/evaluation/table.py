@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,12 @@ TARGET = 0.045
 
 
 def comparison_table(
-    comparison: Comparison, systems: Sequence[ScoredSystem], corpus: Corpus, *, k: int = 5
+    comparison: Comparison,
+    systems: Sequence[ScoredSystem],
+    corpus: Corpus,
+    *,
+    shares_read: Mapping[str, float | None] | None = None,
+    k: int = 5,
 ) -> pd.DataFrame:
     """Return ``comparison.csv``: a row per system.
 
@@ -30,6 +35,8 @@ def comparison_table(
         The systems, in the same order.
     corpus : Corpus
         The queries and pages they were scored on.
+    shares_read : mapping, optional
+        Retriever -> the share of the characters of all pages that it read, where that is known.
     k : int
         Ranks that count.
     """
@@ -53,6 +60,7 @@ def comparison_table(
                 "seconds": None if system.seconds is None else round(system.seconds, 2),
                 "n_seeds": None if system.role == "bound" else len(system.seeds),
                 "bytes_per_page": system.bytes_per_page,
+                "share_of_characters_read": (shares_read or {}).get(system.model),
                 "what": system.what,
             }
         )

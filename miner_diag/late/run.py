@@ -15,6 +15,7 @@ from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions, open_corpus, open_token_corpus
 from miner_diag.evaluation.late import score_late
+from miner_diag.evaluation.lexical import score_bm25
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, compare_scored, system_key
 from miner_diag.evaluation.systems import backbone_ndcg, score_backbone, with_systems
 from miner_diag.late.table import late_lines, late_records
@@ -73,7 +74,14 @@ def run(options: LateOptions) -> None:
     facts: dict[str, Any] = {"against": None}
     if options.against is not None:
         own = options.load
-        load = LoadOptions(options.against, reader=own.reader, device=own.device, dtype=own.dtype)
+        load = LoadOptions(
+            options.against,
+            reader=own.reader,
+            device=own.device,
+            dtype=own.dtype,
+            long_pages=own.long_pages,
+            window_overlap=own.window_overlap,
+        )
         partner = open_corpus(load, options.data, options.store, folder, corpus=tokens.corpus)
         embedded = partner.take(part)
         ndcgs.append(backbone_ndcg(embedded, options.k))
@@ -82,9 +90,14 @@ def run(options: LateOptions) -> None:
         folder.stage("against")
     late = scores.system(system_key(systems[0].model, BACKBONE) if systems else None)
     systems.insert(0, late)
+    if any(page.text.strip() for page in part.pages):
+        lexical, lexical_ndcg = score_bm25(part, [page.text for page in part.pages], against=late.key, k=options.k)
+        systems.append(lexical)
+        ndcgs.append(lexical_ndcg)
     documents = [query.doc_id for query in part.queries] if by_document else None
     comparison = compare_scored(systems, documents, options.statistics)
-    for name, ndcg in zip(("ndcg_per_query", AGAINST), ndcgs, strict=False):
+    files = {"ndcg_per_query": ndcgs[0]} | ({AGAINST: ndcgs[1]} if options.against is not None else {})
+    for name, ndcg in files.items():
         folder.table(name, per_query_frame(ndcg))
     folder.records(late_records(comparison, systems, ndcgs, scores, seed=options.statistics.seed))
     folder.stage("write")

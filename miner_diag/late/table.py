@@ -23,7 +23,8 @@ def late_records(
     comparison : Comparison
         The comparison of these systems.
     systems : sequence of ScoredSystem
-        The late-interaction retriever, then the one that it is compared with, if there is one.
+        The late-interaction retriever, then the one that it is compared with, if there is one, then BM25, if pages have
+        text.
     ndcgs : sequence of Ndcg
         What each of them reached, with the bounds that ties leave.
     scores : LateScores
@@ -76,6 +77,9 @@ def late_lines(comparison: Comparison, systems: Sequence[ScoredSystem], scores: 
             f"bytes per page ({cost.bytes_mean / partner.bytes_per_page:.0f} times fewer)",
             f"difference       {difference_words(row.to_backbone, other.value)}",
         ]
+    if systems[-1].role == "lexical":
+        lexical = comparison[systems[-1].key]
+        lines.append(f"BM25             {with_ends(lexical.value, lexical.interval)}, over the pages' text layer")
     if ndcg.tie_rate:
         lines.append(
             f"ties matter for {ndcg.tie_rate:.1%} of the queries: {ndcg.bounds[0]:.4f} to {ndcg.bounds[1]:.4f}"

@@ -87,6 +87,9 @@ VALUES = {
     "device": "cpu" if torch.cuda.is_available() else "cuda",
     "dtype": "bfloat16",
     "max_tokens": 20,
+    "long_pages": "windows",
+    "window_overlap": 4,
+    "window_pooling": "windows",
     "max_pixels": 40 * 1024,
     "query_prompt": "Find: ",
     "page_prompt": "A page: ",
@@ -146,6 +149,8 @@ def other_value(kind, option, backbone):
         return str(Path(backbone.options.model).with_name("other-base"))
     if option == "page_prompt" and family_of(kind) in CLASSES:
         return f"A page: {backbone.processor.visual_prompt_prefix}"  # with the picture's token in it
+    if option == "long_pages" and kind in EMBEDDED:
+        return "truncate"
     return VALUES[option]
 
 
@@ -153,6 +158,7 @@ def honoured(kind):
     """The options that a kind honours here: those of its entry that its files allow."""
     entry = next(one for one in RETRIEVERS if one.name == family_of(kind))
     fit = {"revision": kind in ON_A_HUB, "base_model": "adapter" in kind, "trust_remote_code": "with code" in kind}
+    fit |= dict.fromkeys(("window_overlap", "window_pooling"), kind in EMBEDDED)  # a checkpoint cuts unless asked
     return {option for option in entry.honours if fit.get(option, True)}
 
 
@@ -186,6 +192,20 @@ def test_an_option_changes_the_key_or_is_refused(kind_and_backbone, option, plai
         return
     assert option in honoured(kind), f"{option} is not declared"
     assert changed != backbone.key(), f"{option} has no effect on {kind} and is not refused"
+
+
+@pytest.mark.parametrize("kind", ["text", "text-late"])
+@pytest.mark.parametrize("option", ["window_overlap", "window_pooling"])
+def test_options_of_windows_count_where_there_are_windows(kind, option, plain_options):
+    windows = replace(plain_options(kind), long_pages="windows")
+    overruled = replace(windows, **{option: VALUES[option]})
+    if kind == "text-late" and option == "window_pooling":
+        with pytest.raises(BackboneError, match="it makes no vector out of several windows"):
+            load(kind, overruled)
+        return
+    assert load(kind, overruled).key() != load(kind, windows).key()
+    with pytest.raises(BackboneError, match=f"{flag_of(option)} .*--long-pages windows reads all of them"):
+        load(kind, replace(overruled, long_pages="truncate"))
 
 
 def test_another_model_has_another_key(kind_and_backbone):

@@ -30,7 +30,8 @@ def test_shape_and_facts(backbone):
     assert "as it leaves the last block" in backbone.last_layer
 
 
-def test_equals_sentence_transformers(backbone):
+def test_equals_sentence_transformers_where_long_texts_are_cut():
+    backbone = load_backbone(LoadOptions("page-text", long_pages="truncate"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from sentence_transformers import SentenceTransformer

@@ -25,6 +25,7 @@ class PretendBackbone:
 
     name, revision, n_layers, width, pooling = "pretend", "sha256:0", L - 1, D, "mean"
     query_prompt = page_prompt = ""
+    long_pages = None
     dtype, device, last_layer, shared_layers = "float32", "cpu", "Layer 3 is the last.", True
     options = LoadOptions("pretend")
 
@@ -45,6 +46,9 @@ class PretendBackbone:
 
     def key(self, side=None):
         return {"backbone": self.name, "backbone_revision": self.revision, "dtype": self.dtype}
+
+    def texts_read(self, pages):
+        return [page.text for page in pages]
 
     def prepare(self, items, side):
         self.prepared.append(len(items))
@@ -184,8 +188,9 @@ def written_store(root, vectors, ids=None, parts=None, *, side="page"):
     folder.open()
     shard_numbers, shard_rows = np.empty((2, len(vectors)), dtype=np.int64)
     for number, part in enumerate(parts):
-        notes = np.zeros(len(part), dtype=np.int64)
-        folder.write(f"{number:032x}", [ids[row] for row in part], {"layer_embeddings": vectors[part], "notes": notes})
+        notes, characters = np.zeros(len(part), dtype=np.int64), np.zeros((len(part), 2), dtype=np.int64)
+        tensors = {"layer_embeddings": vectors[part], "notes": notes, "characters": characters}
+        folder.write(f"{number:032x}", [ids[row] for row in part], tensors)
         shard_numbers[part], shard_rows[part] = number, np.arange(len(part))
     shards = tuple(folder.shard(f"{number:032x}") for number in range(len(parts)))
     return EmbeddingStore(Rows(folder, ids, shards, shard_numbers, shard_rows), vectors.shape[1:])

@@ -308,7 +308,12 @@ def test_pages_on_which_nothing_can_be_read_are_refused(backbone, corpus, option
         opened(blank, backbone, options).take(blank)
     few = replace(corpus, pages=(*blank.pages[:3], *corpus.pages[3:]))
     embedded = opened(few, backbone, options).take(few)
-    assert embedded.stores.pages.counts == {"empty": 3, "truncated": 0}
+    assert embedded.stores.pages.counts == {
+        "empty": 3,
+        "truncated": 0,
+        "characters": 0,
+        "characters_read": 0,
+    }
     assert embedded.notes() == ["3 of 180 pages have no text to read (see --reader)"]
 
 

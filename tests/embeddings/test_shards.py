@@ -25,12 +25,12 @@ def nothing_verified(monkeypatch):
 
 
 def tensors_of(kind):
-    notes = np.array([0, 1, 2])
+    noted = {"notes": np.array([0, 1, 2]), "characters": np.array([[7, 7], [0, 0], [5, 9]])}
     if kind is LAYERS:
-        return {"layer_embeddings": np.arange(24, dtype=np.float32).reshape(3, 4, 2), "notes": notes}
+        return {"layer_embeddings": np.arange(24, dtype=np.float32).reshape(3, 4, 2), **noted}
     return {
         "lengths": np.array([1, 3, 2]),
-        "notes": notes,
+        **noted,
         "token_vectors": np.arange(12).reshape(6, 2).astype(np.float16),
     }
 
@@ -124,8 +124,8 @@ def test_the_hash_is_computed_once_in_a_process_and_again_after_a_change(tmp_pat
         open_shard(path, LAYERS, "store")
 
 
-def test_the_bytes_of_format_2_do_not_change(tmp_path):
+def test_the_bytes_of_format_3_do_not_change(tmp_path):
     """Stores that people have must be read on: the same vectors give these very files."""
     files = {kind.name: write(tmp_path / kind.label, kind) for kind in (LAYERS, TOKENS)}
     hashes = {name: sha256_bytes(path.read_bytes())[:16] for name, path in files.items()}
-    assert hashes == {"pooled layers": "cdf5cc777bec9af9", "token vectors": "7eb97591a0352987"}
+    assert hashes == {"pooled layers": "52a3ce4e5322d1eb", "token vectors": "96022033fa821fc1"}

@@ -27,7 +27,7 @@ def test_gives_back_what_was_written_in_the_items_order(store):
     assert store.layer_embeddings.dtype == store.layer(0).dtype == store.rows(np.array([1])).dtype == np.float32
     with pytest.raises(ValueError, match="read-only"):
         store.layer_embeddings[0] = 0
-    assert store.counts == {"empty": 0, "truncated": 0}
+    assert store.counts == {"empty": 0, "truncated": 0, "characters": 0, "characters_read": 0}
 
 
 @given(order=st.permutations(range(7)), n=st.integers(1, 7))

@@ -41,7 +41,8 @@ def test_items_come_back_in_their_order_and_length(late, corpus, options, part_o
     for number, tokens in enumerate(expected):
         np.testing.assert_array_equal(store.token_vectors.item(number), tokens)
     listed = set(store.ids)
-    assert store.counts == {"empty": int(blank in listed), "truncated": len(listed.intersection(cut))}
+    counts = {"empty": int(blank in listed), "truncated": len(listed.intersection(cut))}
+    assert store.counts == counts | {"characters": 0, "characters_read": 0}
     with pytest.raises(ValueError, match="read-only"):
         store.token_vectors.vectors[0] = 0
 

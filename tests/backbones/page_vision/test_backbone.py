@@ -158,13 +158,15 @@ def test_what_was_read_is_remembered(corpus, pages, monkeypatch):
 
 def test_the_late_partner_sees_the_same_tokens(backbone, corpus, pages):
     late = load_late_backbone(LoadOptions("page-vision-late", device="cpu"), render=corpus.render, progress=False)
+    assert late.long_pages == "windows"
     assert isinstance(late, LateBackbone)
     assert (late.name, late.width, late.kept_tokens) == ("page-vision-late", 384, "text")
     (encoded,) = backbone.prepare(pages[:1], "page")
     (vectors,) = late.embed_tokens(late.prepare(pages[:1], "page"))
-    assert len(vectors) == encoded.n_tokens - 2  # not [CLS], not [SEP]
+    n_windows = len(encoded.windows) or 1
+    assert len(vectors) == encoded.n_tokens - 2 * n_windows  # not [CLS], not [SEP]
     states, seen, _ = backbone.token_states([encoded])
-    expected = states[0][seen[0]][1:-1].numpy()
+    expected = np.concatenate([row[kept][1:-1].numpy() for row, kept in zip(states, seen, strict=True)])
     np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
 
 
