@@ -111,6 +111,9 @@ def label_array(labels: Any, argument: str, error: type[ValueError] = ValueError
             f"{argument} holds no label at row {missing.index(True)} ({sum(missing)} such rows); name the group of "
             "every item, or leave these items out"
         )
+    kinds = {type(label).__name__ for label in array.ravel().tolist()} if array.dtype.kind == "O" else set()
+    if len(kinds) > 1:
+        raise error(f"{argument} must be labels of one type, as all text; got {', '.join(sorted(kinds))}")
     return array
 
 
@@ -159,7 +162,7 @@ def refuse_other_labels(*, axis: str = "index", error: type[ValueError] = ValueE
 
 
 def _labelled(values: Any, name: str, axis: str) -> Iterator[tuple[str, Any]]:
-    """The labels of a pandas table, or of the tables in a sequence, with how messages call them."""
+    """Yield the labels of a pandas table, or of the tables in a sequence, with how messages call them."""
     if isinstance(values, list | tuple):
         for number, part in enumerate(values):
             yield from _labelled(part, f"{name}[{number}]", axis)
@@ -168,6 +171,11 @@ def _labelled(values: Any, name: str, axis: str) -> Iterator[tuple[str, Any]]:
 
 
 def names_its_rows(values: Any) -> Sequence[Any] | None:
-    """Return the row labels of a pandas table; None where there are none beyond the row numbers 0, 1, 2, …"""
+    """Return the row labels of a pandas table; None where there are none beyond the row numbers from 0 on."""
     labels = next((labels for _, labels in _labelled(values, "", "index")), None)
     return None if labels is None or list(labels) == list(range(len(labels))) else list(labels)
+
+
+def beyond_float32(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+    """Return where float32 lost a number [...]: a finite one became infinite, or one that is not 0 became 0."""
+    return (np.isfinite(exact) & ~np.isfinite(rounded)) | ((exact != 0) & (rounded == 0))

@@ -27,7 +27,14 @@ FLOORS = [
     {"__init__", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-ARRAYS_ONLY = ["arrays.py", "stats.py", "retrieval/ndcg.py", "retrieval/maxsim.py", "retrieval/tokens.py", "cka/hsic.py"]
+ARRAYS_ONLY = [
+    "arrays.py",
+    "stats.py",
+    "retrieval/ndcg.py",
+    "retrieval/maxsim.py",
+    "retrieval/tokens.py",
+    "cka/hsic.py",
+]
 
 
 def imported(path):
