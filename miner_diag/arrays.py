@@ -7,7 +7,7 @@ drops the imaginary part. Each of these leaves a number that looks right, so eac
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,17 +135,19 @@ def refuse_masked(values: Any, argument: str, error: type[ValueError] = ValueErr
         )
 
 
-def refuse_other_labels(*, axis: str = "index", error: type[ValueError] = ValueError, **arguments: Any) -> None:
+def refuse_other_labels(
+    arguments: Mapping[str, Any], *, axis: str = "index", error: type[ValueError] = ValueError
+) -> None:
     """Raise an error where two pandas tables carry different labels along an axis that pairs by position.
 
     Parameters
     ----------
+    arguments : mapping
+        What is paired, by the name of its argument. Sequences are looked into; what has no labels is passed over.
     axis : "index" or "columns"
         The axis that pairs.
     error : type of ValueError
         The error of the caller's stage.
-    **arguments : anything
-        What is paired, by the name of its argument. Sequences are looked into; what has no labels is passed over.
     """
     labelled = [pair for name, values in arguments.items() for pair in _labelled(values, name, axis)]
     for name, labels in labelled[1:]:

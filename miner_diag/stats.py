@@ -145,7 +145,7 @@ def bootstrap_mean(
     >>> print(bootstrap_mean([0.0, 1.0, 1.0, 0.5] * 25, np.random.default_rng(0)))
     0.6250 [0.5400, 0.7050]
     """
-    refuse_other_labels(values=values, clusters=clusters)
+    refuse_other_labels({"values": values, "clusters": clusters})
     column = finite_array(values, "values")
     if column.ndim != 1:
         raise ValueError(
@@ -214,7 +214,7 @@ def bootstrap_means(
     .. [2] Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015,
        section 3.3 ("expanded percentile interval").
     """
-    refuse_other_labels(values=values, clusters=clusters)
+    refuse_other_labels({"values": values, "clusters": clusters})
     values = finite_array(values, "values")
     if values.ndim != 2:
         raise ValueError(f"values must be [N, C], a column per system; got {list(values.shape)}")
@@ -292,7 +292,7 @@ def bootstrap_crossed(
     ----------
     .. [1] Owen, "The pigeonhole bootstrap", The Annals of Applied Statistics 1(2), 2007.
     """
-    refuse_other_labels(values=getattr(values, "T", values), clusters=clusters)
+    refuse_other_labels({"values": getattr(values, "T", values), "clusters": clusters})
     values = finite_array(values, "values")
     if values.ndim != 2:
         raise ValueError(f"values must be [S, N], a row per seed and a column per query; got {list(values.shape)}")
@@ -433,7 +433,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 def _differences(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, clusters: Sequence[str] | np.ndarray | None
 ) -> np.ndarray:
-    refuse_other_labels(a=a, b=b, clusters=clusters)
+    refuse_other_labels({"a": a, "b": b, "clusters": clusters})
     a, b = finite_array(a, "a"), finite_array(b, "b")
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"a and b must pair row by row, both [N]; got {list(a.shape)} and {list(b.shape)}")

@@ -137,8 +137,8 @@ def compare(
         A ratio that does not exist (widths differ, CKA not above 0) is None with its reason; a CKA that does not exist
         is an error.
     """
-    refuse_other_labels(x=x, y=y, groups=groups)
-    refuse_other_labels(axis="columns", x=x, y=y)
+    refuse_other_labels({"x": x, "y": y, "groups": groups})
+    refuse_other_labels({"x": x, "y": y}, axis="columns")
     x, y = as_rows(x, "x"), as_rows(y, "y")
     options.setdefault("dtype", "float64")
     matrix = cka_matrix(

@@ -46,7 +46,7 @@ def as_rows(values: Any, argument: str) -> torch.Tensor:
 def split_layers(layer_embeddings: Any, argument: str) -> list[torch.Tensor]:
     """Layers `[N, D_l]` of an array [N, L, D], an array [N, D] or a sequence, shapes checked, nothing copied."""
     if isinstance(layer_embeddings, (list, tuple)):
-        refuse_other_labels(**{argument: layer_embeddings})
+        refuse_other_labels({argument: layer_embeddings})
         if not layer_embeddings:
             raise ValueError(f"{argument} must hold at least one layer, got an empty {type(layer_embeddings).__name__}")
         sides = [as_matrix(side, f"{argument}[{i}]") for i, side in enumerate(layer_embeddings)]

@@ -29,8 +29,8 @@ def check_estimator(estimator: str) -> None:
     """Raise ValueError unless `estimator` is one that the package has: any other name would be read as one of them."""
     if estimator not in get_args(Estimator):
         raise ValueError(
-            f"estimator must be 'debiased' or 'biased', got {estimator!r}; the unbiased HSIC of Song et al. is "
-            "'debiased'"
+            f"estimator must be one of 'debiased', 'biased', got {estimator!r}; the unbiased HSIC of Song et al. "
+            "is 'debiased'"
         )
 
 
@@ -105,7 +105,7 @@ def hsic_from_kernels(kernel_x: np.ndarray, kernel_y: np.ndarray, *, estimator: 
     """
     check_estimator(estimator)
     for axis in ("index", "columns"):
-        refuse_other_labels(axis=axis, kernel_x=kernel_x, kernel_y=kernel_y)
+        refuse_other_labels({"kernel_x": kernel_x, "kernel_y": kernel_y}, axis=axis)
     kernel_x, kernel_y = real_array(kernel_x, "kernel_x"), real_array(kernel_y, "kernel_y")
     n = len(kernel_x) if kernel_x.ndim else 0
     if kernel_x.shape != (n, n) or kernel_y.shape != (n, n) or n < 4:

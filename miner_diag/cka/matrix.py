@@ -128,7 +128,7 @@ def cka_matrix(
             device=chosen_device,
         )
 
-    refuse_other_labels(layer_embeddings=layer_embeddings, other=other, groups=groups)
+    refuse_other_labels({"layer_embeddings": layer_embeddings, "other": other, "groups": groups})
     sides = ready(_dtype(dtype))
     numbers = group_numbers(groups, sides.n)
     operations = sides.operations(rows=intervals)
@@ -216,7 +216,7 @@ def linear_cka(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
     >>> round(linear_cka(x, 3.0 * x + 1.0), 12)
     1.0
     """
-    refuse_other_labels(x=x, y=y)
+    refuse_other_labels({"x": x, "y": y})
     x, y = as_rows(x, "x"), as_rows(y, "y")
     result = cka_matrix(
         [x], [y], estimator=estimator, intervals=False, null=False, dtype="float64", names=["x"], other_names=["y"]

@@ -95,7 +95,7 @@ class StreamingCKA:
         """
         if block is not None and not 0 <= block < self.blocks:
             raise ValueError(f"block must be 0 … blocks - 1 with blocks = {self.blocks}; got {block}")
-        refuse_other_labels(x=x, y=y)
+        refuse_other_labels({"x": x, "y": y})
         sides_x = [side.double().cpu().numpy() for side in split_layers(x, "x")]
         sides_y = [] if y is None else [side.double().cpu().numpy() for side in split_layers(y, "y")]
         sides = [*sides_x, *sides_y]

@@ -51,7 +51,7 @@ def ndcg_of_vectors(
     >>> ndcg_of_vectors(np.array([[1.0, 0.2]]), np.array([[0.0, 1.0], [3.0, 0.0]]), answers).values
     array([1.])
     """
-    refuse_other_labels(axis="columns", queries=queries, pages=pages)
+    refuse_other_labels({"queries": queries, "pages": pages}, axis="columns")
     queries, pages = real_array(queries, "queries"), real_array(pages, "pages")
     if len(queries) != relevance.n_queries:
         raise ValueError(

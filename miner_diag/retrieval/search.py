@@ -146,7 +146,7 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     if similarity not in ("cosine", "dot"):
         raise ValueError(f"similarity must be 'cosine' or 'dot'; got {similarity!r}")
-    refuse_other_labels(axis="columns", queries=queries, pages=pages)
+    refuse_other_labels({"queries": queries, "pages": pages}, axis="columns")
     queries, pages = real_array(queries, "queries"), real_array(pages, "pages")
     if queries.ndim != 2 or pages.ndim != 2 or queries.shape[1] != pages.shape[1]:
         raise ValueError(
