@@ -53,6 +53,8 @@ def ndcg_of_vectors(
     """
     refuse_other_labels({"queries": queries, "pages": pages}, axis="columns")
     queries, pages = real_array(queries, "queries"), real_array(pages, "pages")
+    if queries.ndim != 2 or pages.ndim != 2:
+        raise ValueError(f"queries must be [Q, D] and pages [P, D]; got {list(queries.shape)} and {list(pages.shape)}")
     if len(queries) != relevance.n_queries:
         raise ValueError(
             f"relevance must hold one row per query: it has {relevance.n_queries}, queries has {len(queries)}"

@@ -91,7 +91,7 @@ class Relevance:
             if relevance.ndim == 1 and relevance.dtype.kind in "iu":
                 rows = np.arange(len(relevance))
                 return cls.from_judgements(rows, relevance, np.ones(len(rows)), _rows(len(rows)), n_pages)
-        elif not isinstance(relevance, Mapping | str) and all(isinstance(grades, Mapping) for grades in relevance):
+        elif isinstance(relevance, Sequence) and all(isinstance(grades, Mapping) for grades in relevance):
             query = [row for row, grades in enumerate(relevance) for _ in grades]
             page = [column for grades in relevance for column in grades]
             grade = [value for grades in relevance for value in grades.values()]
