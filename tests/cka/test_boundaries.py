@@ -53,7 +53,7 @@ def test_an_item_without_which_there_is_no_cka_is_the_most_influential():
 
 def test_the_outlier_check_leaves_out_what_carries_a_side_alone(rng):
     """Two items make a side: without one of them nothing is left of it, so the check has no value to give."""
-    x, y = np.zeros((30, 2)), rng.normal(size=(30, 2))
+    x, y = np.zeros((30, 2)), rng.normal(size=(30, 3))
     x[[7, 8]] = (1.0, 0.0)
     assert compare(x, y, outlier_share=0.03).outliers is None
 
