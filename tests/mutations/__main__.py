@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutations import MUTATIONS, Mutation
+from tests.mutations.copied import Copy
 
-ROOT = Path(__file__).parents[2]
-LIBRARIES = ["numpy", "scipy.stats", "pandas", "torch", "pytest", "hypothesis"]
+LIBRARIES = ["numpy", "scipy.stats", "pandas", "torch"]
 """Imported once, by the process that all test runs are copies of."""
 OUTCOMES = {0: "survived", 1: "caught"}
 """What the exit status of pytest says of a fault; any other means that the tests did not run."""
@@ -66,74 +63,6 @@ def _try(copy: Copy, mutation: Mutation) -> str:
         copy.take_out(mutation)
     print(f"{mutation.name:<34} {outcome:<20} {seconds:5.1f} s  {mutation.file:<28} {mutation.why}", flush=True)
     return outcome
-
-
-OPTIONS = ["-q", "-x", "-o", "addopts=", "--import-mode=importlib", "--strict-markers", "-p", "no:cacheprovider"]
-"""The options of every run: those of the project without its doctests and notebooks, and an end at the first failure."""
-
-
-class Copy:
-    """A copy of the package beside links to the tests and what they read."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "pytest.txt"
-        self.time = 1_000_000_000
-        shutil.copytree(ROOT / "miner_diag", folder / "miner_diag", ignore=shutil.ignore_patterns("__pycache__"))
-        for path in ROOT.iterdir():
-            if path.name not in ("miner_diag", "runs", ".git") and not (folder / path.name).exists():
-                (folder / path.name).symlink_to(path)
-
-    def put_in(self, mutation: Mutation) -> bool:
-        """Put a fault in; return False, and change nothing, where its text is not there exactly once."""
-        text = (ROOT / "miner_diag" / mutation.file).read_text(encoding="utf-8")
-        if text.count(mutation.old) != 1:
-            return False
-        self._write(mutation.file, text.replace(mutation.old, mutation.new))
-        return True
-
-    def take_out(self, mutation: Mutation) -> None:
-        """Make the file what it is in the package."""
-        self._write(mutation.file, (ROOT / "miner_diag" / mutation.file).read_text(encoding="utf-8"))
-
-    def _write(self, file: str, text: str) -> None:
-        path = self.folder / "miner_diag" / file
-        path.write_text(text, encoding="utf-8")
-        self.time += 10  # compiled files are known by the time of their source, to the second
-        os.utime(path, (self.time, self.time))
-
-    def run(self, tests: Sequence[str]) -> tuple[int, float]:
-        """Run tests until one fails; return pytest's exit status and the seconds."""
-        start = time.perf_counter()
-        arguments = [str(Path("tests") / test) for test in tests]
-        process = multiprocessing.get_context("forkserver").Process(
-            target=_run_pytest, args=(str(self.folder), str(self.log), arguments)
-        )
-        process.start()
-        process.join()
-        return process.exitcode or 0, time.perf_counter() - start
-
-
-def _run_pytest(folder: str, log: str, arguments: list[str]) -> None:
-    """Run pytest in the copy, in a process of its own, and leave with its exit status."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "miner_diag")]:
-        del sys.modules[name]
-    sys.path[:] = [folder, *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
-    os.chdir(folder)
-    with open(log, "w", encoding="utf-8") as written:
-        os.dup2(written.fileno(), 1)
-        os.dup2(written.fileno(), 2)
-    import pytest
-
-    status = int(
-        pytest.main(
-            ["-q", "-x", "--no-header", "--durations=0", "-p", "no:nbmake", "-o", "addopts=", *OPTIONS, *arguments]
-        )
-    )
-    package = sys.modules.get("miner_diag")
-    if package is not None and not str(package.__file__).startswith(folder):
-        status = 9  # the tests have seen another package than the copy
-    sys.stdout.flush()
-    os._exit(status)
 
 
 if __name__ == "__main__":
