@@ -22,7 +22,17 @@ from pathlib import Path
 from tests.mutations import MUTATIONS, Mutation
 from tests.mutations.copied import Copy
 
-LIBRARIES = ["numpy", "scipy.stats", "pandas", "torch"]
+LIBRARIES = [
+    "numpy",
+    "scipy.stats",
+    "pandas",
+    "torch",
+    "seaborn",
+    "transformers",
+    "safetensors.torch",
+    "hypothesis",
+    "pytest",
+]
 """Imported once, by the process that all test runs are copies of."""
 OUTCOMES = {0: "survived", 1: "caught"}
 """What the exit status of pytest says of a fault; any other means that the tests did not run."""

@@ -15,7 +15,18 @@ from tests.mutations.mutation import Mutation
 ROOT = Path(__file__).parents[2]
 NOT_RUN = 9
 """The exit status where no test could say anything; no status of pytest."""
-OPTIONS = ["-q", "-x", "-o", "addopts=", "--import-mode=importlib", "--strict-markers", "-p", "no:cacheprovider"]
+OPTIONS = [
+    "-q",
+    "-x",
+    "-o",
+    "addopts=",
+    "--import-mode=importlib",
+    "--strict-markers",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+]
 """The options of every run: the project's own without doctests and notebooks, and an end at the first failure."""
 
 
@@ -69,6 +80,7 @@ def _run_pytest(folder: str, log: str, arguments: list[str]) -> None:
     with open(log, "w", encoding="utf-8") as written:
         os.dup2(written.fileno(), 1)
         os.dup2(written.fileno(), 2)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test of the list needs a plugin; to load them takes seconds
     status = NOT_RUN
     try:
         import pytest
