@@ -91,3 +91,10 @@ def test_a_drawn_p_counts_the_observed_order_itself():
 def test_holm_never_falls_and_multiplies_by_what_is_left():
     assert holm([0.01, 0.011, 0.5]).tolist() == pytest.approx([0.03, 0.03, 0.5])
     assert holm([0.4, 0.5]).tolist() == pytest.approx([0.8, 0.8])
+
+
+def test_a_resample_of_documents_is_divided_by_its_own_queries():
+    """Documents of one and of three queries, worth 0 and 1: the mean is 0.75, and resamples are 0, 0.75 or 1."""
+    values, clusters = [0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"]
+    interval = bootstrap_mean(values, np.random.default_rng(0), clusters=clusters, method="percentile")
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.75, 0, 1))

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from miner_diag.cka import cka_matrix, compare, hsic_from_kernels
 from miner_diag.cka import permutation as permutation_module
 from miner_diag.cka.bandwidth import median_distances
-from miner_diag.cka.jackknife import most_influential, t_quantile
+from miner_diag.cka.jackknife import influence, most_influential, t_quantile
 from miner_diag.cka.layers import as_layers
 from miner_diag.cka.permutation import KernelShape, biased_null_mean, kernel_shape, null_of, null_sd, pearson3_sf
 
@@ -102,3 +103,17 @@ def test_the_width_of_rbf_is_the_median_distance():
 def test_the_quantile_of_a_two_sided_interval():
     assert t_quantile(0.95, 1e9) == pytest.approx(1.959964, abs=1e-5)
     assert t_quantile(0.95, 5) == pytest.approx(2.776445, abs=1e-5)
+
+
+def test_the_influence_of_a_group_is_the_sum_over_its_items():
+    left_out = np.array([0.4, 0.3, 0.5, 0.6])
+    assert influence(0.5, left_out, np.array([0, 0, 1, 1])) == pytest.approx(np.array([0.3, -0.1]))
+
+
+def test_a_mean_far_above_the_spread_is_taken_off_without_its_rounding(rng):
+    """Under an offset of 1e7 times the spread, float32 rows are centred by the mean in two parts."""
+    rows = (1e3 + 1e-2 * rng.normal(size=(60, 6))).astype(np.float32)
+    layer = as_layers([rows])[0]
+    exact = rows.astype(np.float64) - rows.astype(np.float64).mean(axis=0)
+    block = layer.block(slice(None), torch.float32, torch.device("cpu")).double().numpy()
+    np.testing.assert_allclose(block, layer.scale * exact, atol=1e-6 * np.abs(exact).max() * layer.scale)

@@ -82,7 +82,7 @@ OF_STATS = (
         "stats.py",
         "(weights @ deviations) / (weights @ sizes)[:, None]",
         "(weights @ deviations) / sizes.sum()",
-        (f"{STATS}::test_clusters_of_one_row_are_rows", STATS),
+        (HAND,),
         "Resamples of documents are divided by the number of all queries.",
     ),
     Mutation(
@@ -90,7 +90,7 @@ OF_STATS = (
         "stats.py",
         "np.add.at(sums, unit, values)",
         "sums[unit] = values",
-        (STATS,),
+        (HAND,),
         "The last query speaks for its document.",
     ),
     Mutation(
