@@ -62,3 +62,9 @@ def test_the_gain_after_rank_k_is_nothing_for_the_ideal_and_for_the_run():
     for k in (1, 2, 3, 4):
         wanted = discount[:k] @ found[:k] / (discount[:k] @ ideal[:k])
         assert ndcg_at_k(scores, grades, k) == pytest.approx([wanted])
+
+
+def test_a_cosine_that_rounds_to_minus_zero_ties_with_zero():
+    """-1e-60 is -0.0 as float32, and so a tie with 0.0: the page that stands first comes first."""
+    hits = top_k(np.array([[1.0, 0.0]]), np.array([[-1e-60, 1.0], [0.0, 1.0], [1e-60, 1.0]]), 3)
+    assert hits.pages.tolist() == [[0, 1, 2]]
