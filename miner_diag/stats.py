@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import special, stats
 
+from miner_diag.arrays import finite_array, label_array, real_array, refuse_other_labels, whole_number
+
 BootstrapMethod = Literal["percentile", "bca"]
 
 IntervalsOver = Literal["auto", "items", "documents"]
@@ -121,7 +123,7 @@ def effective_number(sizes: Sequence[float] | np.ndarray) -> float:
     >>> effective_number([6, 1, 1, 1, 1])
     2.5
     """
-    n = np.asarray(sizes, dtype=np.float64)
+    n = real_array(sizes, "sizes").astype(np.float64)
     if n.ndim != 1 or not len(n) or not (np.isfinite(n) & (n > 0)).all():
         raise ValueError(f"sizes must be one positive number for each cluster; got {np.atleast_1d(n)[:5].tolist()}")
     return float(n.sum() ** 2 / (n @ n))
@@ -143,13 +145,14 @@ def bootstrap_mean(
     >>> print(bootstrap_mean([0.0, 1.0, 1.0, 0.5] * 25, np.random.default_rng(0)))
     0.6250 [0.5400, 0.7050]
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1:
+    refuse_other_labels({"values": values, "clusters": clusters})
+    column = finite_array(values, "values")
+    if column.ndim != 1:
         raise ValueError(
-            f"values must be one-dimensional [N]; got {list(values.shape)}; see bootstrap_means for columns"
+            f"values must be one-dimensional [N]; got {list(column.shape)}; see bootstrap_means for columns"
         )
     return bootstrap_means(
-        values[:, None], rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples, method=method
+        column[:, None], rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples, method=method
     )[0]
 
 
@@ -211,13 +214,13 @@ def bootstrap_means(
     .. [2] Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015,
        section 3.3 ("expanded percentile interval").
     """
-    values = _finite(values, "values")
+    refuse_other_labels({"values": values, "clusters": clusters})
+    values = finite_array(values, "values")
     if values.ndim != 2:
         raise ValueError(f"values must be [N, C], a column per system; got {list(values.shape)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, both excluded; got {confidence}")
-    if n_resamples < 100:
-        raise ValueError(f"n_resamples must be at least 100; got {n_resamples}")
+    whole_number(n_resamples, "n_resamples", least=100)
     if method not in ("bca", "percentile"):
         raise ValueError(f"method must be 'bca' or 'percentile'; got {method!r}")
     # deviations from the mean are resampled: 0 for constant columns, and no digits lost to a large offset
@@ -289,13 +292,13 @@ def bootstrap_crossed(
     ----------
     .. [1] Owen, "The pigeonhole bootstrap", The Annals of Applied Statistics 1(2), 2007.
     """
-    values = _finite(values, "values")
+    refuse_other_labels({"values": getattr(values, "T", values), "clusters": clusters})
+    values = finite_array(values, "values")
     if values.ndim != 2:
         raise ValueError(f"values must be [S, N], a row per seed and a column per query; got {list(values.shape)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, both excluded; got {confidence}")
-    if n_resamples < 100:
-        raise ValueError(f"n_resamples must be at least 100; got {n_resamples}")
+    whole_number(n_resamples, "n_resamples", least=100)
     sums, sizes = _unit_sums(values.T, clusters)  # [U, S]
     n_units, n_seeds = sums.shape
     units = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples).astype(np.float64)
@@ -319,7 +322,7 @@ def paired_bootstrap(
     method: BootstrapMethod = "bca",
 ) -> Interval:
     """Bootstrap interval for the mean of a - b, both [N] over the same queries; options as in `bootstrap_means`."""
-    difference = _differences(a, b)
+    difference = _differences(a, b, clusters)
     return bootstrap_mean(
         difference, rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples, method=method
     )
@@ -372,9 +375,8 @@ def paired_permutation(
     >>> paired_permutation([2, 3, 4, 5, 6], [1, 1, 1, 1, 1], np.random.default_rng(0))
     0.0625
     """
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations must be at least 1; got {n_permutations}")
-    sums, _ = _unit_sums(_differences(a, b)[:, None], clusters)
+    whole_number(n_permutations, "n_permutations")
+    sums, _ = _unit_sums(_differences(a, b, clusters)[:, None], clusters)
     units = sums[np.abs(sums[:, 0]) > 0, 0]  # flipping a zero changes nothing
     slack = 1e-12 * np.abs(units).sum()  # equal sums may differ by rounding, and equals count as extreme
     threshold = np.abs(units.sum()) - slack
@@ -415,7 +417,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     >>> holm([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
-    p = np.asarray(p_values, dtype=np.float64)
+    p = real_array(p_values, "p_values").astype(np.float64, copy=False)
     if p.ndim != 1:
         raise ValueError(f"p_values must be one-dimensional; got {list(p.shape)}")
     inside = (p >= 0) & (p <= 1)
@@ -428,20 +430,14 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _differences(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
-    a, b = _finite(a, "a"), _finite(b, "b")
+def _differences(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, clusters: Sequence[str] | np.ndarray | None
+) -> np.ndarray:
+    refuse_other_labels({"a": a, "b": b, "clusters": clusters})
+    a, b = finite_array(a, "a"), finite_array(b, "b")
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"a and b must pair row by row, both [N]; got {list(a.shape)} and {list(b.shape)}")
     return a - b
-
-
-def _finite(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(values)
-    if not finite.all():
-        at = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} holds {values[at]} at {list(at)}; expected finite numbers")
-    return values
 
 
 def _unit_sums(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -450,9 +446,10 @@ def _unit_sums(values: np.ndarray, clusters: Sequence[str] | np.ndarray | None) 
         raise ValueError(f"at least 2 values are needed for a statement about uncertainty; got {len(values)}")
     if clusters is None:
         return values, np.ones(len(values))
-    labels, unit = np.unique(np.asarray(clusters), return_inverse=True)
-    if unit.shape != (len(values),):
-        raise ValueError(f"clusters must label each of the {len(values)} values; got {list(np.shape(clusters))}")
+    labels = label_array(clusters, "clusters")
+    if labels.shape != (len(values),):
+        raise ValueError(f"clusters must label each of the {len(values)} values; got {list(labels.shape)}")
+    labels, unit = np.unique(labels, return_inverse=True)
     if len(labels) < 2:
         raise ValueError(f"at least 2 clusters are needed; all {len(values)} values are in {labels[0]!r}")
     sums = np.zeros((len(labels), values.shape[1]))

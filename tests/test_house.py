@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
-    {"version", "files"},
+    {"version", "files", "arrays"},
     {"figures", "records", "stats", "provenance", "command", "training_state"},
     {"runs"},
     {"corpus", "retrieval"},
@@ -27,7 +27,14 @@ FLOORS = [
     {"__init__", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-ARRAYS_ONLY = ["stats.py", "retrieval/ndcg.py", "retrieval/maxsim.py", "retrieval/tokens.py", "cka/hsic.py"]
+ARRAYS_ONLY = [
+    "arrays.py",
+    "stats.py",
+    "retrieval/ndcg.py",
+    "retrieval/maxsim.py",
+    "retrieval/tokens.py",
+    "cka/hsic.py",
+]
 
 
 def imported(path):

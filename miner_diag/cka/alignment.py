@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from miner_diag.cka.arrays import as_matrix
+from miner_diag.arrays import refuse_other_labels
+from miner_diag.cka.arrays import as_matrix, as_rows
 from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
@@ -136,6 +137,9 @@ def compare(
         A ratio that does not exist (widths differ, CKA not above 0) is None with its reason; a CKA that does not exist
         is an error.
     """
+    refuse_other_labels({"x": x, "y": y, "groups": groups})
+    refuse_other_labels({"x": x, "y": y}, axis="columns")
+    x, y = as_rows(x, "x"), as_rows(y, "y")
     options.setdefault("dtype", "float64")
     matrix = cka_matrix(
         [x],

@@ -14,7 +14,7 @@ from miner_diag.cka.cka_matrix_result import CKAMatrix
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
 from miner_diag.cka.gold_pairs import GoldPairs, K
-from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.hsic import Estimator, check_estimator
 from miner_diag.cka.matrix import cka_matrix
 from miner_diag.retrieval.ndcg import Ndcg
 from miner_diag.retrieval.ranking import ndcg_of_vectors
@@ -40,6 +40,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_estimator(self.estimator)
         if not 0 < self.aligned_share < 1:
             raise ValueError(f"aligned_share must lie between 0 and 1; got {self.aligned_share}")
         if not 0 < self.ratio_threshold < math.inf:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miner_diag.cka.hsic import Estimator, centring_offsets, linear_row_sums
+from miner_diag.cka.hsic import Estimator, centring_offsets, check_estimator, linear_row_sums
 from miner_diag.cka.layers import Layer, blocks
 from miner_diag.cka.sides import Sides
 from miner_diag.cka.sums import PairSums
@@ -32,6 +32,7 @@ WORKSPACE = 256 * 2**20
 
 def linear_sum(squared_frobenius: float, k: np.ndarray, l: np.ndarray, estimator: Estimator) -> float:  # noqa: E741
     """Pair sum of two linear kernels from ``|X'Y|_F^2`` and the squared row lengths `[N]` of centred rows."""
+    check_estimator(estimator)
     if estimator == "biased":
         return float(squared_frobenius)
     n = len(k)

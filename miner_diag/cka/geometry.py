@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from miner_diag.cka.arrays import as_matrix
+from miner_diag.arrays import refuse_other_labels
+from miner_diag.cka.arrays import as_matrix, as_rows
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.jackknife import group_numbers, influence, interval_around, mean_interval
 from miner_diag.cka.layers import as_layers
@@ -40,6 +41,8 @@ def unit_rows(values: Any, name: str = "x") -> np.ndarray:
 
 def paired_cosines(x: Any, y: Any, *, names: tuple[str, str] = ("x", "y")) -> np.ndarray:
     """Cosine of each row of x `[N, D]` with the same row of y `[N, D]`, uncentred: float64 `[N]`."""
+    for axis in ("index", "columns"):  # a cosine pairs coordinates as it pairs rows
+        refuse_other_labels({"x": x, "y": y}, axis=axis)
     left, right = unit_rows(x, names[0]), unit_rows(y, names[1])
     if len(left) != len(right):
         raise ValueError(
@@ -58,6 +61,7 @@ def mean_cosine(
     x: Any, y: Any, *, groups: Sequence[object] | np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
     """Mean cosine of paired rows with its Student interval (cluster-robust with `groups`)."""
+    refuse_other_labels({"x": x, "y": y, "groups": groups})
     cosines = paired_cosines(x, y)
     if len(cosines) < 2:
         raise ValueError(f"an interval needs at least 2 rows, got {len(cosines)}")
@@ -75,6 +79,7 @@ def anisotropy(x: Any, *, groups: Sequence[object] | np.ndarray | None = None, c
     >>> print(anisotropy(np.eye(5)))
     0.0000 [0.0000, 0.0000]
     """
+    refuse_other_labels({"x": x, "groups": groups})
     rows = unit_rows(x)
     n = len(rows)
     if n < 3:
@@ -108,7 +113,8 @@ def effective_rank(
     UndefinedCKAError
         If x is constant, has fewer than four rows, NaN or Inf.
     """
-    side = as_layers([x], ["x"])[0]
+    refuse_other_labels({"x": x, "groups": groups})
+    side = as_layers([as_rows(x, "x")], ["x"])[0]
     import torch
 
     rows = side.block(slice(None), torch.float64, torch.device("cpu"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from miner_diag.cka.hsic import Estimator, centring_offsets, linear_row_sums
+from miner_diag.cka.hsic import Estimator, centring_offsets, check_estimator, linear_row_sums
 from miner_diag.cka.layers import Layer, blocks
 from miner_diag.cka.sides import Sides
 from miner_diag.cka.sums import PairSums
@@ -43,6 +43,7 @@ def leave_groups_out(sides: Sides, sums: PairSums, estimator: Estimator, groups:
     groups : ndarray [N] of int
         Group number of each item, 0 … G - 1.
     """
+    check_estimator(estimator)
     assert sums.cross_rows is not None and sums.self_rows_x is not None and sums.self_rows_y is not None
     outside, own = _outside_and_own(sides, estimator, groups)
     within = _within(sides, estimator, groups)

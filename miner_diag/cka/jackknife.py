@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from miner_diag.arrays import label_array
 from miner_diag.stats import Interval, effective_number
 
 ROUNDING = 1e-9
@@ -63,7 +64,7 @@ def group_numbers(groups: Sequence[object] | np.ndarray | None, n: int) -> np.nd
     """Turn group labels into numbers 0 … G - 1, checked: one per item, at least two different."""
     if groups is None:
         return None
-    labels = np.asarray(groups)
+    labels = label_array(groups, "groups")
     if labels.shape != (n,):
         raise ValueError(f"groups must name the group of each of the {n} items, got shape {labels.shape}")
     names, numbers = np.unique(labels, return_inverse=True)

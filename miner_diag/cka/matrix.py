@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from miner_diag.arrays import refuse_other_labels
+from miner_diag.cka.arrays import as_rows
 from miner_diag.cka.cka_matrix_result import CKAMatrix, assemble
 from miner_diag.cka.features import feature_sums
 from miner_diag.cka.gram import gram_sums
 from miner_diag.cka.groups import MAX_GROUPS, leave_groups_out
-from miner_diag.cka.hsic import Estimator, Kernel
+from miner_diag.cka.hsic import Estimator, Kernel, check_estimator
 from miner_diag.cka.jackknife import group_numbers
 from miner_diag.cka.permutation import biased_null_mean, permutation_nulls
 from miner_diag.cka.sides import Sides, prepare, zero_hsic
@@ -107,7 +109,7 @@ def cka_matrix(
     """
     import torch
 
-    _require("estimator", estimator, get_args(Estimator))
+    check_estimator(estimator)
     _require("kernel", kernel, get_args(Kernel))
     _require("route", route, get_args(Route))
     if kernel == "rbf" and route == "features":
@@ -126,6 +128,7 @@ def cka_matrix(
             device=chosen_device,
         )
 
+    refuse_other_labels({"layer_embeddings": layer_embeddings, "other": other, "groups": groups})
     sides = ready(_dtype(dtype))
     numbers = group_numbers(groups, sides.n)
     operations = sides.operations(rows=intervals)
@@ -213,6 +216,8 @@ def linear_cka(x: Any, y: Any, *, estimator: Estimator = "debiased") -> float:
     >>> round(linear_cka(x, 3.0 * x + 1.0), 12)
     1.0
     """
+    refuse_other_labels({"x": x, "y": y})
+    x, y = as_rows(x, "x"), as_rows(y, "y")
     result = cka_matrix(
         [x], [y], estimator=estimator, intervals=False, null=False, dtype="float64", names=["x"], other_names=["y"]
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.hsic import Estimator, check_estimator
 
 FIELDS = ("count", "sum_x", "sum_y", "norms_x", "norms_y", "product", "norms_xy", "norms_x_y", "norms_y_x")
 
@@ -104,6 +104,7 @@ class PairMoments:
 
     def pair_sum(self, estimator: Estimator) -> float:
         """Sum over item pairs of the product of both centred kernels (see `features.linear_sum`)."""
+        check_estimator(estimator)
         n = self.count
         centred = self.shifted(self.sum_x / n, self.sum_y / n)
         frobenius = float(np.vdot(centred.product, centred.product))

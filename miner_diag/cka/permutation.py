@@ -14,6 +14,7 @@ small p value may say no more than that both sides know the document.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from scipy import special
@@ -81,6 +82,8 @@ def kernel_shape(side: Layer, kernel: Kernel, sigma: float, *, n: int | None = N
     """
     import torch
 
+    if kernel not in get_args(Kernel):
+        raise ValueError(f"kernel must be one of {', '.join(map(repr, get_args(Kernel)))}, got {kernel!r}")
     items = shape_items(side.n)
     rows = side.block(items, torch.float64, torch.device("cpu"))
     matrix = (rows @ rows.T).numpy()

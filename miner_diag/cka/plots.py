@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from miner_diag.cka.curves import table_curves
+from miner_diag.cka.hsic import check_estimator
 from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, finish_figure, new_figure
 
 COLOURS = {"page": BLUE, "query": VERMILLION, "pair": GREEN, "ndcg": BLACK}
@@ -85,6 +86,7 @@ def layer_curves(
     title : str
         Backbone, data set and split.
     """
+    check_estimator(estimator)
     figure = new_figure(6.3, 7.4)
     axes = figure.subplots(len(CURVES), 1, sharex=True)
     for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
@@ -175,6 +177,7 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
     title : str
         Backbone, data set and split.
     """
+    check_estimator(estimator)
     if ax is None:
         side = 2.4 + 0.42 * min(len(matrix), 20)
         ax = new_figure(side + 0.9, side).subplots()

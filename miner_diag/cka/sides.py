@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miner_diag.arrays import refuse_other_labels
 from miner_diag.cka.arrays import split_layers
 from miner_diag.cka.bandwidth import median_distances
 from miner_diag.cka.errors import UndefinedCKAError
@@ -106,6 +107,7 @@ def prepare(
     """Check both sides of `cka_matrix` and make them layers; `dtype` None takes float64 only for float64 input."""
     import torch
 
+    refuse_other_labels({"layer_embeddings": layer_embeddings, "other": other})
     split_x = split_layers(layer_embeddings, "layer_embeddings")
     split_y = None if other is None else split_layers(other, "other")
     if split_y is None and other_names is not None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from miner_diag.arrays import refuse_other_labels
 from miner_diag.cka.arrays import split_layers
 from miner_diag.cka.cka_matrix_result import CKAMatrix, assemble
 from miner_diag.cka.errors import UndefinedCKAError
-from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.hsic import Estimator, check_estimator
 from miner_diag.cka.jackknife import exactly_one
 from miner_diag.cka.layers import MIN_ITEMS
 from miner_diag.cka.moments import PairMoments, total
@@ -56,8 +57,7 @@ class StreamingCKA:
     """
 
     def __init__(self, estimator: Estimator = "debiased", *, blocks: int = 0, confidence: float = 0.95) -> None:
-        if estimator not in ("debiased", "biased"):
-            raise ValueError(f"estimator must be 'debiased' or 'biased', got {estimator!r}")
+        check_estimator(estimator)
         if blocks < 0 or blocks == 1:
             raise ValueError(f"blocks must be 0 (no interval) or at least 2, got {blocks}")
         self.estimator: Estimator = estimator
@@ -95,6 +95,7 @@ class StreamingCKA:
         """
         if block is not None and not 0 <= block < self.blocks:
             raise ValueError(f"block must be 0 … blocks - 1 with blocks = {self.blocks}; got {block}")
+        refuse_other_labels({"x": x, "y": y})
         sides_x = [side.double().cpu().numpy() for side in split_layers(x, "x")]
         sides_y = [] if y is None else [side.double().cpu().numpy() for side in split_layers(y, "y")]
         sides = [*sides_x, *sides_y]

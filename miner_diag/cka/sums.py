@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miner_diag.cka.hsic import Estimator
+from miner_diag.cka.hsic import Estimator, check_estimator
 from miner_diag.cka.jackknife import exactly_one
 
 
@@ -49,6 +49,7 @@ class PairSums:
         ``T - 2 r_i (n-2)/(n-3)``. For the biased form, with ``d_i = A_ii B_ii`` and ``f = n/(n-1)``:
         ``T - 2 f r_i + f^2 d_i``. The common divisors cancel in CKA.
         """
+        check_estimator(estimator)
         if self.cross_rows is None or self.self_rows_x is None or self.self_rows_y is None:
             raise ValueError("leave-one-out values need row sums; ask the route for rows=True")
         rows, rows_x, rows_y = self.cross_rows[:, layer], self.self_rows_x[:, layer], self.self_rows_y

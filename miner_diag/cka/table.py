@@ -9,6 +9,7 @@ import pandas as pd
 
 from miner_diag.cka.alignment import Comparison
 from miner_diag.cka.diagnosis import Diagnosis, LayerDiagnosis
+from miner_diag.cka.hsic import check_estimator
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -126,6 +127,7 @@ def null_cells(comparison: Comparison | None, view: str, estimator: str) -> dict
 
 def null_level(comparison: Comparison, estimator: str) -> float:
     """Return the level that figures draw for a null: its 95th percentile, or its mean for the biased estimator."""
+    check_estimator(estimator)
     return comparison.null.upper if estimator == "debiased" else comparison.null.mean
 
 

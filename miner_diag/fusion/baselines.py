@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.model import Fusion
-from miner_diag.fusion.system import System
+from miner_diag.fusion.system import System, check_side
 from miner_diag.probes.kinds import Kind, base_probe, projection_probe, unit
 from miner_diag.probes.probe_stack import Probe, Side
 from miner_diag.probes.retrieval_data import Vectors, rows_of
@@ -248,6 +248,7 @@ class SingleProbe(System):
 
     def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
         """Return [N, D], of length one, for the layer's states [N, 1, D]."""
+        check_side(side)
         weight = self.weight[0 if len(self.weight) == 1 or side == "query" else 1]
         return (base_probe if self.kind == "base" else projection_probe)(weight, vectors[:, 0])
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from miner_diag.probes.salience import neurons_for
+from miner_diag.arrays import finite_array, real_array
+from miner_diag.probes.salience import check_share, neurons_for
 
 Rule = Literal["adaptive", "cumulative", "fixed", "random", "none"]
 
@@ -30,8 +31,7 @@ class MaskOptions:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("min_share", "max_share", "share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1; got {getattr(self, name)}")
+            check_share(getattr(self, name), name)
         if self.min_share > self.max_share:
             raise ValueError(f"min_share must be at most max_share, {self.max_share}; got {self.min_share}")
 
@@ -51,9 +51,13 @@ def adaptive_shares(scores: np.ndarray, min_share: float, max_share: float) -> n
     >>> adaptive_shares(np.array([0.1, 0.2, 0.3]), 0.2, 1.0)
     array([0.2, 0.6, 1. ])
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(scores).all():
+    scores = real_array(scores, "scores").astype(np.float64)
+    if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
         raise ValueError("scores must be finite: one validation score for each layer")
+    for name, share in (("min_share", min_share), ("max_share", max_share)):
+        check_share(share, name)
+    if min_share > max_share:
+        raise ValueError(f"min_share must be at most max_share, {max_share}; got {min_share}")
     spread = scores.max() - scores.min()
     position = (scores - scores.min()) / spread if spread > 0 else np.ones_like(scores)
     return min_share + (max_share - min_share) * position
@@ -67,7 +71,11 @@ def neuron_mask(salience: np.ndarray, share: float) -> np.ndarray:
     >>> neuron_mask(np.array([0.1, 0.7, 0.2, 0.0]), 0.5)
     array([False,  True,  True, False])
     """
-    return _first(np.argsort(-np.asarray(salience), kind="stable"), round(share * len(salience)))
+    check_share(share, "share")
+    values = finite_array(salience, "salience")
+    if values.ndim != 1:
+        raise ValueError(f"salience must be [D], one number for each neuron; got {list(values.shape)}")
+    return _first(np.argsort(-values, kind="stable"), round(share * len(values)))
 
 
 def neuron_masks(
@@ -91,7 +99,7 @@ def neuron_masks(
     ValueError
         If shapes do not fit, or salience is negative or not finite.
     """
-    salience = np.asarray(salience, dtype=np.float64)
+    salience = real_array(salience, "salience").astype(np.float64)
     if salience.ndim != 2 or salience.shape[:1] != np.shape(scores):
         raise ValueError(f"salience [L, D] and scores [L] must fit; got {salience.shape} and {np.shape(scores)}")
     if not np.isfinite(salience).all() or (salience < 0).any():

@@ -15,9 +15,10 @@ from safetensors.numpy import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from miner_diag.arrays import finite_array, real_array
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 from miner_diag.fusion.errors import FusionError
-from miner_diag.fusion.system import System
+from miner_diag.fusion.system import System, check_side
 from miner_diag.probes.kinds import KINDS, Kind, unit
 from miner_diag.probes.probe_stack import Probe, Side, differences
 
@@ -43,7 +44,7 @@ class Fusion(System):
         For each layer [S, D] (base) or [S, D, D] (projection); S is 1 where queries and pages share it, else query,
         page.
     masks : ndarray [K, D]
-        Bool, True where a neuron is kept.
+        Bool, True where a neuron is kept; numbers are taken if each is exactly 0 or 1.
     layer_weights : ndarray [K]
         The weights a_l.
     bias : ndarray [D]
@@ -56,7 +57,8 @@ class Fusion(System):
     Raises
     ------
     FusionError
-        If no layer is selected, there are more than L, they do not rise to the final one, or shapes do not fit.
+        If no layer is selected, there are more than L, they do not rise to the final one, shapes do not fit, a mask has
+        a number between 0 and 1, or a number is not finite.
     """
 
     width: int
@@ -75,6 +77,11 @@ class Fusion(System):
     ) -> None:
         super().__init__()
         self.check_layers(layers, n_layers)
+        masks = _checked_masks(masks)
+        maps = [finite_array(matrix, f"maps[{number}]", FusionError) for number, matrix in enumerate(maps)]
+        layer_weights, bias = (
+            finite_array(array, name, FusionError) for name, array in (("layer_weights", layer_weights), ("bias", bias))
+        )
         width = masks.shape[-1]
         if not len(layers) == len(kinds) == len(maps) == len(masks) == len(layer_weights):
             raise FusionError(f"layers, kinds, maps, masks and layer_weights must be as many; got {len(layers)} layers")
@@ -88,6 +95,8 @@ class Fusion(System):
         for name, (array, shape) in parts.items():
             if array is not None and array.shape != shape:
                 raise FusionError(f"{name} must be {list(shape)}; got {list(array.shape)}")
+        if query_map is not None:
+            finite_array(query_map, "query_map", FusionError)
         self.layers, self.kinds, self.n_layers, self.width = tuple(layers), tuple(kinds), n_layers, width
         self.maps = nn.ParameterList([_parameter(matrix) for matrix in maps])
         self.layer_weights, self.bias = _parameter(layer_weights), _parameter(bias)
@@ -348,7 +357,19 @@ def refuse_other_backbone(subject: str, key: Mapping[str, str], backbone: Mappin
 
 
 def _side_number(side: Side, n_sides: int) -> int:
+    check_side(side)
     return 0 if n_sides == 1 or side == "query" else 1
+
+
+def _checked_masks(masks: np.ndarray) -> np.ndarray:
+    array = real_array(masks, "masks", FusionError, kinds="fiub")
+    kept = array == 1
+    if array.ndim != 2 or not (kept | (array == 0)).all():
+        got = f"shape {list(array.shape)}" if array.ndim != 2 else f"the number {array[~kept & (array != 0)][0]}"
+        raise FusionError(
+            f"masks must be [K, D], true and false or exactly 1 and 0: a neuron is kept or it is not; got {got}"
+        )
+    return kept
 
 
 def _parameter(array: np.ndarray) -> nn.Parameter:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from miner_diag.arrays import real_array
 from miner_diag.fusion.errors import FusionError
 from miner_diag.probes.kinds import unit
 from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, rows_of
@@ -19,6 +20,7 @@ from miner_diag.retrieval.ndcg import ndcg_at_k
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 _BLOCK = 4096  # items encoded at once
+_SHORTEST = 1e-12  # shorter vectors are not brought to length one: see torch.nn.functional.normalize
 
 
 class System(nn.Module):
@@ -33,6 +35,11 @@ class System(nn.Module):
     """L, hidden states of the backbone."""
     width: int | None
     """D of the backbone; None where any width will do."""
+
+    def __call__(self, vectors: Tensor, side: Side = "page") -> Tensor:
+        """Return what `forward` does; a side that there is not is refused, as it would be read as "page"."""
+        check_side(side)
+        return super().__call__(vectors, side)
 
     def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
         """Return [N, D], of length one, for the states [N, K, D] of `layers`."""
@@ -79,16 +86,23 @@ def apply(system: System, layer_embeddings: Array, side: Side = "page") -> Array
     Raises
     ------
     FusionError
-        If the number of layers or the width is not the system's, or the side is unknown.
+        If the number of layers or the width is not the system's, the side is unknown, or a state that the system reads
+        has no direction: it is zero, holds NaN or Inf, or is too long or short for float32.
     """
-    check_states(system, layer_embeddings.shape)
-    if side not in ("query", "page"):
-        raise FusionError(f"side must be 'query' or 'page'; got {side!r}")
-    if isinstance(layer_embeddings, np.ndarray):
-        with torch.no_grad():
-            states = states_of(layer_embeddings, np.arange(len(layer_embeddings)), system.layers, _device_of(system))
-            return system(states, side).cpu().numpy()
-    return system(layer_embeddings[:, list(system.layers)].float(), side)
+    check_side(side)
+    if isinstance(layer_embeddings, Tensor):
+        check_states(system, tuple(layer_embeddings.shape))
+        if layer_embeddings.is_complex() or layer_embeddings.dtype == torch.bool:
+            raise FusionError(f"layer_embeddings must be real numbers; got {layer_embeddings.dtype}")
+        chosen = layer_embeddings[:, list(system.layers)].float()
+        check_directions(system, chosen)
+        return system(chosen, side)
+    given = real_array(layer_embeddings, "layer_embeddings", FusionError)
+    check_states(system, given.shape)
+    with torch.no_grad():
+        states = states_of(given, np.arange(len(given)), system.layers, _device_of(system))
+        check_directions(system, states)
+        return system(states, side).cpu().numpy()
 
 
 def encode(system: System, data: RetrievalData, device: Any = "cpu") -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +120,7 @@ def encode(system: System, data: RetrievalData, device: Any = "cpu") -> tuple[np
     Raises
     ------
     FusionError
-        If the number of layers or the width is not the system's.
+        As in `apply`; the item is named by its row.
     """
     check_states(system, data.pages.shape)
     if torch.device(device).type != "cpu":
@@ -117,7 +131,11 @@ def encode(system: System, data: RetrievalData, device: Any = "cpu") -> tuple[np
         for vectors, side in sides:
             n_items = vectors.shape[0]
             blocks = [np.arange(first, min(first + _BLOCK, n_items)) for first in range(0, n_items, _BLOCK)]
-            parts = [system(states_of(vectors, rows, system.layers, device), side).cpu().numpy() for rows in blocks]
+            parts = []
+            for rows in blocks:
+                states = states_of(vectors, rows, system.layers, device)
+                check_directions(system, states, side, int(rows[0]))
+                parts.append(system(states, side).cpu().numpy())
             encoded.append(np.concatenate(parts) if parts else np.zeros((0, data.width), dtype=np.float32))
     return encoded[0], encoded[1]
 
@@ -144,6 +162,46 @@ def check_states(system: System, shape: tuple[int, ...]) -> None:
     width = "D" if system.width is None else system.width
     if len(shape) != 3 or shape[1] != system.n_layers or (system.width is not None and shape[2] != system.width):
         raise FusionError(f"layer_embeddings must be [N, {system.n_layers}, {width}]; got {list(shape)}")
+
+
+def check_side(side: str) -> None:
+    """Raise FusionError unless `side` is one of the two."""
+    if side not in ("query", "page"):
+        raise FusionError(f"side must be 'query' or 'page'; got {side!r}")
+
+
+def check_directions(system: System, states: Tensor, what: str = "item", first: int = 0) -> None:
+    """Raise FusionError unless every state [N, K, D], float32, has a direction.
+
+    A state that has none would drop out of the fused vector, of which the bias alone then makes a vector of length one.
+
+    Parameters
+    ----------
+    system : System
+        Its `layers` name the states.
+    states : Tensor [N, K, D]
+        What it is about to read.
+    what : str
+        What an item is called.
+    first : int
+        Row of the first of them.
+    """
+    lengths = states.detach().norm(dim=2)
+    usable = lengths.isfinite() & (lengths > _SHORTEST)
+    if not usable.all():
+        item, place = (int(number) for number in (~usable).nonzero()[0])
+        state = states[item, place]
+        reason = (
+            "is zero"
+            if not state.any()
+            else "holds NaN or Inf"
+            if not state.isfinite().all()
+            else f"has the length {float(state.double().norm()):.3g}, which float32 cannot bring to one"
+        )
+        raise FusionError(
+            f"layer_embeddings: {what} {first + item} {reason} at layer {system.layers[place]}, so it has no direction "
+            f"({int((~usable).sum())} such states); leave these items out, or find out why they were embedded so"
+        )
 
 
 def _device_of(system: System) -> torch.device:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from miner_diag.arrays import finite_array, label_array, refuse_other_labels
 from miner_diag.probes.kinds import KINDS, Kind
 from miner_diag.stats import Interval, holm, paired_bootstrap, paired_permutation
 
@@ -183,7 +184,7 @@ def correlate(
         Number of bootstrap samples.
     """
     layers = [layer for layer, value in enumerate(predictor) if value is not None]
-    given = np.array([predictor[layer] for layer in layers], dtype=np.float64)
+    given = finite_array([predictor[layer] for layer in layers], f"predictor {name}")
     if len(layers) < 3 or np.ptp(given) == 0:
         return None
     benefit = (ndcg[1] - ndcg[0])[layers]  # [L', Q]
@@ -191,7 +192,11 @@ def correlate(
     if value is None:
         return None
     n_queries = benefit.shape[1]
-    labels = np.arange(n_queries) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    labels = np.arange(n_queries)
+    if clusters is not None:
+        labels = np.unique(label_array(clusters, "clusters"), return_inverse=True)[1]
+        if labels.shape != (n_queries,):
+            raise ValueError(f"clusters must label each of the {n_queries} queries; got {list(labels.shape)}")
     n_units = int(labels.max()) + 1
     drawn = []
     for _ in range(n_resamples):
@@ -213,7 +218,11 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float | None:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]))
     -1.0
     """
-    ranks = [rankdata(side) for side in (x, y)]
+    refuse_other_labels({"x": x, "y": y})
+    sides = [finite_array(side, side_name) for side_name, side in (("x", x), ("y", y))]
+    if sides[0].ndim != 1 or sides[0].shape != sides[1].shape:
+        raise ValueError(f"x and y must pair, both [N]; got {list(sides[0].shape)} and {list(sides[1].shape)}")
+    ranks = [rankdata(side) for side in sides]
     centred = [rank - rank.mean() for rank in ranks]
     norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return None if norm == 0 else float(round(float(centred[0] @ centred[1]) / norm, 12))

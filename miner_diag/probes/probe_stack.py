@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_safetensors
 
+from miner_diag.arrays import real_array
 from miner_diag.files import canonical_json, write_atomic
 from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
 from miner_diag.probes.retrieval_data import Side
@@ -41,12 +42,15 @@ class Probe:
         Raises
         ------
         ValueError
-            If the width is another.
+            If the width is another, the side is unknown, or a state holds NaN or Inf.
         """
+        vectors = real_array(vectors, "vectors")
         if vectors.ndim != 2 or vectors.shape[1] != self.weight.shape[-1]:
             raise ValueError(f"vectors must be [N, {self.weight.shape[-1]}]; got {list(vectors.shape)}")
         weight = torch.from_numpy(self.weight[_side(side, len(self.weight))])
         rows = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        if not (usable := rows.isfinite().all(1)).all():
+            raise ValueError(f"vectors must be finite in float32; row {int(usable.int().argmin())} holds NaN or Inf")
         return (base_probe if self.kind == "base" else projection_probe)(weight, rows).numpy()
 
 

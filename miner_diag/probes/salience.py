@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from miner_diag.arrays import real_array
 from miner_diag.probes.kinds import unit
 from miner_diag.probes.probe_stack import Probe, ProbeStack
 from miner_diag.probes.retrieval_data import RetrievalData, Side, layer_of
@@ -70,7 +71,9 @@ def concentration(values: np.ndarray) -> np.ndarray:
     >>> concentration(np.array([1.0, 6.0, 3.0]))
     array([0.6, 0.9, 1. ])
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = real_array(values, "salience").astype(np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"salience must be [D], one number for each neuron; got {list(values.shape)}")
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("salience must be finite and at least 0")
     if not values.any():
@@ -81,9 +84,21 @@ def concentration(values: np.ndarray) -> np.ndarray:
 def neurons_for(values: np.ndarray, share: float = 0.9) -> int:
     """Return how many of the most salient neurons it takes to hold `share` of the salience.
 
+    Raises
+    ------
+    ValueError
+        If the share is not above 0 and at most 1, and as in `concentration`.
+
     Examples
     --------
     >>> neurons_for(np.array([1.0, 6.0, 3.0]))
     2
     """
+    check_share(share, "share")
     return int(np.searchsorted(concentration(values), share - 1e-12)) + 1
+
+
+def check_share(share: float, name: str) -> None:
+    """Raise ValueError unless `share` is above 0 and at most 1."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1; got {share}")

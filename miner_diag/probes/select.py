@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from miner_diag.arrays import finite_array, label_array, real_array
 from miner_diag.retrieval.ndcg import ndcg_at_k
 from miner_diag.retrieval.relevance import Relevance
 
@@ -60,6 +61,9 @@ class FusedScores:
     """
 
     def __init__(self, scores: np.ndarray, relevance: Relevance) -> None:
+        scores = real_array(scores, "scores")
+        if scores.ndim != 3 or not len(scores):
+            raise ValueError(f"scores must be [L, Q, P], the scores of each layer; got {list(scores.shape)}")
         self.scores = scores
         self.relevance = relevance
         self._known: dict[frozenset[int], np.ndarray] = {}
@@ -91,11 +95,17 @@ def select(fused: FusedScores, rule: SelectionRule, weights: np.ndarray | None =
     Raises
     ------
     ValueError
-        If `rule.top_k` exceeds the number of layers.
+        If `rule.top_k` exceeds the number of layers, or the weights are not [Q], at least 0 and not all 0.
     """
     final = fused.n_layers - 1
     rule.check(fused.n_layers)
-    weights = np.ones(fused.relevance.n_queries) if weights is None else weights
+    n_queries = fused.relevance.n_queries
+    weights = np.ones(n_queries) if weights is None else finite_array(weights, "weights")
+    if weights.shape != (n_queries,) or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"weights must say how often each of the {n_queries} queries counts, at least 0 and not all 0; got "
+            f"{list(weights.shape)} from {weights.min(initial=0):g} to {weights.max(initial=0):g}"
+        )
 
     def worth(layers: frozenset[int]) -> float:
         return float(fused.ndcg(layers) @ weights / weights.sum())
@@ -149,7 +159,11 @@ def stability(
         Number of resamples for each seed.
     """
     n_queries = runs[0].relevance.n_queries
-    labels = np.arange(n_queries) if clusters is None else np.unique(np.array(clusters), return_inverse=True)[1]
+    labels = np.arange(n_queries)
+    if clusters is not None:
+        labels = np.unique(label_array(clusters, "clusters"), return_inverse=True)[1]
+        if labels.shape != (n_queries,):
+            raise ValueError(f"clusters must label each of the {n_queries} queries; got {list(labels.shape)}")
     n_units = int(labels.max()) + 1
     chosen = [tuple(select(run, rule)) for run in runs]
     counts, exact = np.zeros(runs[0].n_layers), 0

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from miner_diag.retrieval.search import Similarity, item_name, prepared_rows
+from miner_diag.retrieval.search import Similarity, item_name, prepared_rows, refuse_beyond_float32
 from miner_diag.retrieval.tokens import TokenVectors
 
 WORKSPACE = 32 << 20
@@ -107,7 +107,7 @@ def maxsim_scores(
                     sums = np.add.reduceat(
                         maxima[:, : finished - first], queries.offsets[items] - tokens.start, axis=0
                     )  # [q, pages]
-                    scores[items, first:finished] = _rounded(sums)
+                    scores[items, first:finished] = _rounded(sums, similarity)
             bar.update(stop - start)
     return scores
 
@@ -122,14 +122,10 @@ def _query_blocks(queries: TokenVectors, size: int) -> Iterator[tuple[slice, sli
         first = stop
 
 
-def _rounded(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
+def _rounded(sums: np.ndarray, similarity: Similarity) -> np.ndarray:
+    with np.errstate(over="ignore", under="ignore"):
         scores = sums.astype(np.float32)
-    if not np.isfinite(scores).all():
-        raise ValueError(
-            f"a score of {np.abs(sums).max():.3g} is beyond float32; scale the vectors or use similarity='cosine'"
-        )
-    return scores
+    return refuse_beyond_float32(sums, scores, similarity, "score")
 
 
 def _check(

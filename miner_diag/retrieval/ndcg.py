@@ -30,9 +30,13 @@ from functools import cached_property
 
 import numpy as np
 
+from miner_diag.arrays import beyond_float32, names_its_rows, real_array, refuse_masked, whole_number
 from miner_diag.retrieval.relevance import Relevance
 
 _NOT_RETRIEVED = np.iinfo(np.int64).max // 2
+_LOST = (
+    "scores are compared as float32, which cannot hold it apart from others; scale the scores or take their logarithms"
+)
 _BLOCK = 1 << 24  # score comparisons held at once: 16 MiB of booleans, 64 MiB of float32
 
 
@@ -110,14 +114,16 @@ def ndcg_with_ties(
     Raises
     ------
     ValueError
-        If the scores are not [Q, P] numbers, hold a NaN or +inf (query and page are named), if they do not fit the
-        relevance, if a query has no relevant page, or if k < 1.
+        If the scores are not [Q, P] numbers, hold a NaN, +inf, or a number that float32 would make infinite or 0 (query
+        and page are named), if they do not fit the relevance or stand in another order of queries than it, if a query
+        has no relevant page, or if k < 1.
 
     Notes
     -----
     No ranking is sorted: the position of a relevant page is the number of scores above its own. The cost is P
     comparisons per graded page, and memory for 2**24 of them at a time.
     """
+    named = names_its_rows(scores)
     scores = _checked_scores(scores)
     if not isinstance(relevance, Relevance):
         relevance = Relevance.of(relevance, n_pages=scores.shape[1])
@@ -125,6 +131,13 @@ def ndcg_with_ties(
         raise ValueError(
             f"scores must be [queries, pages] = [{relevance.n_queries}, {relevance.n_pages}] as in relevance; "
             f"got {list(scores.shape)}"
+        )
+    if named is not None and relevance.names_queries and list(map(str, named)) != list(relevance.query_ids):
+        row = next(i for i, (a, b) in enumerate(zip(named, relevance.query_ids, strict=True)) if str(a) != b)
+        raise ValueError(
+            f"scores and relevance pair by position, but row {row} of scores is {named[row]!r} and that of relevance "
+            f"is query {relevance.query_ids[row]!r}; bring scores to that order, as with "
+            "scores.loc[list(relevance.query_ids)], or pass scores.to_numpy() if positions are meant"
         )
     above = np.empty(len(relevance.query), dtype=np.int64)
     tied = np.empty_like(above)
@@ -174,16 +187,19 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
     grade: list[float] = []
     for row, (query_id, grades) in enumerate(qrels.items()):
         scores = run.get(query_id, {})
-        row_scores = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32)
-        if not np.isfinite(row_scores).all():
-            page_id = list(scores)[int(np.argmin(np.isfinite(row_scores)))]
-            raise ValueError(
-                f"run holds the score {scores[page_id]} for query {query_id!r}, page {page_id!r}; not finite"
-            )
+        exact = real_array(list(scores.values()), f"run (its scores for query {query_id!r})")
+        with np.errstate(over="ignore", under="ignore"):  # what is lost is found below
+            row_scores = exact.astype(np.float64).astype(np.float32)
+        usable = np.isfinite(row_scores) & ~beyond_float32(exact, row_scores)
+        if not usable.all():
+            at = int(np.argmin(usable))
+            page_id, what = list(scores)[at], _LOST if np.isfinite(exact[at]) else "not finite"
+            raise ValueError(f"run holds the score {exact[at]} for query {query_id!r}, page {page_id!r}; {what}")
+        places = {page_id: place for place, page_id in enumerate(scores)}
         for page_id, value in grades.items():
             query.append(row)
             grade.append(value)
-            own = np.float32(scores.get(page_id, np.nan))
+            own = row_scores[places[page_id]] if page_id in places else np.float32(np.nan)
             above.append(int(np.count_nonzero(row_scores > own)) if page_id in scores else _NOT_RETRIEVED)
             tied.append(int(np.count_nonzero(row_scores == own)))
     pages = range(len(query))  # only positions count here, so pages are numbered as they come
@@ -209,7 +225,8 @@ def chance_ndcg(n_pages: int, n_relevant: int = 1, k: int = 5) -> float:
     >>> round(chance_ndcg(400), 4)
     0.0074
     """
-    if not 1 <= n_relevant <= n_pages:
+    whole_number(n_pages, "n_pages")
+    if not 1 <= whole_number(n_relevant, "n_relevant", least=-(2**63)) <= n_pages:
         raise ValueError(f"n_relevant must be between 1 and n_pages = {n_pages}; got {n_relevant}")
     total = _discount_sums(k)
     return float(n_relevant / n_pages * total[min(k, n_pages)] / total[min(k, n_relevant)])
@@ -255,23 +272,28 @@ def _position_within(query: np.ndarray, group: np.ndarray, grade: np.ndarray) ->
 
 def _discount_sums(k: int) -> np.ndarray:
     """[k + 1] sums of the first 0, 1, ..., k discounts."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1; got {k}")
+    k = whole_number(k, "k")
     return np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
 
 
 def _checked_scores(scores: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
-        raise ValueError(f"scores must be a [queries, pages] array of numbers; got {scores.dtype} {list(scores.shape)}")
-    with np.errstate(over="ignore"):  # what overflows is found below
-        scores = scores.astype(np.float32, copy=False)
+    refuse_masked(scores, "scores")
+    if hasattr(scores, "detach"):
+        scores = real_array(scores, "scores")
+    exact = np.asarray(scores)
+    if exact.ndim != 2 or exact.dtype.kind not in "fiu":
+        raise ValueError(f"scores must be a [queries, pages] array of numbers; got {exact.dtype} {list(exact.shape)}")
+    with np.errstate(over="ignore", under="ignore"):  # what is lost is found below
+        scores = exact.astype(np.float32, copy=False)
     if scores.size and not scores.max() < np.inf:  # NaN and +inf; the maximum of a row with NaN is NaN
         query, page = np.argwhere(~(scores < np.inf))[0]
         raise ValueError(
             f"scores holds {scores[query, page]} (as float32) at query {query}, page {page}; expected finite numbers, "
             "or -inf for a page that was not retrieved"
         )
+    if exact.dtype.itemsize > 4 and (lost := beyond_float32(exact, scores)).any():
+        query, page = np.argwhere(lost)[0]
+        raise ValueError(f"scores holds {exact[query, page]} at query {query}, page {page}; {_LOST}")
     return scores
 
 

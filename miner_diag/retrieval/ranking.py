@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from miner_diag.arrays import real_array, refuse_other_labels
 from miner_diag.retrieval.ndcg import Ndcg, ndcg_with_ties
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.retrieval.search import Similarity, score_all
@@ -50,6 +51,10 @@ def ndcg_of_vectors(
     >>> ndcg_of_vectors(np.array([[1.0, 0.2]]), np.array([[0.0, 1.0], [3.0, 0.0]]), answers).values
     array([1.])
     """
+    refuse_other_labels({"queries": queries, "pages": pages}, axis="columns")
+    queries, pages = real_array(queries, "queries"), real_array(pages, "pages")
+    if queries.ndim != 2 or pages.ndim != 2:
+        raise ValueError(f"queries must be [Q, D] and pages [P, D]; got {list(queries.shape)} and {list(pages.shape)}")
     if len(queries) != relevance.n_queries:
         raise ValueError(
             f"relevance must hold one row per query: it has {relevance.n_queries}, queries has {len(queries)}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from miner_diag.arrays import real_array, refuse_masked, whole_number, whole_numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
@@ -32,6 +34,11 @@ class Relevance:
         """Q."""
         return len(self.query_ids)
 
+    @property
+    def names_queries(self) -> bool:
+        """Whether the rows have ids of their own, not row numbers."""
+        return self.query_ids != _rows(self.n_queries)
+
     @classmethod
     def from_qrels(
         cls, qrels: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], page_ids: Sequence[str]
@@ -55,7 +62,7 @@ class Relevance:
                     query.append(row)
                     page.append(columns[page_id])
                     grade.append(value)
-                elif value > 0:
+                elif value != 0:
                     raise ValueError(
                         f"qrels of query {query_id!r} name the page {page_id!r}, which is not among the "
                         f"{len(columns)} page_ids"
@@ -64,9 +71,17 @@ class Relevance:
 
     @classmethod
     def of(cls, relevance: np.ndarray | Sequence[Mapping[int, float]], n_pages: int) -> Relevance:
-        """Take grades [Q, P], gold pages [Q] (integers), or Q dicts {page index: grade}."""
+        """Take grades [Q, P], gold pages [Q] (integers), or Q dicts {page index: grade}.
+
+        Raises
+        ------
+        ValueError
+            If it is none of these, or as in `from_judgements`.
+        """
+        refuse_masked(relevance, "relevance")
         if isinstance(relevance, np.ndarray):
             if relevance.ndim == 2:
+                real_array(relevance, "relevance", kinds="fiub")
                 rows, columns = np.nonzero(relevance)
                 if relevance.shape[1] != n_pages:
                     raise ValueError(
@@ -76,7 +91,7 @@ class Relevance:
             if relevance.ndim == 1 and relevance.dtype.kind in "iu":
                 rows = np.arange(len(relevance))
                 return cls.from_judgements(rows, relevance, np.ones(len(rows)), _rows(len(rows)), n_pages)
-        elif not isinstance(relevance, Mapping | str) and all(isinstance(grades, Mapping) for grades in relevance):
+        elif isinstance(relevance, Sequence) and all(isinstance(grades, Mapping) for grades in relevance):
             query = [row for row, grades in enumerate(relevance) for _ in grades]
             page = [column for grades in relevance for column in grades]
             grade = [value for grades in relevance for value in grades.values()]
@@ -93,11 +108,27 @@ class Relevance:
     def from_judgements(
         cls, query: ArrayLike, page: ArrayLike, grade: ArrayLike, query_ids: tuple[str, ...], n_pages: int
     ) -> Relevance:
-        """Check and order one entry per graded pair: rows [J], columns [J] and grades [J]."""
-        rows, columns = np.asarray(query, dtype=np.int64), np.asarray(page, dtype=np.int64)
-        grades = np.asarray(grade, dtype=np.float64)
+        """Check and order one entry per graded pair: rows [J], columns [J] and grades [J].
+
+        Raises
+        ------
+        ValueError
+            If rows or columns are not whole numbers in range, a grade is negative or not finite, a pair stands twice,
+            or a query has no page with a grade above 0.
+        """
+        whole_number(n_pages, "n_pages")
+        rows, columns = whole_numbers(query, "query"), whole_numbers(page, "page")
+        grades = real_array(grade, "grade", kinds="fiub").astype(np.float64)
         if not query_ids:
             raise ValueError("relevance holds no query")
+        if not rows.ndim == 1 or not rows.shape == columns.shape == grades.shape:
+            raise ValueError(
+                "query, page and grade must be of one length [J], an entry for each graded pair; got "
+                f"{list(rows.shape)}, {list(columns.shape)} and {list(grades.shape)}"
+            )
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(query_ids):
+            at = int(np.argmax((rows < 0) | (rows >= len(query_ids))))
+            raise ValueError(f"query must be rows 0 to {len(query_ids) - 1} of query_ids; got {rows[at]} at [{at}]")
         bad = ~(np.isfinite(grades) & (grades >= 0))
         if bad.any():
             at = int(np.argmax(bad))
@@ -110,6 +141,13 @@ class Relevance:
             at = int(np.argmax(outside))
             raise ValueError(
                 f"query {query_ids[rows[at]]!r} names page {columns[at]}; there are pages 0 to {n_pages - 1}"
+            )
+        pairs, first, times = np.unique(rows * n_pages + columns, return_index=True, return_counts=True)
+        if len(pairs) < len(rows):
+            at = int(first[np.argmax(times > 1)])
+            raise ValueError(
+                f"query {query_ids[rows[at]]!r} and page {columns[at]} stand together {times.max()} times in the "
+                "judgements, and a page can gain only once; keep one grade for each pair"
             )
         total = np.bincount(rows, weights=grades, minlength=len(query_ids))
         if not total.all():

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from miner_diag.arrays import beyond_float32, real_array, refuse_other_labels, whole_number
+
 Similarity = Literal["cosine", "dot"]
 
 _BLOCK_BYTES = 16 << 20  # of each array held beside the result
@@ -26,6 +28,12 @@ class Hits:
         """Nested dicts {query id: {page id: score}}, the form of BEIR and pytrec_eval."""
         if len(query_ids) != len(self.pages):
             raise ValueError(f"query_ids must name {len(self.pages)} queries; got {len(query_ids)}")
+        if self.pages.size and self.pages.max() >= len(page_ids):
+            raise ValueError(f"page_ids must name page {self.pages.max()} too; got {len(page_ids)} ids")
+        for name, ids in (("query_ids", query_ids), ("page_ids", page_ids)):
+            if len(set(ids)) < len(ids):
+                twice = next(item for row, item in enumerate(ids) if item in ids[:row])
+                raise ValueError(f"{name} holds {twice!r} more than once, so a run by ids would lose hits")
         return {
             query_id: {page_ids[page]: float(score) for page, score in zip(pages, scores, strict=True)}
             for query_id, pages, scores in zip(query_ids, self.pages, self.scores, strict=True)
@@ -98,7 +106,7 @@ def top_k(
     array([[0, 2]])
     """
     queries, pages = _checked(queries, pages, similarity, query_ids, page_ids)
-    if not 1 <= k <= len(pages):
+    if not 1 <= whole_number(k, "k", least=-(2**63)) <= len(pages):
         raise ValueError(f"k must be between 1 and the number of pages, {len(pages)}; got {k}")
     best = np.empty((len(queries), 0), dtype=np.uint64)
     for start, block in _page_blocks(pages, similarity):
@@ -138,7 +146,8 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     if similarity not in ("cosine", "dot"):
         raise ValueError(f"similarity must be 'cosine' or 'dot'; got {similarity!r}")
-    queries, pages = np.asarray(queries), np.asarray(pages)
+    refuse_other_labels({"queries": queries, "pages": pages}, axis="columns")
+    queries, pages = real_array(queries, "queries"), real_array(pages, "pages")
     if queries.ndim != 2 or pages.ndim != 2 or queries.shape[1] != pages.shape[1]:
         raise ValueError(
             f"queries [Q, D] and pages [P, D] must have one width D; got {list(queries.shape)} and {list(pages.shape)}"
@@ -146,6 +155,8 @@ def _checked(
     if len(pages) >= 2**32:
         raise ValueError(f"pages must be fewer than 2**32; got {len(pages)}")
     for side, vectors, ids in (("query", queries, query_ids), ("page", pages, page_ids)):
+        if ids is not None and len(ids) != len(vectors):
+            raise ValueError(f"{side}_ids must name {len(vectors)} items; got {len(ids)}")
         for rows in _row_blocks(len(vectors), vectors.shape[1]):
             block = vectors[rows]
             finite = np.isfinite(block).all(axis=1)
@@ -186,11 +197,15 @@ def _row_blocks(n: int, width: int) -> list[slice]:
 def _products(queries: np.ndarray, block: np.ndarray, similarity: Similarity) -> np.ndarray:
     """[B, P] float32 scores of raw queries [B, D] and prepared pages [P, D]."""
     products = prepared_rows(queries, similarity) @ block.T
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         scores = products.astype(np.float32)
-    if not np.isfinite(scores).all():
-        largest = np.abs(products).max()
-        raise ValueError(
-            f"a dot product of {largest:.3g} is beyond float32; scale the vectors or use similarity='cosine'"
-        )
+    return refuse_beyond_float32(products, scores, similarity, "dot product")
+
+
+def refuse_beyond_float32(exact: np.ndarray, scores: np.ndarray, similarity: Similarity, what: str) -> np.ndarray:
+    """Return the float32 scores [B, P], or raise ValueError where one is infinite or, for dot, 0 by rounding alone."""
+    lost = beyond_float32(exact, scores) if similarity == "dot" else ~np.isfinite(scores)
+    if lost.any():
+        first = exact[lost][0]
+        raise ValueError(f"a {what} of {first:.3g} is beyond float32; scale the vectors or use similarity='cosine'")
     return scores

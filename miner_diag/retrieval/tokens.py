@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from miner_diag.arrays import refuse_masked
+
 DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -34,6 +36,10 @@ class TokenVectors:
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes and offsets."""
+        refuse_masked(self.vectors, "vectors")
+        refuse_masked(self.offsets, "offsets")
+        if not isinstance(self.vectors, np.ndarray):
+            raise ValueError(f"vectors must be an array [tokens, width]; got {type(self.vectors).__name__}")
         offsets = np.asarray(self.offsets)
         if self.vectors.ndim != 2 or self.vectors.dtype not in DTYPES or self.vectors.shape[1] < 1:
             raise ValueError(
@@ -66,6 +72,9 @@ class TokenVectors:
         """
         if not items:
             raise ValueError("items must hold at least one array [tokens, width]; got none")
+        refuse_masked(list(items), "items")
+        if not all(isinstance(item, np.ndarray) for item in items):
+            raise ValueError(f"items must be arrays [tokens, width]; got {sorted({type(i).__name__ for i in items})}")
         kinds = {(item.ndim, item.shape[-1] if item.ndim else 0, str(item.dtype)) for item in items}
         if len(kinds) > 1 or next(iter(kinds))[0] != 2:
             raise ValueError(f"items must be [tokens, width] of one width and dtype; got {sorted(kinds)}")
