@@ -30,7 +30,7 @@ from functools import cached_property
 
 import numpy as np
 
-from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.relevance import Relevance, refuse_own_answers
 
 _NOT_RETRIEVED = np.iinfo(np.int64).max // 2
 _BLOCK = 1 << 24  # score comparisons held at once: 16 MiB of booleans, 64 MiB of float32
@@ -126,6 +126,7 @@ def ndcg_with_ties(
             f"scores must be [queries, pages] = [{relevance.n_queries}, {relevance.n_pages}] as in relevance; "
             f"got {list(scores.shape)}"
         )
+    scores = relevance.without_own_pages(scores)
     above = np.empty(len(relevance.query), dtype=np.int64)
     tied = np.empty_like(above)
     for part in _blocks(len(above), scores.shape[1]):
@@ -139,7 +140,13 @@ def ndcg_with_ties(
     return _from_positions(above, tied, relevance.query, relevance.grade, relevance.query_ids, k)
 
 
-def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapping[str, float]], k: int = 5) -> Ndcg:
+def ndcg_of_run(
+    qrels: Mapping[str, Mapping[str, float]],
+    run: Mapping[str, Mapping[str, float]],
+    k: int = 5,
+    *,
+    ignore_self: bool = False,
+) -> Ndcg:
     """Score a run against qrels, both as nested dicts (the form of BEIR and pytrec_eval).
 
     Every query of `qrels` is scored, in the order of `qrels`; one that the run does not hold counts 0. Queries of the
@@ -154,12 +161,14 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
         run should hold more than k pages.
     k : int
         Ranks that count.
+    ignore_self : bool
+        Whether the page that has a query's own id is left out of that query's ranking: it is the query itself.
 
     Raises
     ------
     ValueError
         If the qrels are empty or a query of them has no relevant page, if no query of the run is in the qrels, if a
-        score is NaN or infinite (query and page are named), or if k < 1.
+        score is NaN or infinite (query and page are named), if a page that is to be left out is relevant, or if k < 1.
     """
     if not qrels:
         raise ValueError("qrels is empty; expected {query id: {page id: grade}}")
@@ -168,6 +177,9 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
             f"none of the {len(run)} queries of run is in qrels: run starts with {next(iter(run))!r}, qrels with "
             f"{next(iter(qrels))!r}; check that both use the same ids"
         )
+    if ignore_self:
+        refuse_own_answers([query_id for query_id, grades in qrels.items() if grades.get(query_id, 0) > 0])
+        run = {query_id: {p: s for p, s in pages.items() if p != query_id} for query_id, pages in run.items()}
     above: list[int] = []
     tied: list[int] = []
     query: list[int] = []
