@@ -84,8 +84,8 @@ def check_safetensors(path: Path) -> None:
         n_header = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= n_header <= size - 8:
             raise CheckpointError(
-                f"{path} has no whole safetensors header: it has {size} bytes, and the first eight announce a header of "
-                f"{n_header}; the file is cut short or damaged, so download it again"
+                f"{path} has no whole safetensors header: it has {size} bytes, of which the first eight announce "
+                f"{n_header} for the header; the file is cut short or damaged, so download it again"
             )
         try:
             tensors = json.loads(file.read(n_header))

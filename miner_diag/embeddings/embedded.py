@@ -62,9 +62,13 @@ class Embedded:
         return facts | {"stores": stores, "noise_floor": self.noise.as_dict()}
 
     def notes(self) -> list[str]:
-        """Return sentences on what the retriever did not get to read."""
+        """Return sentences on what the retriever did not get to read, and on vectors that depend on their batch."""
         limit = self.backbone.key("page").get("page_max_tokens", "its limit of")
-        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), f"the {limit} tokens the retriever reads")
+        notes = unread_notes(
+            self.stores.pages.counts, len(self.corpus.pages), f"the {limit} tokens the retriever reads"
+        )
+        caution = self.noise.caution(self.backbone.name, str(self.backbone.dtype).removeprefix("torch."))
+        return notes if caution is None else [*notes, caution]
 
 
 class EmbeddedCorpus:
