@@ -57,8 +57,8 @@ class NoiseFloor:
             return None
         layer = self.max_relative_difference.index(largest)
         return (
-            f"The vectors of {name} depend on the padding of their batch: a {self.side} embedded alone differs by up to "
-            f"{largest:.1e} at layer {layer}, relative, and rounding explains no more than {bound:.0e}. Smaller "
+            f"The vectors of {name} depend on the padding of their batch: a {self.side} embedded alone differs by up "
+            f"to {largest:.1e} at layer {layer}, relative, and rounding explains no more than {bound:.0e}. Smaller "
             "differences between systems mean nothing; --token-budget 1 embeds every item alone"
         )
 
