@@ -11,7 +11,7 @@ PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
     {"version", "files", "arrays"},
-    {"figures", "records", "stats", "provenance", "command", "training_state"},
+    {"figures", "records", "stats", "provenance", "command", "training_state", "qrels"},
     {"runs"},
     {"corpus", "retrieval"},
     {"backbones"},

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from miner_diag.backbones.errors import BackboneError, CheckpointError
+from miner_diag.backbones.weight_files import PROCESSOR_FILES, TOKENIZER_FILES, check_files, check_weight_files
 
 HARMLESS_MISSING = re.compile(r"(^|\.)(pooler\.|position_ids$|inv_freq$)")
 """Weights a text embedding does not pass: an unused pooler, buffers that are computed."""
@@ -68,6 +69,7 @@ def load_model(
         If weights are missing or left over outside the known harmless ones (all are listed), shapes differ, the
         architecture is unknown or has a decoder beside its encoder, or remote code would be needed.
     """
+    check_weight_files(Path(folder))
     with _quiet():
         try:
             if config is None:
@@ -88,7 +90,7 @@ def load_model(
             )
         except CheckpointError:
             raise
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        except Exception as error:  # libraries raise what they like over damaged files, a bare Exception included
             raise CheckpointError(f"{folder} cannot be loaded: {_sentence(error)}{_hint(error)}") from error
     missing = _beyond(info["missing_keys"], HARMLESS_MISSING, harmless_missing)
     unexpected = _beyond(info["unexpected_keys"], HARMLESS_UNEXPECTED, harmless_unexpected)
@@ -122,7 +124,8 @@ def load_image_processor(class_name: str, folder: Path) -> Any:
     CheckpointError
         If the folder holds no such settings.
     """
-    if not any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json")):
+    check_files(folder / name for name in PROCESSOR_FILES)
+    if not any((folder / name).exists() for name in PROCESSOR_FILES):
         raise CheckpointError(
             f"{folder} holds no preprocessor_config.json, so it is not known how pictures enter the model; take the "
             "file from the model's repository"
@@ -142,12 +145,13 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code:
     CheckpointError
         If the folder holds no tokenizer that can be loaded.
     """
+    check_files(folder / name for name in TOKENIZER_FILES)
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        except Exception as error:  # a damaged tokenizer.json raises a bare Exception
             raise CheckpointError(f"no tokenizer can be loaded from {folder}: {_sentence(error)}") from error
     files = sorted(set(tokenizer.vocab_files_names.values()))
     if not any((folder / name).exists() for name in files):  # transformers would go on with an empty vocabulary
@@ -173,6 +177,7 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
     CheckpointError
         If the folder holds none that can be loaded.
     """
+    check_files(folder / name for name in (*TOKENIZER_FILES, *PROCESSOR_FILES))
     with _quiet():
         try:
             return processor_class.from_pretrained(folder, local_files_only=True, backend="pil")

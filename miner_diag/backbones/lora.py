@@ -15,6 +15,7 @@ from torch import nn
 
 from miner_diag.backbones.errors import CheckpointError
 from miner_diag.backbones.pipeline import read_json
+from miner_diag.backbones.weight_files import check_files, check_safetensors
 
 KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?(?:\.(?P<part>[\w-]+))?\.weight$"
@@ -73,6 +74,8 @@ def merge_adapter(
     if not config.exists() or not weights.exists():
         raise CheckpointError(f"{folder} must hold adapter_config.json and adapter_model.safetensors")
     settings = read_json(config, dict)
+    check_files([weights])
+    check_safetensors(weights)
     _check_plain(settings, config)
     pairs = _pairs(weights, part)
     modules = _modules_for(pairs, model, folder, harmless)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from miner_diag.backbones.base import POOLINGS, CheckpointError, Pooling
+from miner_diag.backbones.weight_files import check_files
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,9 @@ TRANSFORMER_FILES = tuple(
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """The files in which sentence-transformers keeps the limits of its Transformer module."""
+
+SETTINGS = "config_sentence_transformers.json"
+"""The file in which sentence-transformers keeps prompts, the score and the width of a vector."""
 
 POOLING_NAMES: dict[str, Pooling] = {"lasttoken": "last", "mean": "mean", "cls": "cls"}
 """The name in a pooling configuration (sentence-transformers 5 and newer) -> ours."""
@@ -84,6 +88,7 @@ def read_pipeline(folder: Path | str) -> TextPipeline:
         )
     limits = _limits(transformer)
     pooling, include_prompt = _pooling(folder / modules["Pooling"]) if "Pooling" in modules else (None, True)
+    check_score(folder, transformer, normalized="Normalize" in modules)
     query_prompt, page_prompt = _prompts(folder)
     return TextPipeline(
         transformer=transformer,
@@ -125,6 +130,8 @@ def _modules(folder: Path) -> dict[str, str]:
         return {}
     modules: dict[str, str] = {}
     for module in read_json(path, list):
+        if not isinstance(module, dict):
+            raise CheckpointError(f"{path} must list modules as objects with type and path; got {module!r}")
         dotted = str(module.get("type", ""))
         kind = dotted.rsplit(".", 1)[-1]
         if not dotted.startswith("sentence_transformers.") or kind not in ("Transformer", "Pooling", "Normalize"):
@@ -192,13 +199,56 @@ def _pooling(folder: Path) -> tuple[Pooling | None, bool]:
     return POOLING_NAMES[names[0]], bool(config.get("include_prompt", True))
 
 
+def check_score(folder: Path, transformer: Path, *, normalized: bool) -> None:
+    """Check that the checkpoint scores as we do: by the cosine of whole vectors.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint.
+    transformer : path
+        The folder of its transformer, whose configuration states the width.
+    normalized : bool
+        Whether its vectors have unit norm, so that their dot product is the cosine.
+
+    Raises
+    ------
+    CheckpointError
+        If its settings state another score, cut its vectors, or are those of another kind of model.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        return
+    config = read_json(path, dict)
+    kind = config.get("model_type")
+    if kind not in (None, "SentenceTransformer"):
+        raise CheckpointError(
+            f"{path} sets model_type to {kind!r}; expected a SentenceTransformer, whose embedding is one dense vector"
+        )
+    score = config.get("similarity_fn_name")
+    if score not in (None, "cosine", "cos_sim") and not (normalized and score in ("dot", "dot_score")):
+        raise CheckpointError(
+            f"{path} sets similarity_fn_name to {score!r}, and we score by the cosine (dot is the same only behind a "
+            "Normalize module, see modules.json); if the cosine is what you want to look at, set it to cosine there"
+        )
+    dim = config.get("truncate_dim")
+    if dim is not None and dim != read_json(transformer / "config.json", dict).get("hidden_size"):
+        raise CheckpointError(
+            f"{path} sets truncate_dim to {dim!r}, which cuts the embedding, and we keep whole layers; if these are "
+            "what you want to look at, set it to null there"
+        )
+
+
 def _prompts(folder: Path) -> tuple[str, str]:
     """Return the (query, page) prompts of sentence-transformers' encode_query and encode_document."""
-    path = folder / "config_sentence_transformers.json"
+    path = folder / SETTINGS
     if not path.exists():
         return "", ""
     config = read_json(path, dict)
-    prompts = {name: prompt for name, prompt in (config.get("prompts") or {}).items() if prompt is not None}
+    stated = config.get("prompts") or {}
+    if not isinstance(stated, dict) or not all(isinstance(prompt, str | None) for prompt in stated.values()):
+        raise CheckpointError(f"{path} sets prompts to {stated!r}; expected a text for each name")
+    prompts = {name: prompt for name, prompt in stated.items() if prompt is not None}
     default = config.get("default_prompt_name")
     if default and prompts.get(default) and default not in ("query", "document", "passage", "corpus"):
         logger.warning(
@@ -219,9 +269,10 @@ def read_json(path: Path, expected: type) -> Any:
     CheckpointError
         If it is not JSON, or holds something else.
     """
+    check_files([path])
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, expected):
         raise CheckpointError(f"{path} must hold a JSON {expected.__name__}; got {type(content).__name__}")

@@ -15,6 +15,9 @@ from miner_diag.backbones.pipeline import TextPipeline
 
 logger = logging.getLogger(__name__)
 
+MOST_POSITIONS = 100_000_000
+"""No model has more positions; the largest that are released have some 10 million."""
+
 UNLIMITED = 1_000_000
 """A tokenizer without a limit of its own states a number far above this."""
 
@@ -153,4 +156,11 @@ def _positions(model: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(stated) if stated else None
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, int) or not 1 <= stated <= MOST_POSITIONS:
+        raise CheckpointError(
+            f"config.json of {model.config.name_or_path} states max_position_embeddings {stated!r}; expected a whole "
+            f"number of tokens from 1 to {MOST_POSITIONS:,}"
+        )
+    return stated

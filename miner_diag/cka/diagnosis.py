@@ -187,6 +187,7 @@ def diagnose(
     page_hashes: Sequence[str],
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
+    ignore_self: bool = False,
     rules: Rules | None = None,
     confidence: float = 0.95,
     rng: np.random.Generator,
@@ -211,6 +212,8 @@ def diagnose(
         Hash of each page's picture: pages that look the same give one query-page pair.
     query_documents, page_documents : sequence of str, optional
         Document of each item; if given, intervals are those over documents instead of single items.
+    ignore_self : bool
+        Whether the page that has a query's own id is not ranked for that query.
     rules : Rules, optional
         Thresholds.
     confidence : float
@@ -228,7 +231,13 @@ def diagnose(
     rules = rules or Rules()
     n_layers = pages.shape[1]
     final = n_layers - 1
-    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
+    pairs = GoldPairs.of(
+        gold,
+        query_ids=query_ids,
+        page_hashes=page_hashes,
+        page_documents=page_documents,
+        page_ids=page_ids if ignore_self else None,
+    )
     per_query = [
         layer_ndcg(queries[:, layer], pages[:, layer], pairs.relevance, page_ids, layer=layer)
         for layer in range(n_layers)

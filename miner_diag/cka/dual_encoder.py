@@ -101,6 +101,7 @@ def diagnose_dual_encoder(
     page_hashes: Sequence[str],
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
+    ignore_self: bool = False,
     rules: Rules | None = None,
     confidence: float = 0.95,
     rng: np.random.Generator,
@@ -121,7 +122,13 @@ def diagnose_dual_encoder(
         If there are fewer than four queries, pages or pairs, or a last layer is constant or has no CKA.
     """
     rules = rules or Rules()
-    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
+    pairs = GoldPairs.of(
+        gold,
+        query_ids=query_ids,
+        page_hashes=page_hashes,
+        page_documents=page_documents,
+        page_ids=page_ids if ignore_self else None,
+    )
     width = min(queries.shape[2], pages.shape[2])
     query_vectors, page_vectors = _embedding(queries, width), _embedding(pages, width)
     if (constant := constant_side(query_vectors, page_vectors)) is not None:

@@ -40,8 +40,11 @@ class GoldPairs:
         query_ids: Sequence[str],
         page_hashes: Sequence[str],
         page_documents: Sequence[str] | None = None,
+        page_ids: Sequence[str] | None = None,
     ) -> GoldPairs:
         """Pair the queries [Q] with their gold pages, of P pages; see `one_query_a_page`.
+
+        Pages' ids are given where the page with a query's own id is not ranked for that query.
 
         Raises
         ------
@@ -61,8 +64,11 @@ class GoldPairs:
                     "or add documents"
                 )
         relevance = replace(Relevance.of(list(gold), n_pages=n_pages), query_ids=tuple(query_ids))
+        if page_ids is not None:
+            relevance = relevance.ignoring_self(page_ids)
         documents = None if page_documents is None else np.asarray(page_documents)[page]
-        chance = float(np.mean([chance_ndcg(n_pages, len(grades), K) for grades in gold]))
+        ranked = relevance.n_ranked.tolist()
+        chance = float(np.mean([chance_ndcg(n, len(grades), K) for n, grades in zip(ranked, gold, strict=True)]))
         return cls(relevance, query, page, documents, chance)
 
 

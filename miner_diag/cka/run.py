@@ -228,6 +228,7 @@ def item_facts(embedded: Embedded, by_document: bool) -> dict[str, Any]:
         "page_hashes": [page.page_hash for page in corpus.pages],
         "query_documents": [query.doc_id for query in corpus.queries] if by_document else None,
         "page_documents": [page.doc_id for page in corpus.pages] if by_document else None,
+        "ignore_self": corpus.ignore_self,
     }
 
 

@@ -74,6 +74,7 @@ def diagnose_streamed(
     page_hashes: Sequence[str],
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
+    ignore_self: bool = False,
     rules: Rules | None = None,
     confidence: float = 0.95,
     rng: np.random.Generator,
@@ -100,7 +101,13 @@ def diagnose_streamed(
             "--memory-gb or take --estimator debiased"
         )
     (n_queries, n_layers, _), (n_pages, _, width) = queries.shape, pages.shape
-    pairs = GoldPairs.of(gold, query_ids=query_ids, page_hashes=page_hashes, page_documents=page_documents)
+    pairs = GoldPairs.of(
+        gold,
+        query_ids=query_ids,
+        page_hashes=page_hashes,
+        page_documents=page_documents,
+        page_ids=page_ids if ignore_self else None,
+    )
     per_query, undefined = [], {}
     for layer in range(n_layers):
         query_rows, page_rows = queries.layer(layer), pages.layer(layer)

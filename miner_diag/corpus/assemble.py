@@ -14,7 +14,7 @@ from miner_diag.corpus.document import Document
 from miner_diag.corpus.harvest import clean_text
 from miner_diag.corpus.hiding import hidden_characters, longest_part, plain_letters, stands_in
 from miner_diag.corpus.pdf import character_boxes, open_page, open_pdf, read_characters, render_page
-from miner_diag.corpus.splits import crossing_pages, split_of
+from miner_diag.corpus.splits import crossing_pages, deal_splits
 
 BOX_MARGIN = 0.001
 """White margin around a hidden character, as a share of the picture's longer side: ink can stand out of its box."""
@@ -43,7 +43,8 @@ def assemble(
         else:
             reason = "has neither outline titles nor figure or table captions, so it gives no query"
             left_out.append(Skipped(document.doc_id, reason))
-    splits = {document.doc_id: split_of(document.doc_id, fold) for document in usable}
+    asked, _ = unique_queries(usable)
+    splits = deal_splits([document.doc_id for document in usable], [[query.doc_id] for query in asked], fold)
     crossing = crossing_pages(((d.doc_id, page.page_hash) for d in usable for page in d.pages), splits)
     left_out += [
         Skipped(_page_id(d.doc_id, page.number), "the same picture stands in a document of another split")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from PIL import Image
 
@@ -93,6 +93,8 @@ class Corpus:
     """What was left out on loading, by name."""
     part: str = "all"
     """Which part of the data this is: "all", a split, a limited split."""
+    ignore_self: bool = False
+    """Whether the page that has a query's own id is left out of that query's ranking."""
 
     def __post_init__(self) -> None:
         """Check that ids are unique and that qrels name what is there."""
@@ -113,12 +115,14 @@ class Corpus:
     @cached_property
     def revision(self) -> str:
         """SHA-256 over everything here that can change a number: ids, texts, pixels' hashes, qrels, form."""
-        content = {
+        content: dict[str, Any] = {
             "form": self.form,
             "pages": [[p.page_id, p.doc_id, p.text, p.page_hash] for p in self.pages],
             "queries": [[q.query_id, q.text, q.kind, q.doc_id] for q in self.queries],
             "qrels": self.qrels,
         }
+        if self.ignore_self:
+            content["ignore_self"] = True
         return sha256_bytes(canonical_json(content).encode("utf-8"))
 
     def split(self, name: str) -> Corpus:
@@ -138,7 +142,8 @@ class Corpus:
         if not queries:
             raise CorpusError(
                 f"the {name} split of {self.name} (fold {self.fold}) holds no query: splits go by document, and it has "
-                f"{len(self.splits)}. Add documents, try another --fold, or use --split all"
+                f"{len(self.splits)}, of which those that share a query stay together. Add documents, try another "
+                "--fold, or use --split all"
             )
         return replace(
             self, pages=pages, queries=queries, qrels={q.query_id: self.qrels[q.query_id] for q in queries}, part=name

@@ -12,7 +12,9 @@ from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, rea
 from miner_diag.corpus.table import is_table, load_table
 
 
-def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0) -> Corpus:
+def load_corpus(
+    data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0, ignore_self: bool = False
+) -> Corpus:
     """Load queries, pages and qrels.
 
     Parameters
@@ -25,30 +27,39 @@ def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fol
         of which nothing is hidden, so it takes neither.
     fold : int
         Number of the split by document; 0 is the default.
+    ignore_self : bool
+        For a table whose queries are pages too: whether the page that has a query's own id is left out of that query's
+        ranking.
 
     Raises
     ------
     CorpusError
-        If there is no such data, nothing of it can be used, or `queries` is given with a table.
+        If there is no such data, nothing of it can be used, `queries` is given with a table, or `ignore_self` with
+        something else.
     """
     if queries is not None and queries not in get_args(Form):
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
     form: Form = queries or "hidden"
+    path = Path(data)
+    if ignore_self and (str(data) in manifest_names() or not (path.is_dir() and is_table(path))):
+        raise CorpusError(
+            f"--ignore-self has an effect on tables only, whose queries may be pages too; data {str(data)!r} is none, "
+            "so leave it out"
+        )
     if str(data) in manifest_names():
         return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold)
-    path = Path(data)
     if path.is_dir() and is_table(path):
         if queries is not None:
             raise CorpusError(
                 f"{path} is a table, which brings its own queries, so queries {queries!r} has no effect; leave out "
                 "--queries"
             )
-        return load_table(path, fold=fold)
+        return load_table(path, fold=fold, ignore_self=ignore_self)
     if path.is_dir():
         return load_folder(path, form=form, fold=fold)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return load_manifest(read_manifest(path), form=form, fold=fold)
     raise CorpusError(
         f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
-        "a table (queries.jsonl, corpus.jsonl, qrels.tsv) or a manifest file (.yaml)"
+        "a table (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv) or a manifest file (.yaml)"
     )

@@ -14,7 +14,7 @@ class DataOptions:
 
     data: str = "sample"
     """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
-    (queries.jsonl, corpus.jsonl, qrels.tsv), or a manifest file (.yaml)."""
+    (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv), or a manifest file (.yaml)."""
     queries: Form | None = None
     """What is done to a query's own words: hidden takes them out of its page, verbatim leaves pages as they are. Hidden
     is used if this is not given. A table brings its own queries, so the option is refused there."""
@@ -23,6 +23,8 @@ class DataOptions:
     limit: int | None = None
     """The largest number of pages, drawn by the hash of their ids: of the split that a command runs over, or of all
     pages where it runs over several splits."""
+    ignore_self: bool = False
+    """For a table whose queries are pages too: the page that has a query's own id is not ranked for that query."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -39,7 +41,7 @@ class DataOptions:
         CorpusError
             If the data cannot be used, or the split holds no query.
         """
-        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold).split(split)
+        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold, ignore_self=self.ignore_self).split(split)
         return corpus if self.limit is None else corpus.sample_pages(self.limit)
 
     def load_around(self, split: str) -> Corpus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from miner_diag.corpus.core import Corpus, CorpusError, Skipped
@@ -33,13 +33,77 @@ def split_of(doc_id: str, fold: int = 0) -> str:
     """
     if fold < 0:
         raise CorpusError(f"fold must be 0 or more; got {fold}")
-    digest = hashlib.sha256(f"{SALT}/{fold}/{doc_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = _position(doc_id, fold)
     for name, share in SHARES.items():
         if position < share:
             return name
         position -= share
     return "test"
+
+
+def deal_splits(doc_ids: Iterable[str], together: Iterable[Collection[str]], fold: int) -> dict[str, str]:
+    """Return the split of every document of a corpus.
+
+    1. Documents that share a query stay together, directly or through further ones. Such a group takes the split
+       (`split_of`) of its first document by name; a document alone takes its own.
+    2. If that leaves a split without any query, and at least three groups have one, these groups are put in the order
+       of their hashes, train first, and the borders between splits move by as few groups as give each split one.
+       Nothing moves where no split is empty.
+
+    Parameters
+    ----------
+    doc_ids : iterable of str
+        All documents.
+    together : iterable of collections of str
+        For each query, the documents that answer it.
+    fold : int
+        As in `split_of`.
+
+    Raises
+    ------
+    CorpusError
+        If `fold` is negative.
+
+    Examples
+    --------
+    The hashes of all four lie in train. One query asks for two of them, which stay together.
+
+    >>> deal_splits(["north", "south", "east", "west"], [["north"], ["south"], ["east", "west"]], fold=0)
+    {'north': 'test', 'south': 'validation', 'east': 'train', 'west': 'train'}
+    """
+    leader: dict[str, str] = {doc_id: doc_id for doc_id in doc_ids}
+
+    def first_of(doc_id: str) -> str:
+        while leader[doc_id] != doc_id:
+            leader[doc_id] = leader[leader[doc_id]]
+            doc_id = leader[doc_id]
+        return doc_id
+
+    asked: list[str] = []
+    for documents in together:
+        first, *others = sorted({first_of(doc_id) for doc_id in documents})
+        for other in others:
+            leader[other] = first
+        asked.append(first)
+    groups = {doc_id: first_of(doc_id) for doc_id in leader}
+    splits = {group: split_of(group, fold) for group in dict.fromkeys(groups.values())}
+    asked = sorted({first_of(group) for group in asked}, key=lambda group: (_position(group, fold), group))
+    names = list(SHARES)
+    counts = [sum(splits[group] == name for group in asked) for name in names]
+    if 0 in counts and len(asked) >= len(names):
+        border = 0
+        for number, name in enumerate(names):
+            left = len(names) - 1 - number  # splits that still need a group each
+            start = border
+            border = min(max(sum(counts[: number + 1]), start + 1), len(asked) - left)
+            splits |= dict.fromkeys(asked[start:border], name)
+    return {doc_id: splits[group] for doc_id, group in groups.items()}
+
+
+def _position(doc_id: str, fold: int) -> float:
+    """Return where a document lies between 0 and 1."""
+    digest = hashlib.sha256(f"{SALT}/{fold}/{doc_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def crossing_pages(pages: Iterable[tuple[str, str]], splits: Mapping[str, str]) -> set[str]:
@@ -69,7 +133,9 @@ def resplit(corpus: Corpus, fold: int) -> Corpus:
     CorpusError
         If `fold` is negative.
     """
-    splits = {doc_id: split_of(doc_id, fold) for doc_id in corpus.splits}
+    documents = {page.page_id: page.doc_id for page in corpus.pages}
+    together = [{documents[page_id] for page_id in gold} for gold in corpus.qrels.values()]
+    splits = deal_splits(corpus.splits, together, fold)
     crossing = crossing_pages(((page.doc_id, page.page_hash) for page in corpus.pages), splits)
     gone = {page.page_id for page in corpus.pages if page.page_hash in crossing}
     queries = tuple(query for query in corpus.queries if gone.isdisjoint(corpus.qrels[query.query_id]))

@@ -62,8 +62,10 @@ class Embedded:
         return facts | {"stores": stores, "noise_floor": self.noise.as_dict()}
 
     def notes(self) -> list[str]:
-        """Return sentences on what the retriever did not get to read."""
-        return unread_notes(self.stores.pages.counts, len(self.corpus.pages), self.backbone)
+        """Return sentences on what the retriever did not get to read, and on vectors that depend on their batch."""
+        notes = unread_notes(self.stores.pages.counts, len(self.corpus.pages), self.backbone)
+        caution = self.noise.caution(self.backbone.name, str(self.backbone.dtype).removeprefix("torch."))
+        return notes if caution is None else [*notes, caution]
 
 
 class EmbeddedCorpus:

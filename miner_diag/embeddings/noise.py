@@ -18,6 +18,9 @@ from miner_diag.files import canonical_json, sha256_bytes, write_atomic
 
 N_ITEMS = 16
 """The number of items that it is measured on."""
+ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2}
+"""The largest relative difference that rounding explains, by the precision of the forward: some hundred times what the
+kernels of a sound model leave in float32, some ten times the last bit of bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,27 @@ class NoiseFloor:
     """[L], the largest over the items."""
     mean_relative_difference: tuple[float, ...]
     """[L], the mean over the items."""
+
+    def caution(self, name: str, dtype: str) -> str | None:
+        """Return a sentence if the vectors depend on what they are batched with by more than rounding.
+
+        Parameters
+        ----------
+        name : str
+            The retriever.
+        dtype : str
+            The precision of its forward, "float32" or "bfloat16".
+        """
+        bound = ROUNDING[dtype]
+        largest = max(self.max_relative_difference)
+        if largest <= bound:
+            return None
+        layer = self.max_relative_difference.index(largest)
+        return (
+            f"The vectors of {name} depend on the padding of their batch: a {self.side} embedded alone differs by up "
+            f"to {largest:.1e} at layer {layer}, relative, and rounding explains no more than {bound:.0e}. Smaller "
+            "differences between systems mean nothing; --token-budget 1 embeds every item alone"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for ``run.json``."""

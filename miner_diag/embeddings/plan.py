@@ -2,7 +2,9 @@
 
 A shard is a file of the store. It holds items of one group only: a split of fold 0, and either pages that both forms of
 the corpus share or pages from which the hidden form takes words. So a split of fold 0 is a union of shards, and the two
-forms share exactly the shards of what is the same in both.
+forms share exactly the shards of what is the same in both. (Documents that a corpus deals to another split than their
+own hash says, see :func:`~miner_diag.corpus.splits.deal_splits`, stay in the shards of their hash, so that the plan
+does not depend on the fold; then a shard may hold more than the split that was asked for.)
 """
 
 from __future__ import annotations

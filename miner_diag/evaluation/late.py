@@ -77,7 +77,9 @@ def score_late(embedded: EmbeddedTokens, *, k: int = K) -> LateScores:
     """
     queries, pages = embedded.stores
     scores = score_stores(queries, pages)
-    relevance = Relevance.from_qrels(embedded.corpus.qrels, queries.ids, pages.ids)
+    relevance = Relevance.from_qrels(
+        embedded.corpus.qrels, queries.ids, pages.ids, ignore_self=embedded.corpus.ignore_self
+    )
     return LateScores(embedded, scores, ndcg_with_ties(scores, relevance, k))
 
 

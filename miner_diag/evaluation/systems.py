@@ -222,14 +222,16 @@ def backbone_ndcg(embedded: Embedded, k: int = K) -> Ndcg:
     queries, pages = final_embeddings(embedded)
     ids = embedded.stores.queries.ids, embedded.stores.pages.ids
     scores = score_all(queries, pages, query_ids=ids[0], page_ids=ids[1])
-    return ndcg_with_ties(scores, Relevance.from_qrels(embedded.corpus.qrels, *ids), k)
+    relevance = Relevance.from_qrels(embedded.corpus.qrels, *ids, ignore_self=embedded.corpus.ignore_self)
+    return ndcg_with_ties(scores, relevance, k)
 
 
 def backbone_widths(embedded: Embedded, model: str) -> list[dict[str, Any]]:
     """Return the rows of ``widths.csv`` of a retriever's own final embedding."""
     queries, pages = final_embeddings(embedded)
     ids = embedded.stores.queries.ids, embedded.stores.pages.ids
-    by_width = _ndcg_by_width(queries, pages, Relevance.from_qrels(embedded.corpus.qrels, *ids))
+    relevance = Relevance.from_qrels(embedded.corpus.qrels, *ids, ignore_self=embedded.corpus.ignore_self)
+    by_width = _ndcg_by_width(queries, pages, relevance)
     return _width_rows(model, BACKBONE, [by_width], queries.shape[1])
 
 

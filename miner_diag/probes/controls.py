@@ -152,4 +152,5 @@ def chance(data: RetrievalData) -> float:
     """Return nDCG@5 of a random order."""
     relevance = data.relevance
     counts = np.bincount(relevance.query[relevance.grade > 0], minlength=relevance.n_queries)
-    return float(np.mean([chance_ndcg(relevance.n_pages, int(n), 5) for n in counts]))
+    ranked = relevance.n_ranked.tolist()
+    return float(np.mean([chance_ndcg(n, relevant, 5) for n, relevant in zip(ranked, counts.tolist(), strict=True)]))

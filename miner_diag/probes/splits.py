@@ -117,7 +117,7 @@ def take_split(
     data = RetrievalData.of(
         vectors[0],
         vectors[1],
-        Relevance.from_qrels(part.qrels, *ids),
+        Relevance.from_qrels(part.qrels, *ids, ignore_self=part.ignore_self),
         [page.page_hash for page in part.pages],
         [query.doc_id for query in part.queries],
         fixed,

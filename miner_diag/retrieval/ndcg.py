@@ -31,7 +31,7 @@ from functools import cached_property
 import numpy as np
 
 from miner_diag.arrays import beyond_float32, names_its_rows, real_array, refuse_masked, whole_number
-from miner_diag.retrieval.relevance import Relevance
+from miner_diag.retrieval.relevance import Relevance, refuse_own_answers
 
 _NOT_RETRIEVED = np.iinfo(np.int64).max // 2
 _LOST = (
@@ -139,6 +139,7 @@ def ndcg_with_ties(
             f"is query {relevance.query_ids[row]!r}; bring scores to that order, as with "
             "scores.loc[list(relevance.query_ids)], or pass scores.to_numpy() if positions are meant"
         )
+    scores = relevance.without_own_pages(scores)
     above = np.empty(len(relevance.query), dtype=np.int64)
     tied = np.empty_like(above)
     for part in _blocks(len(above), scores.shape[1]):
@@ -152,7 +153,13 @@ def ndcg_with_ties(
     return _from_positions(above, tied, relevance.query, relevance.grade, relevance.query_ids, k)
 
 
-def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapping[str, float]], k: int = 5) -> Ndcg:
+def ndcg_of_run(
+    qrels: Mapping[str, Mapping[str, float]],
+    run: Mapping[str, Mapping[str, float]],
+    k: int = 5,
+    *,
+    ignore_self: bool = False,
+) -> Ndcg:
     """Score a run against qrels, both as nested dicts (the form of BEIR and pytrec_eval).
 
     Every query of `qrels` is scored, in the order of `qrels`; one that the run does not hold counts 0. Queries of the
@@ -167,12 +174,14 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
         run should hold more than k pages.
     k : int
         Ranks that count.
+    ignore_self : bool
+        Whether the page that has a query's own id is left out of that query's ranking: it is the query itself.
 
     Raises
     ------
     ValueError
         If the qrels are empty or a query of them has no relevant page, if no query of the run is in the qrels, if a
-        score is NaN or infinite (query and page are named), or if k < 1.
+        score is NaN or infinite (query and page are named), if a page that is to be left out is relevant, or if k < 1.
     """
     if not qrels:
         raise ValueError("qrels is empty; expected {query id: {page id: grade}}")
@@ -181,6 +190,9 @@ def ndcg_of_run(qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapp
             f"none of the {len(run)} queries of run is in qrels: run starts with {next(iter(run))!r}, qrels with "
             f"{next(iter(qrels))!r}; check that both use the same ids"
         )
+    if ignore_self:
+        refuse_own_answers([query_id for query_id, grades in qrels.items() if grades.get(query_id, 0) > 0])
+        run = {query_id: {p: s for p, s in pages.items() if p != query_id} for query_id, pages in run.items()}
     above: list[int] = []
     tied: list[int] = []
     query: list[int] = []

@@ -71,6 +71,7 @@ def ndcg_of_vectors(
             relevance.grade[first:last],
             ids,
             relevance.n_pages,
+            None if relevance.own_page is None else relevance.own_page[start:stop],
         )
         scores = score_all(queries[start:stop], pages, similarity, query_ids=ids, page_ids=page_ids)
         parts.append(ndcg_with_ties(scores, part, k))

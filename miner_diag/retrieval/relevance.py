@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +28,9 @@ class Relevance:
     """[Q] ids of the rows."""
     n_pages: int
     """P."""
+    own_page: np.ndarray | None = None
+    """[Q] int64: column of the page that is the query itself and is not ranked for it, -1 where there is none; None if
+    no query is a page."""
 
     @property
     def n_queries(self) -> int:
@@ -41,15 +44,29 @@ class Relevance:
 
     @classmethod
     def from_qrels(
-        cls, qrels: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], page_ids: Sequence[str]
+        cls,
+        qrels: Mapping[str, Mapping[str, float]],
+        query_ids: Sequence[str],
+        page_ids: Sequence[str],
+        *,
+        ignore_self: bool = False,
     ) -> Relevance:
         """Take the grades of the given queries (rows) over the given pages (columns).
+
+        Parameters
+        ----------
+        qrels : {query id: {page id: grade}}
+            What is right.
+        query_ids, page_ids : sequence of str
+            The rows and columns.
+        ignore_self : bool
+            Whether the page that has a query's own id is not ranked for that query: it is the query itself.
 
         Raises
         ------
         ValueError
-            If an id stands twice, a query has no qrels, or a relevant page is not among `page_ids`: it could never be
-            retrieved.
+            If an id stands twice, a query has no qrels, a relevant page is not among `page_ids`: it could never be
+            retrieved, or a query's own page is to be left out and is relevant.
         """
         columns = _index(page_ids, "page_ids")
         _index(query_ids, "query_ids")
@@ -67,7 +84,37 @@ class Relevance:
                         f"qrels of query {query_id!r} name the page {page_id!r}, which is not among the "
                         f"{len(columns)} page_ids"
                     )
-        return cls.from_judgements(query, page, grade, query_ids=tuple(query_ids), n_pages=len(columns))
+        relevance = cls.from_judgements(query, page, grade, query_ids=tuple(query_ids), n_pages=len(columns))
+        return relevance.ignoring_self(page_ids) if ignore_self else relevance
+
+    def ignoring_self(self, page_ids: Sequence[str]) -> Relevance:
+        """Return the same grades, where the page that has a query's own id is not ranked for that query.
+
+        Raises
+        ------
+        ValueError
+            If such a page is relevant: then query and page are not the same item.
+        """
+        columns = _index(page_ids, "page_ids")
+        own = np.array([columns.get(query_id, -1) for query_id in self.query_ids], dtype=np.int64)
+        answers = (own[self.query] == self.page) & (self.grade > 0)
+        refuse_own_answers([self.query_ids[row] for row in self.query[answers]])
+        return replace(self, own_page=own)
+
+    @property
+    def n_ranked(self) -> np.ndarray:
+        """[Q] int64: the number of pages that are ranked for each query."""
+        own = 0 if self.own_page is None else (self.own_page >= 0).astype(np.int64)
+        return np.full(self.n_queries, self.n_pages, dtype=np.int64) - own
+
+    def without_own_pages(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores [Q, P] with -inf (not retrieved) for each query's own page, if such pages are left out."""
+        if self.own_page is None:
+            return scores
+        rows = np.flatnonzero(self.own_page >= 0)
+        scores = scores.copy()
+        scores[rows, self.own_page[rows]] = -np.inf
+        return scores
 
     @classmethod
     def of(cls, relevance: np.ndarray | Sequence[Mapping[int, float]], n_pages: int) -> Relevance:
@@ -158,6 +205,26 @@ class Relevance:
             )
         order = np.argsort(rows, kind="stable")
         return cls(rows[order], columns[order], grades[order], tuple(query_ids), n_pages)
+
+
+def refuse_own_answers(answers: Sequence[str]) -> None:
+    """Refuse to leave own pages out where queries are answered by them.
+
+    Parameters
+    ----------
+    answers : sequence of str
+        The queries that are answered by the page of their own id.
+
+    Raises
+    ------
+    ValueError
+        If there is one: then query and page are not the same item.
+    """
+    if answers:
+        raise ValueError(
+            f"{len(answers)} queries are answered by the page of their own id, the first is {answers[0]!r}, so query "
+            "and page are not the same item and --ignore-self would take right answers away; leave it out"
+        )
 
 
 def _rows(n: int) -> tuple[str, ...]:

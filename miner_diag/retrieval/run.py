@@ -23,6 +23,8 @@ class ScoreOptions:
     """What is right: BEIR qrels.tsv, TREC qrels, or JSON {query: {page: grade}}. Every query in it is scored."""
     k: int = 5
     """The number of ranks that count."""
+    ignore_self: bool = False
+    """For queries that are pages too: the page that has a query's own id is not ranked for that query."""
     out: Path | None = None
     """The folder for ndcg_per_query.csv, records.jsonl and run.json; nothing is written without it."""
     confidence: float = 0.95
@@ -58,6 +60,7 @@ def run(options: ScoreOptions) -> None:
         confidence=options.confidence,
         resamples=options.resamples,
         seed=options.seed,
+        ignore_self=options.ignore_self,
     )
     lines = summary_lines(scored)
     if folder is None:
@@ -72,5 +75,6 @@ def run(options: ScoreOptions) -> None:
         "qrels_sha256": sha256_file(options.qrels),
         "without_results": scored.without_results,
         "not_in_qrels": scored.not_in_qrels,
+        "rank_own": scored.rank_own,
     }
     folder.finish(facts=facts, lines=lines)

@@ -26,6 +26,10 @@ class Scored:
     """Queries of the qrels that the run does not hold; they count 0."""
     not_in_qrels: tuple[str, ...]
     """Queries of the run that the qrels do not hold; they are left out."""
+    rank_own: tuple[str, ...]
+    """Scored queries for which the run ranks the page of their own id."""
+    ignore_self: bool
+    """Whether these pages are left out."""
 
 
 def score_run(
@@ -36,6 +40,7 @@ def score_run(
     confidence: float = 0.95,
     resamples: int = 4000,
     seed: int = 0,
+    ignore_self: bool = False,
 ) -> Scored:
     """Score a run against qrels with a bootstrap interval over queries; errors as in `ndcg_of_run`.
 
@@ -53,8 +58,10 @@ def score_run(
         Number of bootstrap samples.
     seed : int
         Seed of the bootstrap.
+    ignore_self : bool
+        As in `ndcg_of_run`.
     """
-    ndcg = ndcg_of_run(qrels, run, k)
+    ndcg = ndcg_of_run(qrels, run, k, ignore_self=ignore_self)
     interval = None
     if len(ndcg.values) > 1:
         rng = np.random.default_rng(seed)
@@ -64,6 +71,8 @@ def score_run(
         interval=interval,
         without_results=tuple(query_id for query_id in qrels if query_id not in run),
         not_in_qrels=tuple(query_id for query_id in run if query_id not in qrels),
+        rank_own=tuple(query_id for query_id in qrels if query_id in run.get(query_id, {})),
+        ignore_self=ignore_self,
     )
 
 
@@ -83,6 +92,11 @@ def summary_lines(scored: Scored) -> list[str]:
     ]
     if scored.not_in_qrels:
         rows.append(("left out", f"{len(scored.not_in_qrels)}", "queries of the run that the qrels do not hold"))
+    if scored.rank_own or scored.ignore_self:
+        done = (
+            "left out" if scored.ignore_self else "which counts; --ignore-self leaves it out if it is the query itself"
+        )
+        rows.append(("own pages", f"{len(scored.rank_own)}", f"queries rank the page of their own id, {done}"))
     return [f"{name:<9} {value:>8}   {note}" for name, value, note in rows]
 
 

@@ -131,3 +131,37 @@ def test_bad_folders_are_sentences(tmp_path, folder):
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is an adapter"):
         read_pipeline(folder)
+
+
+WITHOUT = ("Transformer", "Pooling")
+
+
+@pytest.mark.parametrize(
+    ("settings", "modules"),
+    [
+        ({}, WITHOUT),
+        ({"similarity_fn_name": None, "truncate_dim": None}, WITHOUT),
+        ({"similarity_fn_name": "cosine", "model_type": "SentenceTransformer"}, WITHOUT),
+        ({"similarity_fn_name": "dot"}, (*WITHOUT, "Normalize")),
+    ],
+)
+def test_a_score_that_is_the_cosine_is_followed(folder, pipeline_of, settings, modules):
+    assert read_pipeline(pipeline_of(folder, MEAN, modules=modules, prompts=settings)).pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("settings", "modules", "named"),
+    [
+        ({"similarity_fn_name": "dot"}, WITHOUT, "similarity_fn_name to 'dot'"),
+        ({"similarity_fn_name": "euclidean"}, (*WITHOUT, "Normalize"), "similarity_fn_name to 'euclidean'"),
+        ({"similarity_fn_name": "manhattan"}, WITHOUT, "similarity_fn_name to 'manhattan'"),
+        ({"similarity_fn_name": ["dot"]}, WITHOUT, r"similarity_fn_name to \['dot'\]"),
+        ({"truncate_dim": 16}, WITHOUT, "truncate_dim to 16"),
+        ({"model_type": "SparseEncoder"}, WITHOUT, "model_type to 'SparseEncoder'"),
+        ({"prompts": ["query: "]}, WITHOUT, r"prompts to \['query: '\]"),
+        ({"prompts": {"query": 7}}, WITHOUT, "prompts to {'query': 7}"),
+    ],
+)
+def test_other_scores_and_settings_are_refused_by_name(folder, pipeline_of, settings, modules, named):
+    with pytest.raises(CheckpointError, match=rf"config_sentence_transformers\.json sets {named}"):
+        read_pipeline(pipeline_of(folder, MEAN, modules=modules, prompts=settings))

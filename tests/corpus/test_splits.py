@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miner_diag.corpus import CorpusError, load_corpus, split_of
-from miner_diag.corpus.splits import resplit
+from miner_diag.corpus.splits import deal_splits, resplit
 
 SPLITS = ("train", "validation", "test")
 
@@ -147,3 +149,33 @@ def test_resplit_leaves_out_pages_whose_picture_stands_in_two_splits(folder, she
     assert gone and moved.qrels.keys() == {query.query_id for query in moved.queries}
     told = [item.name for item in moved.skipped if f"of another split of fold {fold}" in item.reason]
     assert told == ["doc00/1", "doc01/1"]
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=12, unique=True),
+    st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=3), min_size=1, max_size=12),
+    st.integers(0, 5),
+)
+def test_dealing_keeps_groups_together_and_leaves_no_split_empty(names, queries, fold):
+    together = [{names[number % len(names)] for number in query} for query in queries]
+    splits = deal_splits(names, together, fold)
+    assert set(splits) == set(names)
+    assert all(len({splits[name] for name in group}) == 1 for group in together)
+    groups = []
+    for group in together:
+        touching = [other for other in groups if other & group]
+        groups = [other for other in groups if not other & group] + [group.union(*touching)]
+    used = {splits[next(iter(group))] for group in groups}
+    assert len(groups) < 3 or used == set(SPLITS)
+    alone = deal_splits(names, [[name] for name in names], fold)
+    today = {name: split_of(name, fold) for name in names}
+    assert alone == today or len(set(today.values())) < 3, "nothing moves where no split is empty"
+    assert alone == deal_splits(names[::-1], [[name] for name in names], fold), "the order of documents is nothing"
+
+
+def test_the_dealing_is_pinned():
+    names = ["north", "south", "east", "west"]
+    assert {split_of(name) for name in names} == {"train"}
+    expected = {"north": "test", "south": "validation", "east": "train", "west": "train"}
+    assert deal_splits(names, [[name] for name in names], 0) == expected
+    assert deal_splits(names[:2], [[name] for name in names[:2]], 0) == {"north": "train", "south": "train"}

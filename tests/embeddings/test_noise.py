@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -36,6 +37,30 @@ def test_noise_is_measured_against_the_store_relative_per_layer(backbone, corpus
     floor = take(corpus, backbone, options).noise
     np.testing.assert_allclose(floor.max_relative_difference, [0, 0, 0.25, 0], rtol=1e-6)
     assert 0 < floor.mean_relative_difference[2] <= 0.25 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("noise", "told"), [(6e-3, True), (1e-6, False)])
+def test_a_model_that_looks_at_padding_is_named(backbone, corpus, options, noise, told):
+    plain = backbone.embed
+
+    def noisy(batch):
+        layers = plain(batch)
+        if len(batch) > 1:
+            layers[:, 2] *= 1 + noise
+        return layers
+
+    backbone.embed = noisy
+    notes = [note for note in take(corpus, backbone, options).notes() if "padding" in note]
+    assert len(notes) == told
+    if told:
+        assert re.search(r"vectors of pretend depend on the padding .* 6\.0e-03 at layer 2.* than 1e-03", notes[0])
+
+
+def test_bfloat16_rounds_more():
+    floor = NoiseFloor("page", 16, 60, (0.0, 2e-2), (0.0, 1e-2))
+    assert floor.caution("one", "bfloat16") is None
+    assert "--token-budget 1" in str(floor.caution("one", "float32"))
+    assert NoiseFloor("page", 16, 60, (0.2,), (0.1,)).caution("one", "bfloat16") is not None
 
 
 def test_a_vector_of_zeros_is_no_division(backbone, corpus, options):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miner_diag.retrieval import read_qrels, read_run
 
@@ -30,6 +33,12 @@ def file(tmp_path):
         "q1 0 p1 1\nq1 0 p2 0\nq2 0 p1 2",
         "\ufeffquery-id\tcorpus-id\tscore\r\nq1\tp1\t1\r\nq1\tp2\t0\r\nq2\tp1\t2\r\n",
         json.dumps(QRELS, indent=1),
+        "qid docid rel\nq1 p1 1\nq1 p2 0\nq2 p1 2",
+        "Query_ID\tDoc ID\tRelevance\nq1\tp1\t1.0\nq1\tp2\t0.0\nq2\tp1\t2.0\n",
+        "query iteration docno grade\nq1 0 p1 1\nq1 0 p2 0\nq2 0 p1 2",
+        "corpus-id\tquery-id\tscore\np1\tq1\t1\np2\tq1\t0\np1\tq2\t2\n",
+        "topic\tdocument\tusefulness\nq1\tp1\t1\nq1\tp2\t0\nq2\tp1\t2\n",
+        "\nquery-id\tcorpus-id\tscore\tjudge\nq1\tp1\t1\tme\nq1\tp2\t0\tyou\nq2\tp1\t2\tme\n",
     ],
 )
 def test_forms_of_qrels(file, text):
@@ -58,7 +67,6 @@ def test_ids_may_hold_spaces_where_tabs_separate(file):
     [
         ("q1\tp1\t1\nq1\tp2\n", r"file, line 2: qrels have 3 columns .* not 2; got 'q1\\tp2'"),
         ("q1\tp1\t1\nq1\tp2\tyes\n", "file, line 2: the grade of query 'q1', page 'p2' is 'yes'; expected a number"),
-        ("q1\tp1\t-1\n", "line 1: .* at least 0"),
         ("q1\tp1\t0.5\n", "line 1: .* whole number"),
         ("q1\tp1\t1\nq2\tp1\t1\nq1\tp1\t1\n", r"line 3: query 'q1', page 'p1' stands already at .*file, line 1"),
         ("", "file holds no line with a grade"),
@@ -70,6 +78,17 @@ def test_ids_may_hold_spaces_where_tabs_separate(file):
         ('{"q1": {"p1": true}}', "query 'q1': .* is True; expected a number"),
         ('{"q1": {"p1": null}}', "query 'q1': .* is None; expected a number"),
         ('{"q1": {"p1": NaN}}', "query 'q1': .* is nan"),
+        ("q1\tp1\t-0.5\n", "line 1: .* whole number"),
+        ("q1\tp1\t-inf\n", "line 1: .* whole number"),
+        ("q1\tp1\t1_0\n", "line 1: .* is '1_0'; expected a number"),
+        (f"q1\tp1\t{'9' * 400}\n", "line 1: .*whole number below 2"),
+        ('{"q1": {"p1": ' + "9" * 400 + "}}", "query 'q1': .*whole number below 2"),
+        ('{"q1": {"p1": ' + "9" * 5000 + "}}", "file: .*digits"),
+        ('{"q1":' * 100_000, "file is JSON nested too deeply"),
+        ("one\ttwo\tthree\nq1\tp1\t1\n", "line 1: the grade of query 'one', page 'two' is 'three'"),
+        ("query-id\tcorpus-id\tscore\nq1\tp1\n", "line 2: the header has 3 columns between tabs, not 2"),
+        ("query-id\tcorpus-id\tscore\nq1 0 p1 1\n", "line 2: the header has 3 columns between tabs, not 1"),
+        ("q1\t\t1\n", "line 1: the id of the page is empty"),
     ],
 )
 def test_faults_in_qrels_are_named(file, text, message):
@@ -88,6 +107,44 @@ def test_faults_in_qrels_are_named(file, text, message):
 def test_faults_in_runs_are_named(file, text, message):
     with pytest.raises(ValueError, match=message):
         read_run(file(text))
+
+
+def test_grades_below_0_count_as_0_and_are_told(file, caplog):
+    assert read_qrels(file("q1 0 p1 -2\nq1 0 p2 1\nq2 0 p1 -1.0")) == {"q1": {"p1": 0, "p2": 1}, "q2": {"p1": 0}}
+    assert re.search(r"2 of 3 grades are below 0, the first at .*file, line 1; they count as 0", caplog.text)
+
+
+@pytest.mark.parametrize("name", ["qid", "query_id", "query-id", "topic"])
+def test_a_query_that_is_called_as_a_column_is_no_header(file, name):
+    assert read_qrels(file(f"{name}\tp1\t1\nq2\tdoc\t2\n")) == {name: {"p1": 1}, "q2": {"doc": 2}}
+    assert read_qrels(file(f"{name} 0 doc 1\n")) == {name: {"doc": 1}}
+    assert read_run(file(f"{name} Q0 doc 1 0.5 me\n")) == {name: {"doc": 0.5}}
+
+
+def test_the_header_of_a_run_says_what_stands_where(file):
+    text = "qid Q0 docno rank score tag\nq1 Q0 p1 1 0.5 me\nq1 Q0 p2 2 -1e-3 me\nq2 Q0 p2 1 3 me\n"
+    assert read_run(file(text)) == RUN
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["q1", "q 2", "qid"]), st.sampled_from(["p1", "doc", "p 3"]), st.integers(0, 9)),
+        min_size=1,
+        unique_by=lambda pair: pair[:2],
+    ),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_spelling_of_the_same_qrels_is_read_alike(tmp_path_factory, pairs, header, trec, whole):
+    lines = [["query-id", "it", "corpus-id", "score"]] if header else []
+    lines += [[query, "0", page, str(grade if whole else float(grade))] for query, page, grade in pairs]
+    path = tmp_path_factory.mktemp("qrels") / "qrels.tsv"
+    path.write_text("\n".join("\t".join(line if trec else [line[0], *line[2:]]) for line in lines))
+    expected = {}
+    for query, page, grade in pairs:
+        expected.setdefault(query, {})[page] = grade
+    assert read_qrels(path) == expected
 
 
 def test_files_that_are_none_are_named(tmp_path):
