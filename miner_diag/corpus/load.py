@@ -7,12 +7,15 @@ from typing import get_args
 
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.manifest import load_manifest
 from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
 from miner_diag.corpus.table import is_table, load_table
 
 
-def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0) -> Corpus:
+def load_corpus(
+    data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0, limits: PdfLimits = DEFAULT_LIMITS
+) -> Corpus:
     """Load queries, pages and qrels.
 
     Parameters
@@ -25,6 +28,8 @@ def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fol
         of which nothing is hidden, so it takes neither.
     fold : int
         Number of the split by document; 0 is the default.
+    limits : PdfLimits
+        The bounds of reading and drawing PDFs; what goes over one is left out by name.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fol
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
     form: Form = queries or "hidden"
     if str(data) in manifest_names():
-        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold)
+        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold, limits=limits)
     path = Path(data)
     if path.is_dir() and is_table(path):
         if queries is not None:
@@ -43,11 +48,11 @@ def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fol
                 f"{path} is a table, which brings its own queries, so queries {queries!r} has no effect; leave out "
                 "--queries"
             )
-        return load_table(path, fold=fold)
+        return load_table(path, fold=fold, limits=limits)
     if path.is_dir():
-        return load_folder(path, form=form, fold=fold)
+        return load_folder(path, form=form, fold=fold, limits=limits)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return load_manifest(read_manifest(path), form=form, fold=fold)
+        return load_manifest(read_manifest(path), form=form, fold=fold, limits=limits)
     raise CorpusError(
         f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
         "a table (queries.jsonl, corpus.jsonl, qrels.tsv) or a manifest file (.yaml)"
