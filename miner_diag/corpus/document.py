@@ -112,13 +112,13 @@ def read_document(path: Path | str, doc_id: str, limits: PdfLimits = DEFAULT_LIM
 
 def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
     """Return what stands in a file, and whether that depends on the file alone: neither on time nor on memory."""
-    worker, spent = reader(limits), 0.0
+    worker = reader(limits)
     given = {"path": str(path.absolute()), "characters": limits.query_characters}
     opened, _ = worker.ask(path.name, limits.page_seconds, do="open", bookmarks=limits.bookmarks, **given)
     titles: dict[int, list[str]] = {}
     for number, title in opened["titles"]:
         titles.setdefault(number, []).append(title)
-    n_pages, n_long, n_broken = opened["pages"], opened["long"], 0
+    n_pages, n_long, n_broken, spent = opened["pages"], opened["long"], 0, opened["seconds"]
     pages, captions, skipped, notes = [], [], [], []
     for number in range(1, min(n_pages, limits.pages) + 1):
         left = limits.document_seconds - spent
@@ -152,7 +152,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
     if n_long:
         reason = f"a query has at most {limits.query_characters:,} characters, and these are longer"
         notes.append((f"{n_long:,} titles and captions", reason))
-    worker.ask(path.name, limits.page_seconds, do="close")
+    worker.release()
     rows = []
     for page, found in zip(pages, true_captions(captions), strict=True):
         candidates = [("outline", title) for title in titles.get(page["number"], [])]

@@ -175,7 +175,7 @@ def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[
     CorpusError
         If the outline is broken.
     """
-    found = []
+    found: list[tuple[int, str]] = []
     try:
         for n_before, bookmark in enumerate(document.get_toc(max_depth=MAX_OUTLINE_DEPTH)):
             if n_before == n_bookmarks:

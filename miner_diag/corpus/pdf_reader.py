@@ -97,6 +97,11 @@ class PdfReader:
             raise CorpusError(found["error"])
         return found, data
 
+    def release(self) -> None:
+        """Let the process, if there is one, close the document that it read last."""
+        if self.process is not None:
+            self.ask("closing a document", WALL_SECONDS, do="close")
+
     def close(self) -> None:
         """End the process; the next request starts another."""
         with self.lock:
@@ -140,21 +145,11 @@ class PdfReader:
     def _start(self) -> None:
         package = Path(__file__).resolve().parent
         path = json.dumps([str(package.parents[1]), *sys.path])
-        program = [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _PROGRAM,
-            path,
-            str(package),
-            str(os.getpid()),
-            str(self.memory_mb),
-        ]
+        given = [path, str(package), str(os.getpid()), str(self.memory_mb)]
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         try:
             self.process = subprocess.Popen(
-                [*program, path, str(package), str(os.getpid()), str(self.memory_mb)],
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, *given],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
