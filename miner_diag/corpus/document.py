@@ -13,7 +13,7 @@ from typing import Any
 from miner_diag.corpus.core import CorpusError, Kind, Skipped
 from miner_diag.corpus.harvest import Caption, true_captions
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
-from miner_diag.corpus.pdf_reader import OverLimitError, reader
+from miner_diag.corpus.pdf_reader import OverLimitError, ReadError, reader
 from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -130,12 +130,9 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
             break
         try:
             page, _ = worker.ask("it", min(left, limits.page_seconds), do="read", number=number, **given)
-        except OverLimitError as error:
-            n_broken += 1
-            spent += limits.page_seconds
-            skipped.append((number, str(error)))
-            continue
-        except CorpusError as error:
+        except ReadError as error:
+            n_broken += isinstance(error, OverLimitError)
+            spent += error.seconds
             skipped.append((number, str(error)))
             continue
         spent += page["seconds"]

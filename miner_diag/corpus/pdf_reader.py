@@ -44,7 +44,15 @@ main(int(sys.argv[3]), int(sys.argv[4]))
 """
 
 
-class OverLimitError(CorpusError):
+class ReadError(CorpusError):
+    """What was asked for can't be read; `seconds` of processor time were spent on it."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class OverLimitError(ReadError):
     """A document went over a bound, or ended the process that read it."""
 
 
@@ -77,7 +85,7 @@ class PdfReader:
 
         Raises
         ------
-        CorpusError
+        ReadError
             If the document or page can't be used; an `OverLimitError` if it went over a bound.
         """
         line = json.dumps({**request, "seconds": seconds}).encode("ascii") + b"\n"
@@ -88,13 +96,13 @@ class PdfReader:
                 self._end(patience=0.0)
                 raise
             if status is not None:
-                raise OverLimitError(f"{what} {self._why(status, seconds)}")
+                raise OverLimitError(f"{what} {self._why(status, seconds)}", seconds)
             if found["memory_mb"] > self.memory_mb / 2:  # what documents leave behind must not count against the next
                 self._end()
         for message in found["said"]:
             logger.warning("%s: %s", what, message)
         if "error" in found:
-            raise CorpusError(found["error"])
+            raise ReadError(found["error"], found["seconds"])
         return found, data
 
     def release(self) -> None:
@@ -102,10 +110,22 @@ class PdfReader:
         if self.process is not None:
             self.ask("closing a document", WALL_SECONDS, do="close")
 
-    def close(self) -> None:
-        """End the process; the next request starts another."""
-        with self.lock:
+    def close(self, *, now: bool = False) -> None:
+        """End the process; the next request starts another.
+
+        Parameters
+        ----------
+        now : bool
+            Do not wait for another thread's request, which then fails.
+        """
+        if not self.lock.acquire(blocking=not now):
+            if (process := self.process) is not None:
+                process.kill()
+            self.lock.acquire()
+        try:
             self._end()
+        finally:
+            self.lock.release()
 
     def forget(self) -> None:
         """Let go of the process without ending it: after a fork it is the other process's."""
@@ -210,9 +230,9 @@ def reader(limits: PdfLimits) -> PdfReader:
 
 
 def close_reader() -> None:
-    """End the reading process, if there is one; the next document starts another."""
+    """End the reading process, if there is one, whatever it does; the next document starts another."""
     if (found := _readers.get("pdf")) is not None:
-        found.close()
+        found.close(now=True)
 
 
 def _forget_reader() -> None:

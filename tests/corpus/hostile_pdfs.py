@@ -69,17 +69,49 @@ def long_text(size: int = 50_000_000) -> bytes:
     return one_page(line * (size // len(line)))
 
 
-def path_bomb(size: int = 8_000_000) -> bytes:
-    """A stream of path operators that unpacks to `size` bytes and packs to a thousandth of it."""
-    return one_page(b"0 0 m 9 9 l S " * (size // 14))
+def memory_bomb(size: int = 600_000_000) -> bytes:
+    """A content stream of nothing that unpacks to `size` bytes; it is never held here."""
+    packer, block = zlib.compressobj(1), bytes(1 << 20)
+    data = b"".join(packer.compress(block) for _ in range(size >> 20)) + packer.flush()
+    content = b"<< /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream" % (len(data), data)
+    return one_page(b"", more={4: content})
 
 
-def slow_page(times: int = 60) -> bytes:
-    """Transparency groups over the whole page, one in the other: little memory, much time."""
+def slow_page(times: int = 20_000) -> bytes:
+    """Transparency groups over the whole page: little memory, much time."""
     group = b"/Group << /S /Transparency /I true >>"
-    forms = {10: form(b"/X Do " * times, b"/X 11 0 R", group), 11: form(b"/X Do " * times, b"/X 12 0 R", group)}
-    forms[12] = form(b"0.5 g 0 0 595 842 re f", b"", group)
-    return one_page(b"/X Do", b"/XObject << /X 10 0 R >>", forms)
+    drawn = form(b"0.5 g 0 0 595 842 re f", b"", group)
+    return one_page(b"/X Do " * times, b"/XObject << /X 10 0 R >>", {10: drawn})
+
+
+def slow_among_good(slow: list[int], times: int = 20_000) -> bytes:
+    """A document of good pages, those of the given indices slow, with one good page before and after."""
+    n_pages = max(slow) + 3
+    kids = b" ".join(b"%d 0 R" % (10 + n) for n in range(n_pages))
+    objects = {
+        1: b"<< /Type /Catalog /Pages 2 0 R >>",
+        2: b"<< /Type /Pages /Count %d /Kids [%s] >>" % (n_pages, kids),
+        3: form(b"0.5 g 0 0 595 842 re f", b"", b"/Group << /S /Transparency /I true >>"),
+        4: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    }
+    for n in range(n_pages):
+        line = b"BT /F 12 Tf 1 0 0 1 72 700 Tm (Figure %d: Average level of tides at gauge %c) Tj ET\n" % (
+            n + 1,
+            97 + n,
+        )
+        objects[50 + n] = stream(b"", line + (b"/X Do " * times if n in slow else b""))
+        objects[10 + n] = (
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R /Resources "
+            b"<< /Font << /F 4 0 R >> /XObject << /X 3 0 R >> >> >>" % (50 + n)
+        )
+    return file_bytes(objects)
+
+
+def shadings(times: int = 2_000) -> bytes:
+    """A page of so many radial shadings over all of it."""
+    shading = b"<< /ShadingType 3 /ColorSpace /DeviceRGB /Coords [300 400 0 300 400 800] /Extend [true true] /Function "
+    shading += b"<< /FunctionType 2 /Domain [0 1] /C0 [1 0 0] /C1 [0 0 1] /N 1.5 >> >>"
+    return one_page(b"/S sh " * times, b"/Shading << /S %s >>" % shading)
 
 
 def page_count(n_pages: int = 1_000_000) -> bytes:
@@ -94,26 +126,23 @@ def page_count(n_pages: int = 1_000_000) -> bytes:
     return file_bytes(objects)
 
 
-def bookmark_flood(n_bookmarks: int = 100_000, n_pages: int = 1) -> bytes:
+def bookmark_flood(n_bookmarks: int = 20_000, n_pages: int = 1, title: bytes = b"Heights of tides at gauge") -> bytes:
     """A file with so many bookmarks, spread over its pages."""
-    kids = b" ".join(b"%d 0 R" % (10 + n) for n in range(n_pages))
     first = 10 + n_pages
+    page = (
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /Font << /F << /Type "
+        b"/Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>"
+    )
+    kids = b" ".join(b"%d 0 R" % (10 + n) for n in range(n_pages))
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R /Outlines 5 0 R >>",
         2: b"<< /Type /Pages /Count %d /Kids [%s] >>" % (n_pages, kids),
         4: stream(b"", CAPTION),
         5: b"<< /Type /Outlines /First %d 0 R /Last %d 0 R >>" % (first, first + n_bookmarks - 1),
+        **{10 + n: page for n in range(n_pages)},
     }
-    for n in range(n_pages):
-        objects[10 + n] = (
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /Font << /F << /Type "
-            b"/Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>"
-        )
     for n in range(n_bookmarks):
         following = b"/Next %d 0 R" % (first + n + 1) if n + 1 < n_bookmarks else b""
-        objects[first + n] = b"<< /Title (Heights of tides at gauge %d) /Parent 5 0 R %s /Dest [%d 0 R /Fit] >>" % (
-            n,
-            following,
-            10 + n % n_pages,
-        )
+        target = b"/Dest [%d 0 R /Fit]" % (10 + n % n_pages)
+        objects[first + n] = b"<< /Title (%s %d) /Parent 5 0 R %s %s >>" % (title, n, following, target)
     return file_bytes(objects)
