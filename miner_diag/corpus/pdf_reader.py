@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -142,13 +143,14 @@ class PdfReader:
             self._start()
         process, answers = self.process, self._answers
         assert process is not None and process.stdin is not None and answers is not None
-        clock = threading.Timer(WALL_FACTOR * seconds + WALL_SECONDS, process.kill)
-        clock.daemon = True
-        clock.start()
         try:
             left = memoryview(line)
             while left:
                 left = left[process.stdin.write(left) :]
+            answered = select.poll()
+            answered.register(answers, select.POLLIN)
+            if not answered.poll(1_000 * (WALL_FACTOR * seconds + WALL_SECONDS)):
+                process.kill()
             head = answers.readline(MAX_ANSWER)
             found = json.loads(head) if head.endswith(b"\n") else None
             if found is not None and 0 <= found["bytes"] <= MAX_ANSWER:
@@ -157,8 +159,6 @@ class PdfReader:
                     return found, data, None
         except BrokenPipeError:
             pass  # it ended before it could take the request; why is told by its status
-        finally:
-            clock.cancel()
         self._end()
         return {}, b"", process.returncode
 

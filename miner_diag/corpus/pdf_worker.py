@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -43,6 +44,8 @@ HASH_SIDE = 512
 """Longest side, in pixels, of the rendering that a page hash is taken of."""
 BOX_MARGIN = 0.001
 """White margin around a hidden character, as a share of the picture's longer side: ink can stand out of its box."""
+LEAST_SECONDS = 0.001
+"""A clock of less would round to none at all."""
 MAX_SAID = 5
 """Warnings of the library that an answer passes on."""
 
@@ -171,10 +174,7 @@ class Said(logging.Handler):
 @contextmanager
 def time_bound(seconds: float) -> Iterator[None]:
     """End the process with SIGPROF when it has used so much processor time, wherever it is in the code."""
-    if not hasattr(signal, "setitimer"):  # Windows: the other side's clock is the only bound
-        yield
-        return
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, max(seconds, LEAST_SECONDS))
     try:
         yield
     finally:
@@ -216,10 +216,6 @@ def memory_mb() -> float:
 
 def bound_process(mb: int) -> None:
     """Bound the memory of this process, where the system can, and leave no core file of a crash."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such bounds
-        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (mb << 20, mb << 20))
@@ -235,11 +231,9 @@ def end_with(parent: int, get_parent: Callable[[], int] = os.getppid) -> None:
 def main(parent: int, mb: int) -> None:
     """Serve the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
-    if hasattr(signal, "SIGPROF"):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     answers = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # what a library prints is no answer
     bound_process(mb)
-    if os.name == "posix":
-        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     serve(sys.stdin.buffer, answers)

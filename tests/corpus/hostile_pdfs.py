@@ -95,11 +95,8 @@ def slow_among_good(slow: list[int], times: int = 20_000) -> bytes:
         4: b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     }
     for n in range(n_pages):
-        line = b"BT /F 12 Tf 1 0 0 1 72 700 Tm (Figure %d: Average level of tides at gauge %c) Tj ET\n" % (
-            n + 1,
-            97 + n,
-        )
-        objects[50 + n] = stream(b"", line + (b"/X Do " * times if n in slow else b""))
+        caption = CAPTION.replace(b"1:", b"%d:" % (n + 1)).replace(b"all harbours", b"harbour %c" % (98 + n))
+        objects[50 + n] = stream(b"", caption + (b"/X Do " * times if n in slow else b""))
         objects[10 + n] = (
             b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R /Resources "
             b"<< /Font << /F 4 0 R >> /XObject << /X 3 0 R >> >> >>" % (50 + n)
