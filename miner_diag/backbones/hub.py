@@ -11,8 +11,11 @@ from miner_diag.backbones.errors import UnknownBackboneError
 
 logger = logging.getLogger(__name__)
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""owner/name."""
+HUB_ID = re.compile(r"(?!.*(?:\.\.|--))[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+"""owner/name, in the letters that a hub has."""
+
+REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9][A-Za-z0-9_./-]{0,249}")
+"""A commit hash, or the name of a branch or tag; it becomes part of a URL and of a path in the hub's cache."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """The name of a snapshot's folder in the hub's cache."""
@@ -95,6 +98,12 @@ def fetch(hub_id: str, revision: str | None, *, settings_only: bool = False, tru
     UnknownBackboneError
         If it is not in the cache and no hub answers, or the hub does not have it; says how to pass a folder.
     """
+    if not looks_like_hub_id(hub_id):
+        raise UnknownBackboneError(f"{hub_id!r} is no hub id; expected owner/name")
+    if revision is not None and not REVISION.fullmatch(revision):
+        raise UnknownBackboneError(
+            f"revision {revision!r} of {hub_id} can't be one; expected a commit hash, or the name of a branch or tag"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from miner_diag.backbones.base import BackboneError
+from miner_diag.backbones.hub import looks_like_hub_id
+from miner_diag.corpus.fields_file import check_count, check_fields, read_fields, shown
 from miner_diag.corpus.manifest_file import manifest_folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -75,20 +74,21 @@ def read_known(path: Path) -> KnownModel:
     BackboneError
         If a field is missing, unknown or of the wrong kind; names the file and the field.
     """
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    expected = {field.name for field in fields(KnownModel)}
-    required = expected - {"base_model", "base_revision", "notes"}
-    if unknown := sorted(set(content) - expected):
-        raise BackboneError(f"{path} has unknown fields: {', '.join(unknown)}")
-    if missing := sorted(required - set(content)):
-        raise BackboneError(f"{path} lacks the fields {', '.join(missing)}")
+    try:
+        content = check_fields(KnownModel, read_fields(path), str(path))
+        for name in ("n_layers", "width"):
+            values = content[name] if isinstance(content[name], list) else [content[name]]
+            content[name] = tuple(check_count(value, f"{path}: {name}") for value in values)
+    except ValueError as error:
+        raise BackboneError(str(error)) from None
     for name in ("revision", "base_revision"):
         value = content.get(name)
-        if value is not None and not _COMMIT.fullmatch(str(value)):
-            raise BackboneError(f"{path}: {name} must be a full commit hash or null; got {value!r}")
-    for name in ("n_layers", "width"):
-        value = content[name]
-        content[name] = tuple(value) if isinstance(value, list) else (value,)
+        if value is not None and not _COMMIT.fullmatch(value):
+            raise BackboneError(f"{path}: {name} must be a full commit hash or null; got {shown(value)}")
+    for name in ("hub_id", "base_model"):
+        value = content.get(name)
+        if value is not None and not looks_like_hub_id(value):
+            raise BackboneError(f"{path}: {name} must be owner/name of a hub; got {shown(value)}")
     return KnownModel(**content)
 
 

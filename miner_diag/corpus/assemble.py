@@ -7,21 +7,25 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Page, Query, Skipped
-from miner_diag.corpus.document import Document
+from miner_diag.corpus.document import Document, together
 from miner_diag.corpus.harvest import clean_text
 from miner_diag.corpus.hiding import hidden_characters, longest_part, plain_letters, stands_in
-from miner_diag.corpus.pdf import character_boxes, open_page, open_pdf, read_characters, render_page
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
+from miner_diag.corpus.pdf_reader import draw_page
 from miner_diag.corpus.splits import crossing_pages, deal_splits
-
-BOX_MARGIN = 0.001
-"""White margin around a hidden character, as a share of the picture's longer side: ink can stand out of its box."""
 
 
 def assemble(
-    name: str, documents: Sequence[Document], *, form: Form, fold: int, skipped: Sequence[Skipped] = ()
+    name: str,
+    documents: Sequence[Document],
+    *,
+    form: Form,
+    fold: int,
+    skipped: Sequence[Skipped] = (),
+    limits: PdfLimits = DEFAULT_LIMITS,
 ) -> Corpus:
     """Build a corpus out of documents that were read.
 
@@ -37,7 +41,7 @@ def assemble(
     left_out = list(skipped)
     usable = []
     for document in documents:
-        left_out += [Skipped(f"{document.doc_id}, page {number}", reason) for number, reason in document.skipped]
+        left_out += document.left_out(limits.notes)
         if any(page.candidates for page in document.pages):
             usable.append(document)
         else:
@@ -46,12 +50,13 @@ def assemble(
     asked, _ = unique_queries(usable)
     splits = deal_splits([document.doc_id for document in usable], [[query.doc_id] for query in asked], fold)
     crossing = crossing_pages(((d.doc_id, page.page_hash) for d in usable for page in d.pages), splits)
-    left_out += [
-        Skipped(_page_id(d.doc_id, page.number), "the same picture stands in a document of another split")
-        for d in usable
-        for page in d.pages
-        if page.page_hash in crossing
-    ]
+    for document in usable:
+        pages_out = [
+            Skipped(_page_id(document.doc_id, page.number), "the same picture stands in a document of another split")
+            for page in document.pages
+            if page.page_hash in crossing
+        ]
+        left_out += together(document.doc_id, pages_out, limits.notes)
 
     queries, qrels = unique_queries(usable, crossing)
     if not queries:
@@ -68,36 +73,26 @@ def assemble(
             pages.append(
                 Page(page_id, document.doc_id, page.number, text, page.page_hash, words_hidden=bool(taken_out.any()))
             )
-    renderer = PdfRenderer({d.doc_id: d.path for d in usable}, hidden if form == "hidden" else {})
+    renderer = PdfRenderer({d.doc_id: d.path for d in usable}, hidden if form == "hidden" else {}, limits)
     return Corpus(name, form, fold, tuple(pages), tuple(queries), qrels, splits, renderer, tuple(left_out))
 
 
 class PdfRenderer:
     """Draws pages of PDFs, the hidden words as white boxes."""
 
-    def __init__(self, paths: dict[str, Path], hidden: dict[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, paths: dict[str, Path], hidden: dict[str, tuple[str, ...]], limits: PdfLimits = DEFAULT_LIMITS
+    ) -> None:
         self.paths = paths
         self.hidden = hidden
+        self.limits = limits
 
     def __call__(self, page_id: str, longest_side: int) -> Image.Image:
         """Return page `page_id` in RGB, `longest_side` pixels on its longer side."""
         doc_id, _, number = page_id.rpartition("/")
         if doc_id not in self.paths or not number.isdecimal():
             raise CorpusError(f"there is no page {page_id!r}")
-        with open_pdf(self.paths[doc_id]) as document, open_page(document, int(number)) as page:
-            picture = render_page(page, longest_side)
-            if queries := self.hidden.get(doc_id):
-                indices = np.flatnonzero(hidden_characters(read_characters(page), queries))
-                boxes = character_boxes(page, indices, *picture.size)
-                _paint(picture, boxes)
-        return picture
-
-
-def _paint(picture: Image.Image, boxes: np.ndarray) -> None:
-    margin = max(1, round(BOX_MARGIN * max(picture.size)))
-    draw = ImageDraw.Draw(picture)
-    for left, top, right, bottom in boxes:
-        draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill="white")
+        return draw_page(self.paths[doc_id], int(number), longest_side, self.hidden.get(doc_id, ()), self.limits)
 
 
 def _page_id(doc_id: str, number: int) -> str:

@@ -26,6 +26,8 @@ MAX_PDF_BYTES = 200_000_000
 """Largest PDF that is unpacked."""
 TIMEOUT = 1_800
 """Seconds that one download may take."""
+EXACT = ("-o", "APT::Cmd::Pattern-Only=true")
+"""Without it apt-get takes a name with a dot or a plus that it does not know for a pattern of many packages."""
 ELSEWHERE = "use --data sample, which is shipped with the package, or --data path/to/a/folder of your own PDFs"
 """What to do on a machine without Debian's packages."""
 
@@ -92,7 +94,7 @@ def _download(package: ManifestPackage, folder: Path, data: str) -> Path:
     for name in (f"{package.name}={package.version}", package.name):
         try:
             done = subprocess.run(
-                ["apt-get", "download", "-q", name],
+                ["apt-get", "download", "-q", *EXACT, "--", name],
                 cwd=folder,
                 capture_output=True,
                 text=True,
@@ -115,7 +117,7 @@ def _download(package: ManifestPackage, folder: Path, data: str) -> Path:
 def _unpack(deb: Path, paths: set[str]) -> dict[str, bytes]:
     """Read the named files out of a package: nothing is written, so no name in it can lead anywhere."""
     found: dict[str, bytes] = {}
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", "--", str(deb)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             for member in archive:

@@ -10,16 +10,19 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.assemble import assemble
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Skipped
 from miner_diag.corpus.document import Document, read_document
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 
 logger = logging.getLogger(__name__)
 
 
-def load_folder(folder: Path | str, *, form: Form = "hidden", fold: int = 0) -> Corpus:
+def load_folder(
+    folder: Path | str, *, form: Form = "hidden", fold: int = 0, limits: PdfLimits = DEFAULT_LIMITS
+) -> Corpus:
     """Read every PDF below `folder` (names ending in .pdf) into a corpus.
 
     A document's name in the corpus is its path below the folder without the ending. A file that can't be used is left
-    out by name, with its reason in ``Corpus.skipped``; so is a copy of another file, and a link that leads out of the
-    folder.
+    out by name, with its reason in ``Corpus.skipped``; so is a copy of another file, a link that leads out of the
+    folder, and whatever of a document goes over `limits`.
 
     Raises
     ------
@@ -37,11 +40,13 @@ def load_folder(folder: Path | str, *, form: Form = "hidden", fold: int = 0) -> 
         inside = path.relative_to(folder)
         name = inside.with_suffix("").as_posix()
         files[inside.as_posix() if name in files else name] = path
-    documents, skipped = read_documents(files, inside=folder)
-    return assemble(folder.resolve().name, documents, form=form, fold=fold, skipped=skipped)
+    documents, skipped = read_documents(files, inside=folder, limits=limits)
+    return assemble(folder.resolve().name, documents, form=form, fold=fold, skipped=skipped, limits=limits)
 
 
-def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tuple[list[Document], list[Skipped]]:
+def read_documents(
+    files: dict[str, Path], *, inside: Path | None = None, limits: PdfLimits = DEFAULT_LIMITS
+) -> tuple[list[Document], list[Skipped]]:
     """Read documents with a progress bar; what can't be read is named, with its reason.
 
     Parameters
@@ -50,6 +55,8 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
         doc_id -> path.
     inside : path, optional
         Folder that no link may lead out of.
+    limits : PdfLimits
+        The bounds of each document.
     """
     documents: list[Document] = []
     skipped: list[Skipped] = []
@@ -58,7 +65,7 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
         try:
             if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
                 raise CorpusError(f"{path.name} is a link that leads out of {inside}")
-            document = read_document(path, doc_id)
+            document = read_document(path, doc_id, limits)
             if document.sha256 in first:
                 raise CorpusError(f"{path.name} is a copy of {first[document.sha256]}")
         except (CorpusError, OSError) as error:

@@ -7,11 +7,13 @@ their letters and digits alone, so that line breaks, hyphens, ligatures, accents
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 
+FEW_NEEDLES = 500
+"""Up to so many queries it is faster to ask first whether any of them stands on a page at all."""
 MIN_PART_WORDS = 2
 """A title that is not on its page as a whole is hidden in part: its longest run of at least this many words ..."""
 MIN_PART_SHARE = 0.5
@@ -73,17 +75,25 @@ def hidden_characters(text: str, queries: Sequence[str]) -> np.ndarray:
     ndarray [C] of bool
         True where a character is hidden.
     """
-    hidden = np.zeros(len(text), dtype=bool)
-    needles = sorted({needle for query in queries if (needle := plain_letters(query))}, key=lambda n: (-len(n), n))
+    needles = _needles(tuple(queries))
     stream, where = letters(text)
-    while True:
-        ranges = [span for needle in needles for span in _occurrences(stream, needle)]
-        if not ranges:
-            return hidden
-        for start, stop in ranges:
-            hidden[where[start] : where[stop - 1] + 1] = True
-        kept = ~hidden[where]
-        stream, where = "".join(np.array(list(stream))[kept]), where[kept]
+    hidden = np.zeros(len(text), dtype=bool)
+    if len(needles) <= FEW_NEEDLES and not any(needle in stream for needle in needles):
+        return hidden
+    automaton = _automaton(needles)
+    _hide(hidden, ((where[start], where[stop - 1]) for start, stop in automaton.places(stream)))
+    kept = np.flatnonzero(~hidden[where])
+    _hide(hidden, automaton.cuts((stream[index], int(where[index])) for index in kept))
+    return hidden
+
+
+def _hide(hidden: np.ndarray, places: Iterable[tuple[int, int]]) -> None:
+    """Mark from the first to the last character of each place; nested places cost no more than others."""
+    change = np.zeros(len(hidden) + 1, dtype=np.int64)
+    for first, last in places:
+        change[first] += 1
+        change[last + 1] -= 1
+    hidden |= np.cumsum(change[:-1]) > 0
 
 
 def longest_part(text: str, query: str) -> str | None:
@@ -93,13 +103,21 @@ def longest_part(text: str, query: str) -> str | None:
     worded a little differently from the heading on the page.
     """
     stream, words = plain_letters(text), query.split()
-    total = len(plain_letters(query))
+    parts = [plain_letters(word) for word in words]
+    ends = np.cumsum([0, *map(len, parts)])
+    # reach[start]: behind the last word of the longest run from there that stands in the text; what a run holds stands
+    # there too, so the reach never falls
+    reach, stop = [], 0
+    for start in range(len(words)):
+        stop = max(stop, start)
+        while stop < len(words) and "".join(parts[start : stop + 1]) in stream:
+            stop += 1
+        reach.append(stop)
     for length in range(len(words), MIN_PART_WORDS - 1, -1):
         for start in range(len(words) - length + 1):
-            part = " ".join(words[start : start + length])
-            needle = plain_letters(part)
-            if needle and len(needle) >= MIN_PART_SHARE * total and needle in stream:
-                return part
+            n_letters = ends[start + length] - ends[start]
+            if n_letters and n_letters >= MIN_PART_SHARE * ends[-1] and reach[start] >= start + length:
+                return " ".join(words[start : start + length])
     return None
 
 
@@ -109,10 +127,67 @@ def stands_in(query: str, text: str) -> bool:
     return bool(needle) and needle in plain_letters(text)
 
 
-def _occurrences(stream: str, needle: str) -> list[tuple[int, int]]:
-    """All places of `needle`, overlapping ones too."""
-    found, start = [], stream.find(needle)
-    while start >= 0:
-        found.append((start, start + len(needle)))
-        start = stream.find(needle, start + 1)
-    return found
+@lru_cache(maxsize=64)
+def _needles(queries: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({needle for query in queries if (needle := plain_letters(query))}))
+
+
+class _Automaton:
+    """Finds many texts in one pass over a stream (Aho and Corasick, 1975), so that no choice of texts makes it slow."""
+
+    def __init__(self, needles: Sequence[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]
+        self._longest = [0]
+        for needle in needles:
+            state = 0
+            for letter in needle:
+                state = self._next[state].setdefault(letter, len(self._next))
+                if state == len(self._next):
+                    self._next.append({})
+                    self._longest.append(0)
+            self._longest[state] = len(needle)
+        self._fall = [0] * len(self._next)
+        states = list(self._next[0].values())
+        for state in states:  # grows while it is read: states in the order of their depth
+            for letter, deeper in self._next[state].items():
+                self._fall[deeper] = self._step(self._fall[state], letter)
+                self._longest[deeper] = self._longest[deeper] or self._longest[self._fall[deeper]]
+                states.append(deeper)
+
+    def _step(self, state: int, letter: str) -> int:
+        """Return the state behind a letter: the longest beginning of a text that the stream ends with."""
+        while (found := self._next[state].get(letter)) is None and state:
+            state = self._fall[state]
+        return found or 0
+
+    def places(self, stream: str) -> Iterator[tuple[int, int]]:
+        """Yield (start, stop) of the longest text that ends at each position, by its stop."""
+        state = 0
+        for position, letter in enumerate(stream, start=1):
+            state = self._step(state, letter)
+            if length := self._longest[state]:
+                yield position - length, position
+
+    def cuts(self, placed: Iterable[tuple[str, int]]) -> Iterator[tuple[int, int]]:
+        """Take texts out of a stream as they end, also those that a cut joins.
+
+        Yield the first and last character of each; a character that is several letters, as a ligature, goes as a whole.
+        """
+        states, gone = [0], -1
+        characters: list[int] = []
+        for letter, character in placed:
+            if character == gone:
+                continue
+            states.append(self._step(states[-1], letter))
+            characters.append(character)
+            if length := self._longest[states[-1]]:
+                first, gone = characters[-length], character
+                while characters and characters[-1] >= first:
+                    states.pop()
+                    characters.pop()
+                yield first, gone
+
+
+@lru_cache(maxsize=16)
+def _automaton(needles: tuple[str, ...]) -> _Automaton:
+    return _Automaton(needles)

@@ -7,13 +7,19 @@ from typing import get_args
 
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.manifest import load_manifest
 from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
 from miner_diag.corpus.table import is_table, load_table
 
 
 def load_corpus(
-    data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0, ignore_self: bool = False
+    data: Path | str = "sample",
+    *,
+    queries: Form | None = None,
+    fold: int = 0,
+    ignore_self: bool = False,
+    limits: PdfLimits = DEFAULT_LIMITS,
 ) -> Corpus:
     """Load queries, pages and qrels.
 
@@ -30,6 +36,8 @@ def load_corpus(
     ignore_self : bool
         For a table whose queries are pages too: whether the page that has a query's own id is left out of that query's
         ranking.
+    limits : PdfLimits
+        The bounds of reading and drawing PDFs; what goes over one is left out by name.
 
     Raises
     ------
@@ -47,18 +55,18 @@ def load_corpus(
             "so leave it out"
         )
     if str(data) in manifest_names():
-        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold)
+        return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold, limits=limits)
     if path.is_dir() and is_table(path):
         if queries is not None:
             raise CorpusError(
                 f"{path} is a table, which brings its own queries, so queries {queries!r} has no effect; leave out "
                 "--queries"
             )
-        return load_table(path, fold=fold, ignore_self=ignore_self)
+        return load_table(path, fold=fold, ignore_self=ignore_self, limits=limits)
     if path.is_dir():
-        return load_folder(path, form=form, fold=fold)
+        return load_folder(path, form=form, fold=fold, limits=limits)
     if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return load_manifest(read_manifest(path), form=form, fold=fold)
+        return load_manifest(read_manifest(path), form=form, fold=fold, limits=limits)
     raise CorpusError(
         f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
         "a table (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv) or a manifest file (.yaml)"

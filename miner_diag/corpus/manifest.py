@@ -16,11 +16,14 @@ from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.debian import fetch_debian
 from miner_diag.corpus.document import READER_VERSION, Document
 from miner_diag.corpus.folder import read_documents
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.manifest_file import Manifest
 from miner_diag.files import canonical_json, sha256_bytes, sha256_file
 
 
-def load_manifest(manifest: Manifest, *, form: Form = "hidden", fold: int = 0) -> Corpus:
+def load_manifest(
+    manifest: Manifest, *, form: Form = "hidden", fold: int = 0, limits: PdfLimits = DEFAULT_LIMITS
+) -> Corpus:
     """Get the documents of a manifest, check them against it, and build the corpus.
 
     Raises
@@ -28,7 +31,7 @@ def load_manifest(manifest: Manifest, *, form: Form = "hidden", fold: int = 0) -
     CorpusError
         If a document is missing, its hash differs, or the counts or the content differ from the manifest's.
     """
-    documents = read_manifest_documents(manifest)
+    documents = read_manifest_documents(manifest, limits)
     counts, content = describe(documents)
     if manifest.counts != counts or manifest.content_sha256 != content:
         raise CorpusError(
@@ -36,13 +39,13 @@ def load_manifest(manifest: Manifest, *, form: Form = "hidden", fold: int = 0) -
             f"{manifest.counts}; content {content[:12]}, expected {manifest.content_sha256[:12]}. The manifest was "
             f"made with {manifest.made_with}, this is {reader_versions()}: install that pypdfium2 (see constraints.txt)"
         )
-    return assemble(manifest.name, documents, form=form, fold=fold)
+    return assemble(manifest.name, documents, form=form, fold=fold, limits=limits)
 
 
-def read_manifest_documents(manifest: Manifest) -> list[Document]:
+def read_manifest_documents(manifest: Manifest, limits: PdfLimits = DEFAULT_LIMITS) -> list[Document]:
     """Return the manifest's documents, read from files whose hashes were checked."""
     files = shipped_files(manifest) if manifest.source == "shipped" else fetch_debian(manifest)
-    documents, skipped = read_documents(files)
+    documents, skipped = read_documents(files, limits=limits)
     if skipped:
         raise CorpusError(f"data set {manifest.name}: {skipped[0].name} can't be read: {skipped[0].reason}")
     return documents

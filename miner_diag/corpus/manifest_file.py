@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from miner_diag.corpus.core import CorpusError
+from miner_diag.corpus.fields_file import check_count, check_fields, check_text, read_fields, shown
 
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}")
+"""A package's name, as Debian's policy has it: nothing that apt-get reads as an option or a path."""
+_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9][A-Za-z0-9.+~-]{0,99}")
+"""A package's version, as Debian's policy has it."""
 
 
 @dataclass(frozen=True)
@@ -94,41 +97,58 @@ def read_manifest(path: Path | str) -> Manifest:
     CorpusError
         If it is no YAML, lacks a field, has one that is not known, or names an id, hash or path that can't be.
     """
-    path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CorpusError(f"manifest {path} is not readable: {error}") from None
-    if not isinstance(content, dict):
-        raise CorpusError(f"manifest {path} must hold fields; got {type(content).__name__}")
-    documents = tuple(_row(ManifestDocument, row, path) for row in content.pop("documents", None) or ())
-    packages = tuple(_row(ManifestPackage, row, path) for row in content.pop("packages", None) or ())
-    manifest = _row(Manifest, {**content, "documents": documents, "packages": packages}, path)
-    if not isinstance(manifest.name, str) or not _ID.fullmatch(manifest.name):
-        raise CorpusError(f"manifest {path}: name must match {_ID.pattern}; got {manifest.name!r}")
+        return _checked(read_fields(path), f"manifest {path}")
+    except CorpusError:
+        raise
+    except ValueError as error:
+        message = str(error)
+        raise CorpusError(message if message.startswith("manifest ") else f"manifest {message}") from None
+
+
+def _checked(content: dict[str, Any], where: str) -> Manifest:
+    rows: dict[str, tuple] = {}
+    for name, kind in (("documents", ManifestDocument), ("packages", ManifestPackage)):
+        listed = content.get(name) or []
+        if not isinstance(listed, list):
+            raise CorpusError(f"{where}: {name} must be a list; got {shown(listed)}")
+        rows[name] = tuple(
+            kind(**check_fields(kind, row, f"{where}: {name}, number {number}"))
+            for number, row in enumerate(listed, start=1)
+        )
+    content = content | rows
+    manifest = Manifest(**check_fields(Manifest, content, where, given=frozenset(rows)))
+    _match(_ID, manifest.name, f"{where}: name")
     if manifest.source not in ("shipped", "debian"):
-        raise CorpusError(f"manifest {path}: source must be shipped or debian; got {manifest.source!r}")
-    ids = Counter(document.id for document in documents)
-    for document in documents:
+        raise CorpusError(f"{where}: source must be shipped or debian; got {manifest.source!r}")
+    if manifest.content_sha256:
+        _match(_SHA256, manifest.content_sha256, f"{where}: content_sha256", "be 64 hexadecimal digits")
+    for name in ("counts", "made_with"):
+        if not isinstance(values := getattr(manifest, name), dict):
+            raise CorpusError(f"{where}: {name} must hold fields with names; got {shown(values)}")
+    for name, count in manifest.counts.items():
+        check_count(count, f"{where}: counts of {check_text(name, f'{where}: a name in counts')}")
+    for name, version in manifest.made_with.items():
+        if not isinstance(version, (str, int)):
+            raise CorpusError(f"{where}: made_with: {shown(name)} must be a text or a number; got {shown(version)}")
+    for package in manifest.packages:
+        _match(_PACKAGE, package.name, f"{where}: name of a package")
+        _match(_VERSION, package.version, f"{where}: version of {package.name}")
+    ids = Counter(document.id for document in manifest.documents)
+    for document in manifest.documents:
         inside = PurePosixPath(document.path)
         if not _ID.fullmatch(document.id) or ids[document.id] > 1:
-            raise CorpusError(f"manifest {path}: document id {document.id!r} must be unique and match {_ID.pattern}")
-        if not _SHA256.fullmatch(document.sha256):
-            raise CorpusError(f"manifest {path}: sha256 of {document.id} must be 64 hexadecimal digits")
+            raise CorpusError(f"{where}: document id {document.id!r} must be unique and match {_ID.pattern}")
+        _match(_SHA256, document.sha256, f"{where}: sha256 of {document.id}", "be 64 hexadecimal digits")
+        _match(_PACKAGE, document.package, f"{where}: package of {document.id}")
+        _match(_VERSION, document.version, f"{where}: version of {document.id}")
         if inside.is_absolute() or ".." in inside.parts:
-            raise CorpusError(f"manifest {path}: path of {document.id} leaves the package: {document.path!r}")
-    if not documents:
-        raise CorpusError(f"manifest {path} names no document")
+            raise CorpusError(f"{where}: path of {document.id} leaves the package: {document.path!r}")
+    if not manifest.documents:
+        raise CorpusError(f"{where} names no document")
     return manifest
 
 
-def _row(kind: type, row: Any, path: Path) -> Any:
-    if not isinstance(row, dict):
-        raise CorpusError(f"manifest {path}: expected a {kind.__name__} with named fields; got {row!r}")
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(row) - known):
-        raise CorpusError(f"manifest {path}: {kind.__name__} has unknown fields {unknown}; known are {sorted(known)}")
-    try:
-        return kind(**row)
-    except TypeError as error:
-        raise CorpusError(f"manifest {path}: {kind.__name__}: {error}") from None
+def _match(pattern: re.Pattern[str], value: str, what: str, wanted: str = "") -> None:
+    if not pattern.fullmatch(value):
+        raise CorpusError(f"{what} must {wanted or f'match {pattern.pattern}'}; got {shown(value)}")

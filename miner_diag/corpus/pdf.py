@@ -157,20 +157,29 @@ def line_places(page: pdfium.PdfPage) -> Iterator[Callable[[int], tuple[float, f
         yield place
 
 
-def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:
-    """Return (page number, title) of every bookmark that leads to a page of the document.
+def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[int, str]], bool]:
+    """Return (page number, title) of every bookmark that leads to a page, and whether there are more than are read.
 
     A bookmark without a destination, or with one outside the document, is no query: it has no page. One whose title is
     not Unicode is left out too.
+
+    Parameters
+    ----------
+    document : PdfDocument
+        An open document.
+    n_bookmarks : int
+        The number of bookmarks that are read, whether they lead to a page or not.
 
     Raises
     ------
     CorpusError
         If the outline is broken.
     """
-    found = []
+    found: list[tuple[int, str]] = []
     try:
-        for bookmark in document.get_toc(max_depth=MAX_OUTLINE_DEPTH):
+        for n_before, bookmark in enumerate(document.get_toc(max_depth=MAX_OUTLINE_DEPTH)):
+            if n_before == n_bookmarks:
+                return found, True
             destination = bookmark.get_dest()
             index = destination.get_index() if destination else None
             try:
@@ -181,7 +190,7 @@ def outline(document: pdfium.PdfDocument) -> list[tuple[int, str]]:
                 found.append((index + 1, title))
     except pdfium.PdfiumError as error:
         raise CorpusError(f"the outline is not readable ({error})") from None
-    return found
+    return found, False
 
 
 def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:

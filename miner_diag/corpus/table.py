@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.copies import A_COPY, check_own_pages, find_copies, merge_copies
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.harvest import clean_text
-from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS, open_page, open_pdf, read_characters, render_page
+from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
+from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS
+from miner_diag.corpus.pdf_reader import draw_page, read_page
 from miner_diag.corpus.splits import deal_splits
 from miner_diag.corpus.table_qrels import QRELS_FILES, qrels_file, read_table_qrels, unread_qrels
 
@@ -31,7 +33,9 @@ def is_table(folder: Path | str) -> bool:
     return any((Path(folder) / name).is_file() for name in (*TABLE_FILES, *QRELS_FILES))
 
 
-def load_table(folder: Path | str, *, fold: int = 0, ignore_self: bool = False) -> Corpus:
+def load_table(
+    folder: Path | str, *, fold: int = 0, ignore_self: bool = False, limits: PdfLimits = DEFAULT_LIMITS
+) -> Corpus:
     """Read a table.
 
     ``queries.jsonl`` has ``_id`` and ``text``; ``corpus.jsonl`` has ``_id`` and any of ``image`` (a path below the
@@ -79,7 +83,7 @@ def load_table(folder: Path | str, *, fold: int = 0, ignore_self: bool = False) 
     pages: dict[str, Page] = {}
     for where, row in tqdm(list(_rows(folder / "corpus.jsonl", "page")), desc="pages", unit="page", delay=2.0):
         page_id = _text(row, "_id", where)
-        source = _Source(folder, row, where)
+        source = _Source(folder, row, where, limits)
         sources[page_id] = source
         try:
             pages[page_id] = source.read(page_id)
@@ -125,7 +129,8 @@ def load_table(folder: Path | str, *, fold: int = 0, ignore_self: bool = False) 
 class _Source:
     """Where a page of a table comes from."""
 
-    def __init__(self, folder: Path, row: dict[str, Any], where: str) -> None:
+    def __init__(self, folder: Path, row: dict[str, Any], where: str, limits: PdfLimits) -> None:
+        self.limits = limits
         self.image = _inside(folder, row.get("image"), where)
         self.pdf = _inside(folder, row.get("pdf"), where)
         self.number = row.get("page", 1)
@@ -147,16 +152,12 @@ class _Source:
         text = self.given
         if self.image is not None:
             picture = open_image(self.image)
+            digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
         elif self.pdf is not None:
-            with open_pdf(self.pdf) as document:
-                self._check_number(document)
-                with open_page(document, self.number) as page:
-                    picture = render_page(page, 512)
-                    text = text or clean_text(read_characters(page))
+            characters, digest = read_page(self.pdf, self.number, self.limits)
+            text = text or clean_text(characters)
         else:
-            picture = None
-        content = f"{picture.size}".encode() + picture.tobytes() if picture is not None else text.encode("utf-8")
-        digest = hashlib.sha256(content).hexdigest()
+            digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
         return Page(page_id, self.doc_id or page_id, self.number, text, digest)
 
     def render(self, longest_side: int) -> Image.Image:
@@ -165,15 +166,8 @@ class _Source:
             picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
             return picture
         if self.pdf is not None:
-            with open_pdf(self.pdf) as document:
-                self._check_number(document)
-                with open_page(document, self.number) as page:
-                    return render_page(page, longest_side)
+            return draw_page(self.pdf, self.number, longest_side, limits=self.limits)
         raise CorpusError("this page has neither image nor PDF, only text")
-
-    def _check_number(self, document: Any) -> None:
-        if self.number > len(document):
-            raise CorpusError(f"{self.pdf} has {len(document)} pages; page {self.number} was asked for")
 
 
 def open_image(path: Path | str) -> Image.Image:

@@ -36,6 +36,26 @@ def test_names():
     assert not any(looks_like_hub_id(name) for name in ("page-text", "./a/b", "/a/b", "a/b/c", "~/a"))
 
 
+@pytest.mark.parametrize("name", ["a/b--c", "a/..b", "ä/b", "-a/b", "a/" + "b" * 200, "a/b\n", "a/b?x=1"])
+def test_names_that_no_hub_has(name):
+    assert not looks_like_hub_id(name)
+    with pytest.raises(UnknownBackboneError, match="is no hub id; expected owner/name"):
+        fetch(name, None)
+
+
+@pytest.mark.parametrize("revision", ["../../etc/passwd", "a//b", "-x", "", "main?x=1", "/tmp/x", "a b", "main\n"])
+def test_a_revision_that_leads_elsewhere_is_refused_before_anything_is_fetched(hub, revision):
+    with pytest.raises(UnknownBackboneError, match="expected a commit hash, or the name of a branch or tag"):
+        fetch("Somebody/else", revision)
+    assert hub == []
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main", "refs/pr/7", "v1.0"])
+def test_a_revision_that_can_be_one_is_fetched(hub, revision):
+    fetch("Somebody/else", revision)
+    assert [taken[1] for taken in hub] == [revision]
+
+
 def test_the_pinned_revision_is_fetched_and_named(hub):
     backbone = load_backbone(LoadOptions("Qwen/Qwen3-VL-Embedding-2B", device="cpu"), render=Drawn())
     assert (backbone.name, backbone.family) == ("Qwen3-VL-Embedding-2B", "qwen3_vl")

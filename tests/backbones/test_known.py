@@ -76,28 +76,36 @@ def test_memory_decides_what_a_machine_can_run():
     ("line", "message"),
     [
         ("revision: main", "revision must be a full commit hash or null; got 'main'"),
-        ("colour: red", "has unknown fields: colour"),
-        ("hub_id: a/b", "lacks the fields family, "),
+        ("revision: 1234567890123456789012345678901234567890", "revision must be a text; got 12345"),
+        ("colour: red", "has unknown fields ['colour']"),
+        ("hub_id: null", "hub_id must be a text; got None"),
+        ("hub_id: -x/../y", "hub_id must be owner/name of a hub; got '-x/../y'"),
+        ("base_model: 'https://elsewhere.example/a'", "base_model must be owner/name of a hub"),
+        ("width: [768, wide]", "width must be a whole number from 0 to 10^15; got 'wide'"),
+        ("width: {a: 1}", "width must be a whole number"),
+        ("max_pixels: '7'", "max_pixels must be a whole number"),
+        ("licence: [a, list]", "licence must be a text; got ['a', 'list'] (list)"),
+        ("7: seven", "the name of a field must be a text; got 7"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_named(tmp_path, line, message):
+    content = known_manifest()
+    name = line.split(":")[0]
     path = tmp_path / "model.yaml"
-    fields = "".join(
-        f"{name}: x\n"
-        for name in (
-            "hub_id",
-            "family",
-            "pooling",
-            "query_prompt",
-            "page_prompt",
-            "max_pixels",
-            "n_layers",
-            "width",
-            "parameters",
-            "licence",
-            "source",
-        )
-    )
-    path.write_text(f"{line}\nrevision: null\n" if "hub_id" in line else f"{fields}revision: null\n{line}\n")
+    path.write_text("".join(f"{key}: {value}\n" for key, value in content.items() if key != name) + line + "\n")
     with pytest.raises(BackboneError, match=re.escape(message)):
         read_known(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- list\n", "just words", "[" * 500, "hub_id: !!bool x", "hub_id: a/b\n"])
+def test_a_file_that_is_no_manifest_is_a_sentence(tmp_path, text):
+    path = tmp_path / "model.yaml"
+    path.write_text(text)
+    with pytest.raises(BackboneError, match=r"model\.yaml"):
+        read_known(path)
+
+
+def known_manifest():
+    texts = ("family", "pooling", "query_prompt", "page_prompt", "licence", "source")
+    numbers = ("max_pixels", "n_layers", "width", "parameters")
+    return {"hub_id": "a/b", "revision": "null"} | dict.fromkeys(texts, "x") | dict.fromkeys(numbers, 7)

@@ -36,8 +36,8 @@ def mirror(tmp_path, monkeypatch):
     tools.mkdir()
     script = tools / "apt-get"
     script.write_text(
-        f'#!/bin/sh\nname="${{3%%=*}}"\n'
-        f'echo "$3" >> {tmp_path}/asked\n'
+        f'#!/bin/sh\nfor wanted; do :; done\nname="${{wanted%%=*}}"\n'
+        f'echo "$wanted" >> {tmp_path}/asked\necho "$*" >> {tmp_path}/arguments\n'
         f'cp {debs}/$name.deb . 2>/dev/null || {{ echo "E: Unable to locate package $name" >&2; exit 100; }}\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -76,6 +76,13 @@ def test_pdfs_are_taken_out_verified_and_kept(mirror):
     assert asked(mirror) == ["docs-a=1.0"]
     assert debian.fetch_debian(manifest(document("plain.pdf", PLAIN))) == {"plain": files["plain"]}
     assert asked(mirror) == ["docs-a=1.0"], "what is in the cache is not fetched again"
+
+
+@needs_dpkg
+def test_what_comes_from_the_manifest_stands_behind_the_options(mirror):
+    debian.fetch_debian(manifest(document("plain.pdf", PLAIN)))
+    (arguments,) = (mirror / "arguments").read_text().splitlines()
+    assert arguments.endswith(" -- docs-a=1.0")
 
 
 @needs_dpkg

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from miner_diag.corpus import CorpusError, load_corpus, manifest, manifest_names
+from miner_diag.corpus import CorpusError, fields_file, load_corpus, manifest, manifest_names, read_manifest
 from miner_diag.corpus.manifest_file import manifest_folder
 
 needs_sample = pytest.mark.skipif(
@@ -150,6 +150,122 @@ def climb_out_by_name(content):
 def test_a_manifest_that_differs_is_refused(changed, change, message):
     with pytest.raises(CorpusError, match=message):
         load_corpus(changed(change))
+
+
+def sound_manifest():
+    """A small manifest of a fetched data set, which is sound until a test changes it."""
+    document = {
+        "id": "a-manual",
+        "sha256": "0" * 64,
+        "package": "docs-a",
+        "version": "1:1.0+dfsg-1~deb12u1",
+        "path": "usr/share/doc/docs-a/a.pdf.gz",
+    }
+    package = {"name": "docs-a", "version": "1.0", "bytes": 7}
+    return {"name": "mine", "source": "debian", "description": "x", "documents": [document], "packages": [package]}
+
+
+def written(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_a_small_sound_manifest_is_read(tmp_path):
+    assert read_manifest(written(tmp_path, sound_manifest())).packages[0].name == "docs-a"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["-oDir::Bin::dpkg=/tmp/x", "--help", "./x.deb", "/tmp/x.deb", "a b", "docs-a:amd64", "docs-a/sid", "A", ""],
+)
+@pytest.mark.parametrize("place", ["packages", "documents"])
+def test_a_package_name_that_a_program_could_take_for_something_else_is_refused(tmp_path, place, value):
+    content = sound_manifest()
+    content[place][0]["name" if place == "packages" else "package"] = value
+    with pytest.raises(CorpusError, match=r"mine\.yaml: .*must match \[a-z0-9\]"):
+        read_manifest(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", ["-o", "1.0 --x", "x1", "../1", "1/2", "1;ls", "1\n", "", "1" * 500])
+@pytest.mark.parametrize("place", ["packages", "documents"])
+def test_a_version_that_is_none_is_refused(tmp_path, place, value):
+    content = sound_manifest()
+    content[place][0]["version"] = value
+    with pytest.raises(CorpusError, match=r"mine\.yaml: version of .* must match"):
+        read_manifest(written(tmp_path, content))
+
+
+WRONG_VALUES = [7, 1.5, None, True, [], ["x"], {}, {"a": 1}, "\x00", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("value", WRONG_VALUES, ids=repr)
+@pytest.mark.parametrize("name", ["id", "sha256", "package", "version", "path", "title", "licence"])
+def test_a_document_field_of_another_kind_is_a_sentence(tmp_path, name, value):
+    content = sound_manifest()
+    content["documents"][0][name] = value
+    with pytest.raises(CorpusError, match=rf"mine\.yaml: .*{name}"):
+        read_manifest(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "7", None, [], {}, 10**400], ids=lambda value: repr(value)[:9])
+def test_a_size_that_is_none_is_a_sentence(tmp_path, value):
+    content = sound_manifest()
+    content["packages"][0]["bytes"] = value
+    with pytest.raises(CorpusError, match=r"mine\.yaml: packages, number 1: bytes must be a whole number"):
+        read_manifest(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [7, "text", {"a": 1}, [7], ["text"], [[]], [None]], ids=repr)
+@pytest.mark.parametrize("name", ["documents", "packages"])
+def test_rows_that_are_no_rows_are_sentences(tmp_path, name, value):
+    with pytest.raises(
+        CorpusError, match=rf"mine\.yaml: ({name} must be a list|{name}, number 1: expected a Manifest)"
+    ):
+        read_manifest(written(tmp_path, sound_manifest() | {name: value}))
+
+
+@pytest.mark.parametrize("value", [7, "text", ["x"], {"documents": "7"}, {"documents": -1}, {7: 7}], ids=repr)
+def test_counts_that_are_none_are_sentences(tmp_path, value):
+    with pytest.raises(CorpusError, match=r"mine\.yaml: .*counts"):
+        read_manifest(written(tmp_path, sound_manifest() | {"counts": value}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 500,
+        "{a: " * 500,
+        "name: " + "9" * 5_000,
+        "name: 2001-99-99",
+        "name: !!bool x",
+        "name: !!timestamp x",
+        "name: !!python/object/apply:os.system [ls]",
+        "? [a, list]\n: x",
+        "7: seven",
+        "? !!null x\n: y\n1: z",
+        "a: &a [x, x, x]\n" + "".join(f"b{n}: &b{n} [*{'a' if not n else f'b{n - 1}'}, *a]\n" for n in range(50)),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_breaks_the_parser_or_grows_without_end_is_a_short_sentence(tmp_path, text):
+    with pytest.raises(CorpusError, match=r"mine\.yaml") as raised:
+        read_manifest(written(tmp_path, text))
+    assert len(str(raised.value)) < 1_000 and "\n" not in str(raised.value)
+
+
+def test_a_row_that_refers_to_itself_many_times_is_shown_shortened(tmp_path):
+    links = "".join(f"- &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 60))
+    text = f"name: x\nsource: debian\ndescription: x\ndocuments:\n- &b0 [x]\n{links}"
+    with pytest.raises(CorpusError, match="expected a ManifestDocument") as raised:
+        read_manifest(written(tmp_path, text))
+    assert len(str(raised.value)) < 1_000
+
+
+def test_a_huge_file_is_not_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(fields_file, "MAX_FILE_BYTES", 100)
+    with pytest.raises(CorpusError, match=r"mine\.yaml has 200 bytes; expected at most 100"):
+        read_manifest(written(tmp_path, "#" * 200))
 
 
 @needs_sample
