@@ -13,12 +13,14 @@ import pypdfium2 as pdfium
 
 from miner_diag.corpus.core import CorpusError, Kind
 from miner_diag.corpus.harvest import Caption, outline_query, page_captions, true_captions
+from miner_diag.corpus.hiding import located
+from miner_diag.corpus.ink import unread_ink
 from miner_diag.corpus.pdf import line_places, open_page, open_pdf, outline, read_characters, render_page
 from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
 
 logger = logging.getLogger(__name__)
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
 HASH_SIDE = 512
 """Longest side, in pixels, of the rendering that a page hash is taken of."""
@@ -31,11 +33,14 @@ class DocumentPage:
     number: int
     """1 is the first."""
     characters: str
-    """The text layer, line ends kept."""
+    """The text layer, form fields and free-text annotations, line ends kept."""
     page_hash: str
     """SHA-256 of the pixels at `HASH_SIDE`."""
     candidates: tuple[tuple[Kind, str], ...]
     """(kind, text) of every title and caption that leads to this page."""
+    unread_ink: int = 0
+    """Pixels of ink that are no text, as :func:`miner_diag.corpus.ink.unread_ink` counts them; 0, and not looked at,
+    where the words of every title that leads here are among the characters."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,11 @@ def read_document(path: Path | str, doc_id: str) -> Document:
         write_atomic(cached, canonical_json({"sha256": sha256, **content}))
     pages = tuple(
         DocumentPage(
-            p["number"], p["characters"], p["page_hash"], tuple((kind, text) for kind, text in p["candidates"])
+            p["number"],
+            p["characters"],
+            p["page_hash"],
+            tuple((kind, text) for kind, text in p["candidates"]),
+            p["unread_ink"],
         )
         for p in content["pages"]
     )
@@ -100,7 +109,7 @@ def _read_file(path: Path) -> dict:
                 titles.setdefault(number, []).append(query)
         for number in range(1, len(document) + 1):
             try:
-                page, found = _read_page(document, number)
+                page, found = _read_page(document, number, titles.get(number, []))
             except CorpusError as error:
                 skipped.append((number, str(error)))
                 continue
@@ -114,14 +123,15 @@ def _read_file(path: Path) -> dict:
     return {"pages": rows, "skipped": skipped}
 
 
-def _read_page(document: pdfium.PdfDocument, number: int) -> tuple[dict, list[Caption]]:
+def _read_page(document: pdfium.PdfDocument, number: int, titles: list[str]) -> tuple[dict, list[Caption]]:
     with open_page(document, number) as page:
         characters = read_characters(page)
         with line_places(page) as place:
             captions = page_captions(characters, place)
         picture = render_page(page, HASH_SIDE)
         digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
-    return {"number": number, "characters": characters, "page_hash": digest}, captions
+        ink = 0 if all(located(title, characters) for title in titles) else unread_ink(page)
+    return {"number": number, "characters": characters, "page_hash": digest, "unread_ink": ink}, captions
 
 
 def _cache_path(sha256: str) -> Path:

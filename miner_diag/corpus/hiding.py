@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from miner_diag.corpus.words import split_units
+
 MIN_PART_WORDS = 2
 """A title that is not on its page as a whole is hidden in part: its longest run of at least this many words ..."""
 MIN_PART_SHARE = 0.5
@@ -90,9 +92,9 @@ def longest_part(text: str, query: str) -> str | None:
     """Return the longest run of the query's words that stands in `text`; None if there is no notable one.
 
     Notable means at least `MIN_PART_WORDS` words and `MIN_PART_SHARE` of the query's letters: some outline titles are
-    worded a little differently from the heading on the page.
+    worded a little differently from the heading on the page. In scripts without blanks every letter is a word here.
     """
-    stream, words = plain_letters(text), query.split()
+    stream, words = plain_letters(text), split_units(query)
     total = len(plain_letters(query))
     for length in range(len(words), MIN_PART_WORDS - 1, -1):
         for start in range(len(words) - length + 1):
@@ -101,6 +103,11 @@ def longest_part(text: str, query: str) -> str | None:
             if needle and len(needle) >= MIN_PART_SHARE * total and needle in stream:
                 return part
     return None
+
+
+def located(query: str, text: str) -> bool:
+    """Return whether the words of `query` are found in `text`: all of its letters, or a notable part of them."""
+    return stands_in(query, text) or longest_part(text, query) is not None
 
 
 def stands_in(query: str, text: str) -> bool:

@@ -105,7 +105,7 @@ def test_a_damaged_cache_is_read_anew(make, folder, tmp_path, monkeypatch):
 
 
 def test_drawing_keeps_the_page_shape(make, folder):
-    wide = make.PdfPage((make.Text("Figure 1: Average level of tides in harbours"),), box=(0, 0, 800, 400))
+    wide = make.PdfPage((make.Text("Figure 1: Average level of tides in harbours", y=300),), box=(0, 0, 800, 400))
     corpus = load_corpus(folder({"a.pdf": make.pdf([wide])}))
     picture = corpus.render("a/1", longest_side=500)
     assert (picture.mode, picture.size) == ("RGB", (500, 250))
