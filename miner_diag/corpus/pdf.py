@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,8 +26,6 @@ MAX_CHARACTERS = 200_000
 """Characters read from one page; a printed page holds some 3,000."""
 MAX_OUTLINE_DEPTH = 8
 """Levels of an outline that are read."""
-LINE_ENDS = (0x0D, 0x0A)
-"""Codes that end a line of the text layer."""
 HYPHEN = "\x02"
 """What pdfium puts where a word was broken at a line's end."""
 
@@ -83,16 +82,19 @@ def read_characters(page: pdfium.PdfPage) -> str:
     r"""Return the text that the page shows: its text layer, then its form fields and free-text annotations.
 
     Position ``i`` of the string is character ``i`` of :func:`character_boxes`; line ends arrive as ``\r\n`` and a
-    hyphen at a line's end as ``\x02``. Characters outside Unicode, and those outside the page's crop box, become
+    hyphen at a line's end as ``\x02``. Characters outside Unicode, and words wholly outside the page's crop box, become
     spaces, so that positions hold. "" if the page shows no text.
     """
     with closing(page.get_textpage()) as text_page:
         n_characters = min(text_page.count_chars(), MAX_CHARACTERS)
         get = pdfium_c.FPDFText_GetUnicode
         codes = [get(text_page, index) for index in range(n_characters)]
-        for index in _outside(page, text_page, n_characters):
-            codes[index] = codes[index] if codes[index] in LINE_ENDS else ord(" ")
+        outside = _outside(page, text_page, n_characters)
     layer = "".join(chr(code) if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else " " for code in codes)
+    if outside:
+        layer = re.sub(
+            r"\S+", lambda word: " " * len(word[0]) if outside.issuperset(range(*word.span())) else word[0], layer
+        )
     return layer + "".join(text for text, _box in _annotated(page))[: MAX_CHARACTERS - n_characters]
 
 
@@ -226,8 +228,8 @@ def _annotated(page: pdfium.PdfPage) -> list[tuple[str, tuple[float, float, floa
     return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in annotations(page)]
 
 
-def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> list[int]:
-    """Positions of the characters that stand wholly outside what is shown of the page."""
+def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> set[int]:
+    """Positions of the characters that stand wholly outside what is shown of the page, and of those without a place."""
     left, bottom, right, top = page.get_bbox()
 
     def shown(box: tuple[float, float, float, float]) -> bool:
@@ -239,15 +241,15 @@ def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: 
     except pdfium.PdfiumError:  # one of them has no place that pdfium knows: its characters are looked at one by one
         bounds = [(-np.inf, -np.inf, np.inf, np.inf)]
     if all(left <= b[0] and bottom <= b[1] and b[2] <= right and b[3] <= top for b in bounds):
-        return []
-    found = []
+        return set()
+    found = set()
     for index in range(n_characters):
         try:
             box = text_page.get_charbox(index)
-        except pdfium.PdfiumError:  # a generated character: it has no place on the page
-            continue
+        except pdfium.PdfiumError:  # a generated character, as a hyphen: it goes with its word
+            box = (right, top, right, top)
         if not shown(box):
-            found.append(index)
+            found.add(index)
     return found
 
 

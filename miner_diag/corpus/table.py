@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from tqdm.auto import tqdm
 
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.harvest import clean_text
-from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS, open_page, open_pdf, read_characters, render_page
+from miner_diag.corpus.images import open_image
+from miner_diag.corpus.pdf import open_page, open_pdf, read_characters, render_page
 from miner_diag.corpus.splits import crossing_pages, split_of
 
 logger = logging.getLogger(__name__)
@@ -142,33 +142,6 @@ class _Source:
     def _check_number(self, document: Any) -> None:
         if self.number > len(document):
             raise CorpusError(f"{self.pdf} has {len(document)} pages; page {self.number} was asked for")
-
-
-def open_image(path: Path | str) -> Image.Image:
-    """Open an untrusted picture in RGB.
-
-    Raises
-    ------
-    CorpusError
-        If it is missing, no picture, broken, or larger than `MAX_IMAGE_PIXELS`.
-    """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                    raise CorpusError(
-                        f"{path.name} is {picture.width} x {picture.height} pixels; "
-                        f"expected at most {MAX_IMAGE_PIXELS:,} in all"
-                    )
-                return picture.convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise CorpusError(f"{path.name} has too many pixels: {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, CorpusError):
-            raise
-        raise CorpusError(f"{path.name} is not a readable picture ({error})") from None
 
 
 def _render(sources: dict[str, _Source], page_id: str, longest_side: int) -> Image.Image:
