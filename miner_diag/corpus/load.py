@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import get_args
 
@@ -9,11 +10,14 @@ from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
 from miner_diag.corpus.manifest import load_manifest
 from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
+from miner_diag.corpus.summary import language_note
 from miner_diag.corpus.table import is_table, load_table
+
+logger = logging.getLogger(__name__)
 
 
 def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fold: int = 0) -> Corpus:
-    """Load queries, pages and qrels.
+    """Load queries, pages and qrels; documents that are not in English are said once, as a warning.
 
     Parameters
     ----------
@@ -33,6 +37,13 @@ def load_corpus(data: Path | str = "sample", *, queries: Form | None = None, fol
     """
     if queries is not None and queries not in get_args(Form):
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
+    corpus = _load(data, queries, fold)
+    if note := language_note(corpus):
+        logger.warning(note)
+    return corpus
+
+
+def _load(data: Path | str, queries: Form | None, fold: int) -> Corpus:
     form: Form = queries or "hidden"
     if str(data) in manifest_names():
         return load_manifest(read_manifest(manifest_folder() / f"{data}.yaml"), form=form, fold=fold)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from miner_diag.corpus.core import Corpus, Form
+from miner_diag.corpus.core import Corpus, Elsewhere, Form
+from miner_diag.corpus.elsewhere import without_elsewhere
 from miner_diag.corpus.load import load_corpus
 
 
@@ -23,6 +24,10 @@ class DataOptions:
     limit: int | None = None
     """The largest number of pages, drawn by the hash of their ids: of the split that a command runs over, or of all
     pages where it runs over several splits."""
+    elsewhere: Elsewhere = "leave"
+    """What is done with pages that show the words of a query which another page of the same document answers, and that
+    answer no query themselves, as lists of contents do: leave keeps them among the pages that are searched, drop takes
+    them out. With hidden queries no page shows the words, so drop is refused."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -39,7 +44,10 @@ class DataOptions:
         CorpusError
             If the data cannot be used, or the split holds no query.
         """
-        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold).split(split)
+        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold)
+        if self.elsewhere == "drop":
+            corpus = without_elsewhere(corpus)
+        corpus = corpus.split(split)
         return corpus if self.limit is None else corpus.sample_pages(self.limit)
 
     def load_around(self, split: str) -> Corpus:
