@@ -27,8 +27,9 @@ RULE_LENGTH = 40
 """A straight line at least this many pixels long ..."""
 RULE_WIDTH = 5
 """... and at most this many wide is a rule or a frame, which holds no words."""
-PIXELS_PER_LETTER = 2
-"""Ink that a letter needs at the least: what is left must reach this for every letter of a title to hold it."""
+PIXELS_PER_LETTER = 8
+"""Ink that is left must reach this for every letter of a title to hold it. Letters of 4 points have some 30 pixels, as
+their edges count on both sides."""
 
 
 def unread_ink(page: pdfium.PdfPage) -> int:
@@ -60,7 +61,9 @@ def unread_ink(page: pdfium.PdfPage) -> int:
         left, top, right, bottom = page_box_pixels(page, annotation.box, *picture.size)
         darkest[max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2] = 255
     ink = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3) > CONTRAST
-    return int((ink & ~_rules(ink) & ~_rules(ink.T).T).sum())
+    ink &= ~_rules(ink)
+    ink &= ~_rules(ink.T).T  # where lines cross, these take the crossing too
+    return int(ink.sum())
 
 
 def holds_words(ink: int, text: str) -> bool:
