@@ -31,7 +31,8 @@ def open_image(path: Path | str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            # opened by us: Pillow 13 scrambles the rows of a plain TIFF on its side if it opens the file itself
+            with path.open("rb") as file, Image.open(file) as picture:
                 if picture.width * picture.height > MAX_IMAGE_PIXELS:
                     raise CorpusError(
                         f"{path.name} is {picture.width} x {picture.height} pixels; "
