@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-CHARACTERS_PER_WORD = {"Han": 2, "Kana": 2, "Thai": 4, "Lao": 4, "Khmer": 4, "Burmese": 4, "Tibetan": 4}
+CHARACTERS_PER_WORD = {"Han": 2, "Kana": 3, "Thai": 4, "Lao": 4, "Khmer": 4, "Burmese": 4, "Tibetan": 4}
 """Letters that count as one word in scripts that set no blanks between words: our choice, near the mean length of words
 in running text."""
 _RANGES = {
