@@ -31,7 +31,7 @@ class Annotation:
     """Left, bottom, right, top, in points of the page."""
 
 
-def annotations(page: pdfium.PdfPage) -> list[Annotation]:
+def shown_annotations(page: pdfium.PdfPage) -> list[Annotation]:
     """Return the words of a page's visible form fields and free-text annotations, in the file's order.
 
     Form fields are read only where the document's form was opened, as :func:`miner_diag.corpus.pdf.open_pdf` does.

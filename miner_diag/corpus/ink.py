@@ -15,7 +15,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from scipy import ndimage
 
-from miner_diag.corpus.annotations import annotations
+from miner_diag.corpus.annotations import shown_annotations
 from miner_diag.corpus.hiding import plain_letters
 from miner_diag.corpus.pdf import HYPHEN, MAX_CHARACTERS, page_box_pixels, render_page
 
@@ -57,7 +57,7 @@ def unread_ink(page: pdfium.PdfPage) -> int:
         for item in texts:
             pdfium_c.FPDFPageObj_SetIsActive(item, True)
     darkest = np.asarray(picture).min(axis=2).astype(np.int16)
-    for annotation in annotations(page):
+    for annotation in shown_annotations(page):
         left, top, right, bottom = page_box_pixels(page, annotation.box, *picture.size)
         darkest[max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2] = 255
     ink = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3) > CONTRAST

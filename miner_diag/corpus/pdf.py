@@ -13,7 +13,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from PIL import Image
 
-from miner_diag.corpus.annotations import annotations
+from miner_diag.corpus.annotations import shown_annotations
 from miner_diag.corpus.core import CorpusError
 
 MAX_PAGE_POINTS = 14_400.0
@@ -225,7 +225,7 @@ def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
 
 def _annotated(page: pdfium.PdfPage) -> list[tuple[str, tuple[float, float, float, float]]]:
     """Return (text, box in points) of each form field and annotation; each text begins on a line of its own."""
-    return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in annotations(page)]
+    return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in shown_annotations(page)]
 
 
 def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> set[int]:

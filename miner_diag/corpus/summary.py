@@ -52,8 +52,10 @@ def skipped_lines(skipped: Sequence[Skipped], n_names: int = 3) -> list[str]:
 def document_languages(corpus: Corpus) -> dict[str, str | None]:
     """Return doc_id -> the language of its pages and queries; None where they are too short to tell."""
     texts: dict[str, list[str]] = defaultdict(list)
-    for item in (*corpus.pages, *corpus.queries):
-        texts[item.doc_id].append(item.text)
+    for page in corpus.pages:
+        texts[page.doc_id].append(page.text)
+    for query in corpus.queries:
+        texts[query.doc_id].append(query.text)
     return {doc_id: language_of(found) for doc_id, found in texts.items()}
 
 
