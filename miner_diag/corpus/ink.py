@@ -1,7 +1,7 @@
 """Ink of a page that is not its text layer's: pictures, scans, letters drawn as paths, stamps.
 
-A title that is not among a page's characters may still be shown there. Where the text layer and the form fields are all
-that is drawn, it is not.
+A title that is not among a page's characters may still be shown there. Where the text layer is all that is drawn, it is
+not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from scipy import ndimage
 
-from miner_diag.corpus.annotations import shown_annotations
 from miner_diag.corpus.hiding import plain_letters
-from miner_diag.corpus.pdf import HYPHEN, MAX_CHARACTERS, page_box_pixels, render_page
+from miner_diag.corpus.pdf import HYPHEN, MAX_CHARACTERS, render_page
 
 INK_SIDE = 1024
 """Longest side, in pixels, of the rendering that is looked at: 10-point letters of an A4 page are 6 pixels wide."""
@@ -36,7 +35,8 @@ def unread_ink(page: pdfium.PdfPage) -> int:
     """Return how many pixels of ink are left of a page without its text; tints, rules and frames do not count.
 
     Text counts as ink where no person could read it out of the text layer: its font has no codes of Unicode, or private
-    ones. Text that is drawn invisibly, as behind a scan, takes no ink away.
+    ones. Text that is drawn invisibly, as behind a scan, takes no ink away. Form fields and annotations count, for they
+    may look otherwise than they read.
 
     Parameters
     ----------
@@ -57,9 +57,6 @@ def unread_ink(page: pdfium.PdfPage) -> int:
         for item in texts:
             pdfium_c.FPDFPageObj_SetIsActive(item, True)
     darkest = np.asarray(picture).min(axis=2).astype(np.int16)
-    for annotation in shown_annotations(page):
-        left, top, right, bottom = page_box_pixels(page, annotation.box, *picture.size)
-        darkest[max(0, top - 1) : bottom + 2, max(0, left - 1) : right + 2] = 255
     ink = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3) > CONTRAST
     ink &= ~_rules(ink)
     ink &= ~_rules(ink.T).T  # where lines cross, these take the crossing too

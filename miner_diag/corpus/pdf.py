@@ -145,7 +145,7 @@ def _boxes(
         annotated = [box for text, box in _annotated(page) for _ in text] if (indices >= n_layer).any() else []
         for index in indices:
             if index >= n_layer:
-                yield page_box_pixels(page, annotated[index - n_layer], width, height)
+                yield _box_pixels(page, annotated[index - n_layer], width, height)
                 continue
             corners = []
             for loose in (False, True):
@@ -225,15 +225,19 @@ def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
 
 def _annotated(page: pdfium.PdfPage) -> list[tuple[str, tuple[float, float, float, float]]]:
     """Return (text, box in points) of each form field and annotation; each text begins on a line of its own."""
-    return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in shown_annotations(page)]
+    found = [item for item in shown_annotations(page) if _is_inside(page, item.box)]
+    return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in found]
+
+
+def _is_inside(page: pdfium.PdfPage, box: tuple[float, float, float, float]) -> bool:
+    """Whether any of a box (left, bottom, right, top in points) is on what is shown of the page."""
+    left, bottom, right, top = page.get_bbox()
+    return box[0] < right and box[2] > left and box[1] < top and box[3] > bottom
 
 
 def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> set[int]:
     """Positions of the characters that stand wholly outside what is shown of the page, and of those without a place."""
     left, bottom, right, top = page.get_bbox()
-
-    def shown(box: tuple[float, float, float, float]) -> bool:
-        return box[0] < right and box[2] > left and box[1] < top and box[3] > bottom
 
     kinds = [pdfium_c.FPDF_PAGEOBJ_TEXT, pdfium_c.FPDF_PAGEOBJ_FORM]
     try:
@@ -248,7 +252,7 @@ def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: 
             box = text_page.get_charbox(index)
         except pdfium.PdfiumError:  # a generated character, as a hyphen: it goes with its word
             box = (right, top, right, top)
-        if not shown(box):
+        if not _is_inside(page, box):
             found.add(index)
     return found
 
@@ -284,7 +288,7 @@ def _check_pictures(page: pdfium.PdfPage, number: int) -> None:
                 )
 
 
-def page_box_pixels(
+def _box_pixels(
     page: pdfium.PdfPage, box: tuple[float, float, float, float], width: int, height: int
 ) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom in pixels of a rendering for a box (left, bottom, right, top) in points."""

@@ -60,7 +60,8 @@ SHOWN = {
     "a picture beside a text layer": RawPage(BODY, scan=None),
     "a stamp": RawPage(BODY, (note("", subtype="Stamp", more="{look}"),)),
     "a misread text layer behind a scan": RawPage(line("Heiqhts cf t1des ln harbcurs", y=700, size=18, mode=3)),
-    "a free text that looks otherwise than it reads": RawPage(BODY, (note("", more="{look}"),)),
+    "a free text that looks otherwise than it reads": RawPage(BODY, (note("A remark", more="{look}"),)),
+    "a field that looks otherwise than it reads": RawPage(BODY, (field("A remark", more="{look}"),)),
 }
 
 
@@ -144,6 +145,7 @@ NOT_READ = {
     "hidden": note(TITLE, flags=2),
     "not for the screen": note(TITLE, flags=32),
     "a password": field(TITLE, flags=1 << 13),
+    "above the page": note(TITLE, y=900),
     "a note that opens on a click": note(TITLE, subtype="Text"),
 }
 
