@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sys
 
 import pytest
 
 from miner_diag.corpus import CorpusError, load_corpus
+from miner_diag.corpus.__main__ import main
 
 
 def test_titles_and_captions_become_queries_with_their_page_and_kind(make, folder):
@@ -146,6 +149,22 @@ def test_names_that_are_not_utf8_are_used_and_written_out(make, folder):
     text = repr((corpus.pages, corpus.queries, corpus.qrels, corpus.skipped, corpus.revision))
     assert text.encode("utf-8"), "everything can be written"
     assert corpus.render("caf\\xe9/1", 64).size[1] == 64
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_command_prints_names_that_the_terminal_cannot_show(make, folder, tmp_path, monkeypatch, encoding):
+    path = folder({"häfen.pdf": make.handbook(), "bad–.pdf": b"no PDF"})
+    odd = os.fsencode(tmp_path) + b"/m\xfcller"
+    try:
+        os.rename(path, odd)
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding, errors="strict"))
+    main(["--data", os.fsdecode(odd), "--out", str(tmp_path / "out")])
+    sys.stdout.flush()
+    assert b"m\\xfcller: hidden queries" in shown.getvalue()
+    assert (tmp_path / "out" / "run.json").is_file()
 
 
 def test_linked_folders_are_named_and_not_entered(make, folder, tmp_path):
