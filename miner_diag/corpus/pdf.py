@@ -238,7 +238,6 @@ def _is_inside(page: pdfium.PdfPage, box: tuple[float, float, float, float]) -> 
 def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> set[int]:
     """Positions of the characters that stand wholly outside what is shown of the page, and of those without a place."""
     left, bottom, right, top = page.get_bbox()
-
     kinds = [pdfium_c.FPDF_PAGEOBJ_TEXT, pdfium_c.FPDF_PAGEOBJ_FORM]
     try:
         bounds = [item.get_bounds() for item in page.get_objects(filter=kinds, max_depth=1)]
