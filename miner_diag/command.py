@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import shlex
@@ -36,6 +37,8 @@ def run_command(
         The command line; None takes the process's own.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a title or a path that the terminal cannot show ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     module = stage if "." in stage else f"miner_diag.{stage}"
     options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=inspect.getdoc(options_type))
     try:

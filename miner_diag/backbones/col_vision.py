@@ -21,6 +21,7 @@ from miner_diag.backbones.late import unit_tokens
 from miner_diag.backbones.loading import choose_device, load_model, load_processor
 from miner_diag.backbones.revision import folder_revision
 from miner_diag.backbones.settings import choose_dtype, limit_within
+from miner_diag.corpus.images import on_white
 
 if TYPE_CHECKING:
     from miner_diag.corpus.core import Page, Query
@@ -186,7 +187,7 @@ class ColVision:
             raise BackboneError(
                 f"{self.name} looks at pictures, but nothing draws page {item_id}; give render=corpus.render"
             )
-        picture = self.render(item_id, self.longest_side).convert("RGB")
+        picture = on_white(self.render(item_id, self.longest_side))
         inputs = _single(self.processor.process_images(images=[picture]))
         n_tokens = len(inputs["input_ids"])
         if n_tokens > self.max_tokens:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miner_diag.corpus.images import on_white
 from miner_diag.files import cache_folder, sha256_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class PictureReader:
 
     def read(self, picture: Image.Image) -> str:
         """Return the picture's text, one line of text a line; "" if it shows none."""
-        pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB")))
+        pixels = np.ascontiguousarray(np.asarray(on_white(picture)))
         name = sha256_bytes(str(pixels.shape).encode() + pixels.tobytes())
         path = self._memory / name[:2] / f"{name}.json"
         memory = _remembered(path)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from miner_diag.backbones.base import BackboneError
 from miner_diag.backbones.reader import Render
+from miner_diag.corpus.images import on_white
 from miner_diag.corpus.pdf import MAX_RENDER_SIDE
 
 PROBE_SIDE = 512
@@ -53,7 +54,7 @@ class PagePictures:
             raise BackboneError(
                 f"page {page_id} must be looked at, but nothing draws it; give load_backbone(..., render=corpus.render)"
             )
-        return self.render(page_id, longest_side).convert("RGB")
+        return on_white(self.render(page_id, longest_side))
 
 
 def size_of_area(proportion: float, area: float) -> tuple[int, int]:

@@ -12,10 +12,24 @@ from PIL import Image
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Page, Query, Skipped
 from miner_diag.corpus.document import Document, together
 from miner_diag.corpus.harvest import clean_text
-from miner_diag.corpus.hiding import hidden_characters, longest_part, plain_letters, stands_in
+from miner_diag.corpus.hiding import hidden_characters, located, longest_part, plain_letters, stands_in
+from miner_diag.corpus.ink import holds_words
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.pdf_reader import draw_page
 from miner_diag.corpus.splits import crossing_pages, deal_splits
+from miner_diag.corpus.summary import skipped_lines
+
+NOT_LOCATED = (
+    "its words are not in its page's text layer, but the page shows pictures or drawings that can hold them, so they "
+    "cannot be hidden; --queries verbatim keeps the query"
+)
+"""Why a query is left out of the hidden form."""
+ON_SEVERAL_PAGES = "it leads to more than one page of its document, so it has no page of its own"
+"""Why a title or caption becomes no query."""
+IN_SEVERAL_DOCUMENTS = (
+    "it stands in more than one document, as in two editions of one manual, so it has no page of its own"
+)
+"""Why a title or caption becomes no query."""
 
 
 def assemble(
@@ -29,9 +43,10 @@ def assemble(
 ) -> Corpus:
     """Build a corpus out of documents that were read.
 
-    A query's text that leads to two pages is dropped. A page whose pixels stand in two splits is left out of both. In
-    the hidden form a query's words are taken out of every page of its document, not only its own: a running header or a
-    table of contents would otherwise show the words on the wrong pages alone.
+    A query's text that leads to two pages is dropped and named. A page whose pixels stand in two splits is left out of
+    both. In the hidden form a query whose words are not in its page's text, though the page's pictures or drawings can
+    show them, is left out by name; and a query's words are taken out of every page of its document, not only its own: a
+    running header or a table of contents would otherwise show the words on the wrong pages alone.
 
     Raises
     ------
@@ -59,9 +74,19 @@ def assemble(
         left_out += together(document.doc_id, pages_out, limits.notes)
 
     queries, qrels = unique_queries(usable, crossing)
+    left_out += shared_texts(usable)
+    unlocated = _unlocated(usable, queries, qrels)
+    hideable = [query for query in queries if query.query_id not in unlocated]
+    if form == "hidden":
+        left_out += [
+            Skipped(f"query {query.text!r} of {query.doc_id}", NOT_LOCATED)
+            for query in queries
+            if query.query_id in unlocated
+        ]
+        queries, qrels = hideable, {query.query_id: qrels[query.query_id] for query in hideable}
     if not queries:
         raise CorpusError(_nothing_usable(name, left_out))
-    hidden = _hidden_texts(usable, queries, qrels)
+    hidden = _hidden_texts(usable, hideable, qrels)
     pages = []
     for document in usable:
         for page in document.pages:
@@ -111,11 +136,7 @@ def unique_queries(
     crossing : collection of str
         Hashes of the pages that are left out.
     """
-    found: dict[str, set[str]] = defaultdict(set)
-    for document in documents:
-        for page in document.pages:
-            for _, text in page.candidates:
-                found[plain_letters(text)].add(_page_id(document.doc_id, page.number))
+    found = _pages_of_texts(documents)
     queries: list[Query] = []
     qrels: dict[str, dict[str, int]] = {}
     taken: set[str] = set()
@@ -132,6 +153,43 @@ def unique_queries(
                 queries.append(query)
                 qrels[query.query_id] = {page_id: 1}
     return queries, qrels
+
+
+def shared_texts(documents: Sequence[Document]) -> list[Skipped]:
+    """Return the titles and captions that lead to more than one page, so that no page is their answer, by name."""
+    found = _pages_of_texts(documents)
+    first: dict[str, str] = {}
+    for document in documents:
+        for page in document.pages:
+            for _, text in page.candidates:
+                first.setdefault(plain_letters(text), text)
+    left_out = []
+    for key, page_ids in found.items():
+        if len(page_ids) > 1:
+            apart = len({page_id.rpartition("/")[0] for page_id in page_ids}) > 1
+            left_out.append(Skipped(f"query {first[key]!r}", IN_SEVERAL_DOCUMENTS if apart else ON_SEVERAL_PAGES))
+    return left_out
+
+
+def _pages_of_texts(documents: Sequence[Document]) -> dict[str, set[str]]:
+    """Plain letters of a title or caption -> ids of the pages that it leads to."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for document in documents:
+        for page in document.pages:
+            for _, text in page.candidates:
+                found[plain_letters(text)].add(_page_id(document.doc_id, page.number))
+    return found
+
+
+def _unlocated(documents: Sequence[Document], queries: Sequence[Query], qrels: dict[str, dict[str, int]]) -> set[str]:
+    """Ids of the queries that their page may show, but whose words are not among its characters."""
+    pages = {_page_id(d.doc_id, page.number): page for d in documents for page in d.pages}
+    found = set()
+    for query in queries:
+        for page in (pages[page_id] for page_id in qrels[query.query_id]):
+            if holds_words(page.unread_ink, query.text) and not located(query.text, page.characters):
+                found.add(query.query_id)
+    return found
 
 
 def _hidden_texts(
@@ -154,7 +212,6 @@ def _without(characters: str, taken_out: np.ndarray) -> str:
 
 
 def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> str:
-    reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out[:10])
-    more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""
-    found = reasons or "it holds no document"
-    return f"nothing in {name} gives a query: {found}{more}. Use PDFs with bookmarks or captions"
+    lines = skipped_lines(left_out)
+    more = f"; and {len(lines) - 10} reasons more" if len(lines) > 10 else ""
+    return f"nothing in {name} gives a query: {'; '.join(lines[:10])}{more}. Use PDFs with bookmarks or captions"

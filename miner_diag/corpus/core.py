@@ -14,6 +14,7 @@ from miner_diag.files import canonical_json, sha256_bytes
 
 Split = Literal["train", "validation", "test"]
 Form = Literal["hidden", "verbatim"]
+Elsewhere = Literal["leave", "drop"]
 Kind = Literal["outline", "figure", "table", "given"]
 
 SPLITS: tuple[str, ...] = get_args(Split)

@@ -18,7 +18,7 @@ from miner_diag.files import cache_folder, canonical_json, sha256_file, write_at
 
 logger = logging.getLogger(__name__)
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
 
 
@@ -29,11 +29,14 @@ class DocumentPage:
     number: int
     """1 is the first."""
     characters: str
-    """The text layer, line ends kept."""
+    """The text layer, form fields and free-text annotations, line ends kept."""
     page_hash: str
     """SHA-256 of the pixels at `HASH_SIDE`."""
     candidates: tuple[tuple[Kind, str], ...]
     """(kind, text) of every title and caption that leads to this page."""
+    unread_ink: int = 0
+    """Pixels of ink that are no text, as :func:`miner_diag.corpus.ink.unread_ink` counts them; 0, and not looked at,
+    where the words of every title that leads here are among the characters."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,11 @@ def read_document(path: Path | str, doc_id: str, limits: PdfLimits = DEFAULT_LIM
             write_atomic(cached, canonical_json({"sha256": sha256, **content}))
     pages = tuple(
         DocumentPage(
-            p["number"], p["characters"], p["page_hash"], tuple((kind, text) for kind, text in p["candidates"])
+            p["number"],
+            p["characters"],
+            p["page_hash"],
+            tuple((kind, text) for kind, text in p["candidates"]),
+            p["unread_ink"],
         )
         for p in content["pages"]
     )
@@ -129,7 +136,9 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
             notes.append((f"pages {number:,} to {n_pages:,}", reason))
             break
         try:
-            page, _ = worker.ask("it", min(left, limits.page_seconds), do="read", number=number, **given)
+            page, _ = worker.ask(
+                "it", min(left, limits.page_seconds), do="read", number=number, titles=titles.get(number, []), **given
+            )
         except ReadError as error:
             n_broken += isinstance(error, OverLimitError)
             spent += error.seconds
@@ -154,7 +163,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
     for page, found in zip(pages, true_captions(captions), strict=True):
         candidates = [("outline", title) for title in titles.get(page["number"], [])]
         candidates += [(caption.kind, caption.text) for caption in found]
-        kept = {name: page[name] for name in ("number", "characters", "page_hash")}
+        kept = {name: page[name] for name in ("number", "characters", "page_hash", "unread_ink")}
         rows.append({**kept, "candidates": list(dict.fromkeys(candidates))})
     return {"pages": rows, "skipped": skipped, "notes": notes}, n_broken == 0 and spent <= limits.document_seconds
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -18,11 +20,12 @@ logger = logging.getLogger(__name__)
 def load_folder(
     folder: Path | str, *, form: Form = "hidden", fold: int = 0, limits: PdfLimits = DEFAULT_LIMITS
 ) -> Corpus:
-    """Read every PDF below `folder` (names ending in .pdf) into a corpus.
+    r"""Read every PDF below `folder` (names ending in .pdf) into a corpus.
 
-    A document's name in the corpus is its path below the folder without the ending. A file that can't be used is left
-    out by name, with its reason in ``Corpus.skipped``; so is a copy of another file, a link that leads out of the
-    folder, and whatever of a document goes over `limits`.
+    A document's name in the corpus is its path below the folder without the ending; bytes of it that are not UTF-8 are
+    written out, as in ``caf\xe9``. A file that can't be used is left out by name, with its reason in
+    ``Corpus.skipped``; so is a copy of another file, a link that leads out of the folder, and whatever of a document
+    goes over `limits`. Links to folders are not entered, but named: what lies inside the folder is found where it is.
 
     Raises
     ------
@@ -32,16 +35,61 @@ def load_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise CorpusError(f"{folder} is not a folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".pdf" and (p.is_file() or p.is_symlink()))
+    paths, not_entered = _find_pdfs(folder)
     if not paths:
-        raise CorpusError(f"{folder} holds no PDF (no file whose name ends in .pdf)")
+        more = "".join(f"; {item.name}: {item.reason}" for item in not_entered[:3])
+        raise CorpusError(f"{plain_name(folder)} holds no PDF (no file whose name ends in .pdf){more}")
+    documents, skipped = read_documents(_named(folder, paths), inside=folder, limits=limits)
+    name = plain_name(folder.resolve().name)
+    return assemble(name, documents, form=form, fold=fold, skipped=[*not_entered, *skipped], limits=limits)
+
+
+def plain_name(path: Path | str) -> str:
+    r"""Return a path as text that can be written anywhere: each byte that is not UTF-8 is written out.
+
+    Examples
+    --------
+    >>> plain_name("caf\udce9.pdf")
+    'caf\\xe9.pdf'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _find_pdfs(folder: Path) -> tuple[list[Path], list[Skipped]]:
+    """Return the PDFs below a folder in order, and the folders that were not entered."""
+    paths: list[Path] = []
+    not_entered: list[Skipped] = []
+
+    def note(error: OSError) -> None:
+        name = plain_name(Path(error.filename).relative_to(folder))
+        not_entered.append(Skipped(name, f"the folder cannot be read ({error.strerror})"))
+
+    for here, inner, names in os.walk(folder, onerror=note):
+        paths += [Path(here) / name for name in names if Path(name).suffix.lower() == ".pdf"]
+        for path in (Path(here) / name for name in inner):
+            if path.is_symlink():
+                name = plain_name(path.relative_to(folder))
+                within = path.resolve().is_relative_to(folder.resolve())
+                why = f"is a link to {plain_name(path.resolve())}, "
+                why += "which is read where it is" if within else "which is outside; copy it into the folder to use it"
+                not_entered.append(Skipped(name, why))
+    readable = [path for path in paths if path.is_file() or path.is_symlink()]
+    return sorted(readable), sorted(not_entered, key=lambda item: item.name)
+
+
+def _named(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Return document name -> path; names are unique."""
     files: dict[str, Path] = {}
     for path in paths:
         inside = path.relative_to(folder)
-        name = inside.with_suffix("").as_posix()
-        files[inside.as_posix() if name in files else name] = path
-    documents, skipped = read_documents(files, inside=folder, limits=limits)
-    return assemble(folder.resolve().name, documents, form=form, fold=fold, skipped=skipped, limits=limits)
+        name = plain_name(inside.with_suffix(""))
+        name = first = plain_name(inside) if name in files else name
+        number = 1
+        while name in files:
+            number += 1
+            name = f"{first} ({number})"
+        files[name] = path
+    return files
 
 
 def read_documents(
@@ -69,8 +117,9 @@ def read_documents(
             if document.sha256 in first:
                 raise CorpusError(f"{path.name} is a copy of {first[document.sha256]}")
         except (CorpusError, OSError) as error:
-            logger.warning("%s is left out: %s", doc_id, error)
-            skipped.append(Skipped(doc_id, str(error)))
+            reason = plain_name(str(error))
+            logger.warning("%s is left out: %s", doc_id, reason)
+            skipped.append(Skipped(doc_id, reason))
             continue
         first[document.sha256] = doc_id
         documents.append(document)

@@ -7,13 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from miner_diag.corpus.languages import caption_kinds, caption_words, mentions
+from miner_diag.corpus.words import count_real_words, count_words, without_marks
+
 DULL_TITLES = frozenset(
     "table of contents|list of figures|list of tables|see also|session info|session information|getting started|"
     "title page|further reading|getting help|and so on|frequently asked questions|release notes|known issues".split("|")
 )
 """Titles of two words and more that every document has: they name no page in particular."""
 TITLE_WORDS = (2, 20)
-"""Fewest and most words of an outline title that becomes a query."""
+"""Fewest and most words of an outline title that becomes a query, as :mod:`miner_diag.corpus.words` counts them."""
 CAPTION_WORDS = (4, 40)
 """Fewest and most words of a caption that becomes a query."""
 CAPTION_LINES = 6
@@ -29,10 +32,17 @@ LISTED = 4
 SYMBOL_SHARE = 0.12
 """Largest share of characters of a query that are neither letters, digits, spaces nor common punctuation."""
 
+_SPACED, _UNSPACED = caption_words(unspaced=False), caption_words(unspaced=True)
 _CAPTION = re.compile(
-    r"^\s*(Figure|FIGURE|Fig\.|FIG\.|Table|TABLE)\s+((?:[A-Z]\.?)?\d+(?:[.\-\u2010\u2011]\d+)*)"
-    r"(?:(\s*[:.\u2013\u2014-])\s+|\.?\s+(?=[A-Z\u201c\"]))(\S.*)$"
+    rf"^\s*(?:(?P<spaced>{_SPACED})\s+|(?P<unspaced>{_UNSPACED})\s*)"
+    r"(?P<label>(?:[A-Z]\.?)?\d+(?:[.\-\u2010\u2011]\d+)*)"
+    r"(?:(?P<mark>\s*[:.\u2013\u2014-]\s+|\s*[\uff1a\uff0e]\s*)|\.?\s+)(?P<text>\S.*)$"
 )
+_NEXT_CAPTION = re.compile(
+    rf"\s(?=(?:(?:{'|'.join(w for w in _SPACED.split('|') if not w.endswith('.'))}) [\dA-Z.]+[:.]|"
+    rf"(?:{_UNSPACED})\s?[\dA-Z.]+[:.\uff1a]))"
+)
+_QUOTES = '\u201c"\u201e\u00ab\u300c\u300e\u300a'
 _NUMBERING = re.compile(
     r"^\s*(?:\d+(?:\.\d+)*\.?|[A-Z](?:\.\d+)+\.?|[A-Z]\.|"
     r"(?:Chapter|Section|Appendix|Part) (?:\d+|[A-Z]|[IVX]+)(?:\.\d+)*[.:]?|[IVX]{2,}\.?)\)?\s+(?=\S)"
@@ -43,9 +53,16 @@ _SENTENCE = re.compile(
 )
 _LEADER = re.compile(r"(?:\s?\.){4,}")
 _RESIDUE = re.compile(r"\[\w*color\]|\\[a-z]{2,}|[\x00-\x1f\ufffd\ue000-\uf8ff]")
-_STOP = re.compile(r"(?<=[A-Za-z)\]0-9])(?<!et al)(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!\bFig)(?<!\bcf)(?<!\b[A-Z])\.\s")
+_STOP = re.compile(
+    r"(?:(?<=[A-Za-z)\]0-9])|(?<=[^\W\d_]{2}))(?<!et al)(?<!e\.g)(?<!i\.e)(?<!\bvs)(?<!\bFig)(?<!\bcf)(?<!\b[A-Z])"
+    r"(?<!\bz)(?<!\bbzw)(?<!\bca)\.\s|[\u3002\uff0e\uff61]"
+)
 _UNFINISHED = re.compile(r"(?:[,;(]|\b(?:and|or|of|the|an?|with|for|in|on|to|by|from|is|are))$")
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_PUNCTUATION = frozenset(
+    ".,:;'()-/\u2019\u2013\u0964"
+    "\u3001\u3002\uff0c\uff1a\uff1b\uff08\uff09\uff01\uff1f\u30fb"  # of Chinese and Japanese
+    "\u300c\u300d\u300e\u300f\u300a\u300b\u3008\u3009\u3010\u3011"  # their quotation marks and brackets
+)
 _DROPPED = dict.fromkeys(map(ord, "\x00\x02\ufffe\u00ad\ufffd\u200b"))
 
 
@@ -85,17 +102,18 @@ def outline_query(title: str) -> str | None:
     >>> outline_query("Introduction") is None
     True
     """
-    text = _NUMBERING.sub("", clean_text(title)).strip(" .:")
-    dull = text.casefold() in DULL_TITLES or _CAPTION.match(text)
+    text = _NUMBERING.sub("", clean_text(title)).strip(" .:\u3002\uff1a")
+    dull = text.casefold() in DULL_TITLES or _match_caption(text)
     return text if not dull and _says_enough(text, TITLE_WORDS) else None
 
 
 def page_captions(characters: str, place: Callable[[int], tuple[float, float]] | None = None) -> list[Caption]:
     """Return every caption among a page's lines.
 
-    A caption is a line that opens with "Figure 3:", "Table 2." or "Figure 3 Capital"; it goes on behind lines about as
-    wide as the page's text, while the lines are set alike, up to its first full stop. What looks like a line of a list
-    of figures, or like a sentence that mentions the figure, is no caption.
+    A caption is a line that opens with "Figure 3:", "Table 2." or "Figure 3 Capital", or with what captions are called
+    in another language (``languages.yaml``); it goes on behind lines about as wide as the page's text, while the lines
+    are set alike, up to its first full stop. What looks like a line of a list of figures, or like a sentence that
+    mentions the figure, is no caption.
 
     Parameters
     ----------
@@ -114,24 +132,25 @@ def page_captions(characters: str, place: Callable[[int], tuple[float, float]] |
     wide = FULL_LINE * widths[int(0.9 * (len(widths) - 1))] if widths else 0.0
     found = []
     for number, line in enumerate(lines):
-        match = _CAPTION.match(line)
+        match = _match_caption(line)
         if not match or _LEADER.search(line):
             continue
-        text, last = match.group(4), line
+        text, last = match["text"], line
         for following in range(number + 1, min(number + CAPTION_LINES, len(lines))):
             more = lines[following]
-            ended = re.search(r"[.!?]\s*$", text) or len(text.split()) > CAPTION_WORDS[1] or len(last.rstrip()) < wide
-            other = not more.strip() or more.strip().isdigit() or _CAPTION.match(more) or _NUMBERING.match(more)
+            ended = re.search(r"[.!?\u3002\uff01\uff1f]\s*$", text) or count_words(text) > CAPTION_WORDS[1]
+            ended = ended or len(last.rstrip()) < wide
+            other = not more.strip() or more.strip().isdigit() or _match_caption(more) or _NUMBERING.match(more)
             if ended or other or not _set_alike(place, starts[following - 1], starts[following]):
                 break
             text, last = text + "\n" + more, more
         if _LEADER.search(text):
             continue
-        text = _STOP.split(clean_text(text) + " ", maxsplit=1)[0].strip(" .:")
-        text = re.split(r"\s(?=(?:Figure|Table) [\dA-Z.]+[:.])", text, maxsplit=1)[0]  # captions side by side
+        text = _STOP.split(clean_text(text) + " ", maxsplit=1)[0].strip(" .:\u3002\uff1a")
+        text = _NEXT_CAPTION.split(text, maxsplit=1)[0]  # captions side by side
         if _says_enough(text, CAPTION_WORDS) and not _SENTENCE.match(text) and not _UNFINISHED.search(text):
-            kind = "table" if match.group(1).lower() == "table" else "figure"
-            found.append(Caption(kind, match.group(2), text, match.group(3) is not None))
+            kind = caption_kinds()[match["spaced"] or match["unspaced"]]
+            found.append(Caption(kind, match["label"], text, match["mark"] is not None))
     return found
 
 
@@ -157,11 +176,22 @@ def true_captions(pages: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
     return kept
 
 
+def _match_caption(line: str) -> re.Match[str] | None:
+    """Match a line that opens as a caption does; without a mark behind the number, no sentence may go on there."""
+    match = _CAPTION.match(line)
+    if match is None or match["mark"] is not None:
+        return match
+    first = match["text"][0]
+    if match["unspaced"]:
+        return match if first.isalpha() and not match["text"].startswith(mentions()) else None
+    return match if first in _QUOTES or (first.isalpha() and not first.islower()) else None
+
+
 def _says_enough(text: str, n_words: tuple[int, int]) -> bool:
     """Whether a text has as many words as asked for, two of them real ones, and no residue of markup."""
-    if not n_words[0] <= len(text.split()) <= n_words[1] or len(_WORD.findall(text)) < 2 or _RESIDUE.search(text):
+    if not n_words[0] <= count_words(text) <= n_words[1] or count_real_words(text) < 2 or _RESIDUE.search(text):
         return False
-    symbols = sum(not (c.isalnum() or c.isspace() or c in ".,:;'()-/\u2019\u2013") for c in text)
+    symbols = sum(not (c.isalnum() or c.isspace() or c in _PUNCTUATION) for c in without_marks(text))
     return symbols <= SYMBOL_SHARE * len(text)
 
 

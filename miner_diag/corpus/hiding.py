@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from miner_diag.corpus.words import split_units
+
 FEW_NEEDLES = 500
 """Up to so many queries it is faster to ask first whether any of them stands on a page at all."""
 MIN_PART_WORDS = 2
@@ -100,9 +102,9 @@ def longest_part(text: str, query: str) -> str | None:
     """Return the longest run of the query's words that stands in `text`; None if there is no notable one.
 
     Notable means at least `MIN_PART_WORDS` words and `MIN_PART_SHARE` of the query's letters: some outline titles are
-    worded a little differently from the heading on the page.
+    worded a little differently from the heading on the page. In scripts without blanks every letter is a word here.
     """
-    stream, words = plain_letters(text), query.split()
+    stream, words = plain_letters(text), split_units(query)
     parts = [plain_letters(word) for word in words]
     ends = np.cumsum([0, *map(len, parts)])
     # reach[start]: behind the last word of the longest run from there that stands in the text; what a run holds stands
@@ -119,6 +121,11 @@ def longest_part(text: str, query: str) -> str | None:
             if n_letters and n_letters >= MIN_PART_SHARE * ends[-1] and reach[start] >= start + length:
                 return " ".join(words[start : start + length])
     return None
+
+
+def located(query: str, text: str) -> bool:
+    """Return whether the words of `query` are found in `text`: all of its letters, or a notable part of them."""
+    return stands_in(query, text) or longest_part(text, query) is not None
 
 
 def stands_in(query: str, text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,10 @@ from miner_diag.corpus.folder import load_folder
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.manifest import load_manifest
 from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
+from miner_diag.corpus.summary import language_note
 from miner_diag.corpus.table import is_table, load_table
+
+logger = logging.getLogger(__name__)
 
 
 def load_corpus(
@@ -21,7 +25,7 @@ def load_corpus(
     ignore_self: bool = False,
     limits: PdfLimits = DEFAULT_LIMITS,
 ) -> Corpus:
-    """Load queries, pages and qrels.
+    """Load queries, pages and qrels; documents that are not in English are said once, as a warning.
 
     Parameters
     ----------
@@ -47,6 +51,13 @@ def load_corpus(
     """
     if queries is not None and queries not in get_args(Form):
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
+    corpus = _load(data, queries, fold, ignore_self, limits)
+    if note := language_note(corpus):
+        logger.warning(note)
+    return corpus
+
+
+def _load(data: Path | str, queries: Form | None, fold: int, ignore_self: bool, limits: PdfLimits) -> Corpus:
     form: Form = queries or "hidden"
     path = Path(data)
     if ignore_self and (str(data) in manifest_names() or not (path.is_dir() and is_table(path))):

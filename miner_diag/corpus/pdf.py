@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from PIL import Image
 
+from miner_diag.corpus.annotations import shown_annotations
 from miner_diag.corpus.core import CorpusError
 
 MAX_PAGE_POINTS = 14_400.0
@@ -47,6 +49,10 @@ def open_pdf(path: Path | str) -> Iterator[pdfium.PdfDocument]:
     except pdfium.PdfiumError:
         raise _why_not(path) from None
     with closing(document):
+        try:
+            document.init_forms()  # before any page: only then are form fields drawn and read
+        except pdfium.PdfiumError as error:
+            raise CorpusError(f"the form fields of {path.name} are not readable ({error})") from None
         if len(document) == 0:
             raise CorpusError(f"{path.name} has no page")
         yield document
@@ -73,16 +79,23 @@ def open_page(document: pdfium.PdfDocument, number: int) -> Iterator[pdfium.PdfP
 
 
 def read_characters(page: pdfium.PdfPage) -> str:
-    r"""Return the page's text layer, one character per pdfium character index ("" if there is none).
+    r"""Return the text that the page shows: its text layer, then its form fields and free-text annotations.
 
     Position ``i`` of the string is character ``i`` of :func:`character_boxes`; line ends arrive as ``\r\n`` and a
-    hyphen at a line's end as ``\x02``. Characters outside Unicode become spaces, so that positions hold.
+    hyphen at a line's end as ``\x02``. Characters outside Unicode, and words wholly outside the page's crop box, become
+    spaces, so that positions hold. "" if the page shows no text.
     """
     with closing(page.get_textpage()) as text_page:
         n_characters = min(text_page.count_chars(), MAX_CHARACTERS)
         get = pdfium_c.FPDFText_GetUnicode
         codes = [get(text_page, index) for index in range(n_characters)]
-    return "".join(chr(code) if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else " " for code in codes)
+        outside = _outside(page, text_page, n_characters)
+    layer = "".join(chr(code) if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else " " for code in codes)
+    if outside:
+        layer = re.sub(
+            r"\S+", lambda word: " " * len(word[0]) if outside.issuperset(range(*word.span())) else word[0], layer
+        )
+    return layer + "".join(text for text, _box in _annotated(page))[: MAX_CHARACTERS - n_characters]
 
 
 def character_boxes(page: pdfium.PdfPage, indices: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -128,7 +141,12 @@ def _boxes(
 ) -> Iterator[tuple[int, int, int, int] | None]:
     """Yield the box of each character; None for one that pdfium made up."""
     with closing(page.get_textpage()) as text_page:
+        n_layer = min(text_page.count_chars(), MAX_CHARACTERS)
+        annotated = [box for text, box in _annotated(page) for _ in text] if (indices >= n_layer).any() else []
         for index in indices:
+            if index >= n_layer:
+                yield _box_pixels(page, annotated[index - n_layer], width, height)
+                continue
             corners = []
             for loose in (False, True):
                 try:
@@ -148,8 +166,11 @@ def line_places(page: pdfium.PdfPage) -> Iterator[Callable[[int], tuple[float, f
     """Yield a function: position of a character -> (height of its baseline, font size), both in points."""
     x, y = ctypes.c_double(), ctypes.c_double()
     with closing(page.get_textpage()) as text_page:
+        n_layer = text_page.count_chars()
 
         def place(index: int) -> tuple[float, float]:
+            if index >= n_layer:  # of a form field or an annotation
+                return 0.0, 0.0
             pdfium_c.FPDFText_GetCharOrigin(text_page, index, ctypes.byref(x), ctypes.byref(y))
             _left, bottom, _right, top = text_page.get_charbox(index, loose=True)
             return y.value, top - bottom
@@ -160,8 +181,8 @@ def line_places(page: pdfium.PdfPage) -> Iterator[Callable[[int], tuple[float, f
 def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[int, str]], bool]:
     """Return (page number, title) of every bookmark that leads to a page, and whether there are more than are read.
 
-    A bookmark without a destination, or with one outside the document, is no query: it has no page. One whose title is
-    not Unicode is left out too.
+    A bookmark without a destination, or with one outside the document or in another file, is no query: it has no page.
+    One whose title is not Unicode is left out too.
 
     Parameters
     ----------
@@ -181,6 +202,9 @@ def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[
             if n_before == n_bookmarks:
                 return found, True
             destination = bookmark.get_dest()
+            action = pdfium_c.FPDFBookmark_GetAction(bookmark)
+            if action and pdfium_c.FPDFAction_GetType(action) != pdfium_c.PDFACTION_GOTO:
+                continue  # into another file: its page number is none of this document
             index = destination.get_index() if destination else None
             try:
                 title = bookmark.get_title()
@@ -194,7 +218,7 @@ def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[
 
 
 def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
-    """Draw an open page in RGB on white, `longest_side` pixels on its longer side.
+    """Draw an open page in RGB on white, `longest_side` pixels on its longer side, with form fields and annotations.
 
     Raises
     ------
@@ -203,9 +227,42 @@ def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
     """
     if not 16 <= longest_side <= MAX_RENDER_SIDE:
         raise CorpusError(f"longest_side must be between 16 and {MAX_RENDER_SIDE} pixels; got {longest_side}")
-    bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=False)
+    bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=True)
     with closing(bitmap):
         return bitmap.to_pil().convert("RGB")
+
+
+def _annotated(page: pdfium.PdfPage) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Return (text, box in points) of each form field and annotation; each text begins on a line of its own."""
+    found = [item for item in shown_annotations(page) if _is_inside(page, item.box)]
+    return [("\r\n\r\n" + item.text.replace("\n", "\r\n"), item.box) for item in found]
+
+
+def _is_inside(page: pdfium.PdfPage, box: tuple[float, float, float, float]) -> bool:
+    """Whether any of a box (left, bottom, right, top in points) is on what is shown of the page."""
+    left, bottom, right, top = page.get_bbox()
+    return box[0] < right and box[2] > left and box[1] < top and box[3] > bottom
+
+
+def _outside(page: pdfium.PdfPage, text_page: pdfium.PdfTextPage, n_characters: int) -> set[int]:
+    """Positions of the characters that stand wholly outside what is shown of the page, and of those without a place."""
+    left, bottom, right, top = page.get_bbox()
+    kinds = [pdfium_c.FPDF_PAGEOBJ_TEXT, pdfium_c.FPDF_PAGEOBJ_FORM]
+    try:
+        bounds = [item.get_bounds() for item in page.get_objects(filter=kinds, max_depth=1)]
+    except pdfium.PdfiumError:  # one of them has no place that pdfium knows: its characters are looked at one by one
+        bounds = [(-np.inf, -np.inf, np.inf, np.inf)]
+    if all(left <= b[0] and bottom <= b[1] and b[2] <= right and b[3] <= top for b in bounds):
+        return set()
+    found = set()
+    for index in range(n_characters):
+        try:
+            box = text_page.get_charbox(index)
+        except pdfium.PdfiumError:  # a generated character, as a hyphen: it goes with its word
+            box = (right, top, right, top)
+        if not _is_inside(page, box):
+            found.add(index)
+    return found
 
 
 def _why_not(path: Path) -> CorpusError:
@@ -237,6 +294,16 @@ def _check_pictures(page: pdfium.PdfPage, number: int) -> None:
                     f"page {number} holds a picture of {width.value} x {height.value} pixels; "
                     f"expected at most {MAX_IMAGE_PIXELS:,} in all"
                 )
+
+
+def _box_pixels(
+    page: pdfium.PdfPage, box: tuple[float, float, float, float], width: int, height: int
+) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom in pixels of a rendering for a box (left, bottom, right, top) in points."""
+    left, bottom, right, top = box
+    device = [_to_device(page, width, height, x, y) for x in (left, right) for y in (bottom, top)]
+    x, y = zip(*device, strict=True)
+    return min(x), min(y), max(x), max(y)
 
 
 def _to_device(page: pdfium.PdfPage, width: int, height: int, x: float, y: float) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,8 @@ from PIL import Image, ImageDraw
 
 from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.harvest import outline_query, page_captions
-from miner_diag.corpus.hiding import hidden_characters
+from miner_diag.corpus.hiding import hidden_characters, located
+from miner_diag.corpus.ink import unread_ink
 from miner_diag.corpus.limits import OUT_OF_MEMORY
 from miner_diag.corpus.pdf import (
     character_boxes,
@@ -88,19 +89,26 @@ def read_outline(document: pdfium.PdfDocument, n_bookmarks: int, n_characters: i
     return {"pages": len(document), "titles": titles, "long": long, "cut": cut}
 
 
-def read_page(document: pdfium.PdfDocument, number: int, n_characters: int) -> dict[str, Any]:
-    """Return a page's text layer, the hash of its picture, and its captions of at most so many characters."""
+def read_page(
+    document: pdfium.PdfDocument, number: int, n_characters: int, titles: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a page's text, the hash of its picture, its captions of at most so many characters, and its unread ink.
+
+    The ink is measured only where one of the outline's titles that lead here is not among the page's characters.
+    """
     with open_page(document, number) as page:
         characters = read_characters(page)
         with line_places(page) as place:
             captions = page_captions(characters, place)
         picture = render_page(page, HASH_SIDE)
         digest = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+        ink = 0 if all(located(title, characters) for title in titles) else unread_ink(page)
     kept = [[c.kind, c.label, c.text, c.marked] for c in captions if len(c.text) <= n_characters]
     return {
         "number": number,
         "characters": characters,
         "page_hash": digest,
+        "unread_ink": ink,
         "captions": kept,
         "long": len(captions) - len(kept),
     }
@@ -143,7 +151,7 @@ def answer(documents: Documents, request: dict[str, Any]) -> tuple[dict[str, Any
             name = Path(request["path"]).name
             raise CorpusError(f"{name} has {len(document)} pages; page {number} was asked for")
         if request["do"] == "read":
-            return read_page(document, number, request["characters"]), b""
+            return read_page(document, number, request["characters"], request.get("titles", ())), b""
         picture = draw_page(document, number, request["side"], tuple(request["queries"]))
         return {"size": picture.size}, picture.tobytes()
     except pdfium.PdfiumError as error:

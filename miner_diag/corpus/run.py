@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import pandas as pd
 from tyro.conf import OmitArgPrefixes
 
 from miner_diag.corpus.core import Corpus
+from miner_diag.corpus.elsewhere import elsewhere_lines, elsewhere_summary
 from miner_diag.corpus.manifest import frozen_text, read_manifest_documents
 from miner_diag.corpus.manifest_file import read_manifest
 from miner_diag.corpus.options import DataOptions
@@ -49,7 +50,9 @@ def run(options: CorpusOptions) -> None:
     summary = corpus_summary(corpus)
     folder.table("corpus", summary)
     write_atomic(options.out / "skipped.csv", "".join(f"{item.name}\t{item.reason}\n" for item in corpus.skipped))
-    folder.records(summary_records(summary, corpus))
+    elsewhere = elsewhere_summary(corpus)
+    folder.table("elsewhere", elsewhere)
+    folder.records([*summary_records(summary, corpus), *elsewhere_records(elsewhere, corpus)])
     step = max(1, len(corpus.queries) // max(1, options.pictures))
     for number, query in enumerate(corpus.queries[::step][: options.pictures]):
         page_id = next(iter(corpus.qrels[query.query_id]))
@@ -61,15 +64,14 @@ def run(options: CorpusOptions) -> None:
     print(summary.to_string(index=False))
     folder.finish(
         facts={"corpus_revision": corpus.revision, "skipped": {item.name: item.reason for item in corpus.skipped}},
-        lines=skipped_lines(corpus.skipped) or ["nothing was left out"],
+        lines=[*elsewhere_lines(elsewhere), *(skipped_lines(corpus.skipped) or ["nothing was left out"])],
         next_command=f"python -m miner_diag.cka --data {options.data.data}",
     )
 
 
 def summary_records(summary: pd.DataFrame, corpus: Corpus) -> Iterator[Record]:
     """Yield every count of the summary as a record, and how many pages answer each query."""
-    # no retriever has a part in these numbers
-    row = partial(Record, model="none", model_revision="none", dataset=corpus.name)
+    row = _row_of(corpus)
     for counts in summary.to_dict("records"):
         split = str(counts.pop("split"))
         for measure, count in counts.items():
@@ -77,3 +79,17 @@ def summary_records(summary: pd.DataFrame, corpus: Corpus) -> Iterator[Record]:
     for query in corpus.queries:
         n_pages = float(len(corpus.qrels[query.query_id]))
         yield row(split=corpus.splits[query.doc_id], measure="n_gold_pages", value=n_pages, query_id=query.query_id)
+
+
+def elsewhere_records(elsewhere: pd.DataFrame, corpus: Corpus) -> Iterator[Record]:
+    """Yield, for each kind of query, on how many other pages its words stand, and of how many queries."""
+    row = _row_of(corpus)
+    for counts in elsewhere.to_dict("records"):
+        for column in ("elsewhere", "pages", "pages_without_query"):
+            measure = f"n_{counts['kind']}_elsewhere" + ("" if column == "elsewhere" else f"_{column}")
+            yield row(split="all", measure=measure, value=float(counts[column]))
+
+
+def _row_of(corpus: Corpus) -> Callable[..., Record]:
+    """Return what makes a record of a corpus; no retriever has a part in these numbers."""
+    return partial(Record, model="none", model_revision="none", dataset=corpus.name)

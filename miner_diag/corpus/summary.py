@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pandas as pd
 
 from miner_diag.corpus.core import SPLITS, Corpus, Skipped
+from miner_diag.corpus.languages import language_of
 
 KINDS = ("outline", "figure", "table", "given")
 
@@ -46,3 +47,26 @@ def skipped_lines(skipped: Sequence[Skipped], n_names: int = 3) -> list[str]:
         more = f" and {len(found) - n_names} more" if len(found) > n_names else ""
         lines.append(f"left out: {', '.join(found[:n_names])}{more}: {reason}")
     return lines
+
+
+def document_languages(corpus: Corpus) -> dict[str, str | None]:
+    """Return doc_id -> the language of its pages and queries; None where they are too short to tell."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    for page in corpus.pages:
+        texts[page.doc_id].append(page.text)
+    for query in corpus.queries:
+        texts[query.doc_id].append(query.text)
+    return {doc_id: language_of(found) for doc_id, found in texts.items()}
+
+
+def language_note(corpus: Corpus) -> str | None:
+    """Return what a reader must know of documents that are not in English; None if there are none."""
+    counts = Counter(name for name in document_languages(corpus).values() if name not in (None, "English"))
+    if not counts:
+        return None
+    found = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
+    return (
+        f"{counts.total()} of {len(corpus.splits)} documents of {corpus.name} are not in English ({found}, by their "
+        "letters and commonest words): the embedded models (page-text, page-text-bge, page-text-late, page-vision) "
+        "read English only; use a retriever that knows the language"
+    )

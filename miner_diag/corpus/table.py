@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.copies import A_COPY, check_own_pages, find_copies, merge_copies
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.harvest import clean_text
+from miner_diag.corpus.images import open_image
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
-from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS
 from miner_diag.corpus.pdf_reader import draw_page, read_page
 from miner_diag.corpus.splits import deal_splits
 from miner_diag.corpus.table_qrels import QRELS_FILES, qrels_file, read_table_qrels, unread_qrels
@@ -168,36 +167,6 @@ class _Source:
         if self.pdf is not None:
             return draw_page(self.pdf, self.number, longest_side, limits=self.limits)
         raise CorpusError("this page has neither image nor PDF, only text")
-
-
-def open_image(path: Path | str) -> Image.Image:
-    """Open an untrusted picture in RGB.
-
-    Raises
-    ------
-    CorpusError
-        If it is missing, no regular file (a pipe would never end), no picture, broken, or larger than
-        `MAX_IMAGE_PIXELS`.
-    """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise CorpusError(f"{path.name} is not a file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is a little above Pillow's
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                    raise CorpusError(
-                        f"{path.name} is {picture.width} x {picture.height} pixels; "
-                        f"expected at most {MAX_IMAGE_PIXELS:,} in all"
-                    )
-                return picture.convert("RGB")
-    except Image.DecompressionBombError:
-        raise CorpusError(f"{path.name} has more than {MAX_IMAGE_PIXELS:,} pixels, the most that is read") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, CorpusError):
-            raise
-        raise CorpusError(f"{path.name} is not a readable picture ({error})") from None
 
 
 def _render(sources: dict[str, _Source], page_id: str, longest_side: int) -> Image.Image:

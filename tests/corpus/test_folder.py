@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import sys
 
 import pytest
 
-from miner_diag.corpus import load_corpus
+from miner_diag.corpus import CorpusError, load_corpus
+from miner_diag.corpus.__main__ import main
 
 
 def test_titles_and_captions_become_queries_with_their_page_and_kind(make, folder):
@@ -105,7 +109,7 @@ def test_a_damaged_cache_is_read_anew(make, folder, tmp_path, monkeypatch):
 
 
 def test_drawing_keeps_the_page_shape(make, folder):
-    wide = make.PdfPage((make.Text("Figure 1: Average level of tides in harbours"),), box=(0, 0, 800, 400))
+    wide = make.PdfPage((make.Text("Figure 1: Average level of tides in harbours", y=300),), box=(0, 0, 800, 400))
     corpus = load_corpus(folder({"a.pdf": make.pdf([wide])}))
     picture = corpus.render("a/1", longest_side=500)
     assert (picture.mode, picture.size) == ("RGB", (500, 250))
@@ -121,3 +125,92 @@ def test_limit_keeps_queries_whose_pages_stay(make, folder):
     }
     assert few.pages == corpus.sample_pages(10).pages
     assert few.revision != corpus.revision
+
+
+# --- names and links
+
+
+def test_names_that_are_not_utf8_are_used_and_written_out(make, folder):
+    path = folder({f"{n}.pdf": make.handbook(f"tides{n}") for n in range(3)})
+    for name, about in ((b"caf\xe9.pdf", "storms"), (b"caf\\xe9.pdf", "winds"), (b"deep\xff/r\xfc.pdf", "rains")):
+        target = os.path.join(os.fsencode(path), name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            with open(target, "wb") as file:
+                file.write(make.handbook(about))
+        except OSError:
+            pytest.skip("this file system takes only names in UTF-8")
+    with open(os.path.join(os.fsencode(path), b"bro\xe9.pdf"), "wb") as file:
+        file.write(b"no PDF")
+    corpus = load_corpus(path)
+    assert len({page.doc_id for page in corpus.pages}) == 6
+    assert {"caf\\xe9", "deep\\xff/r\\xfc"} < {page.doc_id for page in corpus.pages}
+    assert [item.name for item in corpus.skipped] == ["bro\\xe9"]
+    text = repr((corpus.pages, corpus.queries, corpus.qrels, corpus.skipped, corpus.revision))
+    assert text.encode("utf-8"), "everything can be written"
+    assert corpus.render("caf\\xe9/1", 64).size[1] == 64
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_command_prints_names_that_the_terminal_cannot_show(make, folder, tmp_path, monkeypatch, encoding):
+    path = folder({"häfen.pdf": make.handbook(), "bad–.pdf": b"no PDF"})
+    odd = os.fsencode(tmp_path) + b"/m\xfcller"
+    try:
+        os.rename(path, odd)
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding, errors="strict"))
+    main(["--data", os.fsdecode(odd), "--out", str(tmp_path / "out")])
+    sys.stdout.flush()
+    assert b"m\\xfcller: hidden queries" in shown.getvalue()
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def test_linked_folders_are_named_and_not_entered(make, folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "diary.pdf").write_bytes(make.handbook("secrets"))
+    path = folder({"good.pdf": make.handbook(), "inner/more.pdf": make.handbook("storms")})
+    (path / "away").symlink_to(tmp_path / "outside")
+    (path / "again").symlink_to("inner")
+    (path / "inner" / "loop").symlink_to(path)
+    corpus = load_corpus(path)
+    assert {page.doc_id for page in corpus.pages} == {"good", "inner/more"}
+    reasons = {item.name: item.reason for item in corpus.skipped}
+    assert set(reasons) == {"away", "again", "inner/loop"}
+    assert "outside" in reasons["away"] and "where it is" in reasons["again"] and "where it is" in reasons["inner/loop"]
+
+
+def test_nothing_but_a_linked_folder_is_an_error_that_names_it(make, folder, tmp_path):
+    path = folder({"readme.txt": b"nothing"})
+    (tmp_path / "outside").mkdir()
+    (path / "away").symlink_to(tmp_path / "outside")
+    with pytest.raises(CorpusError, match=r"holds no PDF.*away: is a link to .*outside"):
+        load_corpus(path)
+
+
+# --- titles that documents share
+
+
+def test_two_editions_of_one_manual_say_why_nothing_is_asked(make, folder):
+    titles = [(f"Heights of {about} in harbours", n) for n, about in enumerate(("tides", "waves"))]
+    editions = {
+        f"{year}.pdf": make.pdf([make.PdfPage((make.Text(f"{title} {year}"),)) for title, _ in titles], titles)
+        for year in (2020, 2021)
+    }
+    with pytest.raises(CorpusError, match=r"Heights of tides in harbours.*two editions of one manual") as raised:
+        load_corpus(folder(editions))
+    assert "no document" not in str(raised.value)
+
+
+def test_titles_that_lead_to_several_pages_are_counted_and_named(make, folder):
+    pages = [make.PdfPage((make.Text(f"Page {n} of its own"),)) for n in range(4)]
+    shared = [("Heights of tides in harbours", 0), ("Speeds of tides in harbours", 1)]
+    twice = [("Notes on this chapter", 0), ("NOTES on this chapter", 2), ("Lengths of piers in winter", 3)]
+    others = [make.PdfPage((make.Text(f"Other page {n}"),)) for n in range(2)]
+    corpus = load_corpus(folder({"a.pdf": make.pdf(pages, shared + twice), "b.pdf": make.pdf(others, shared)}))
+    assert [query.text for query in corpus.queries] == ["Lengths of piers in winter"]
+    reasons = {item.name: item.reason for item in corpus.skipped if item.name.startswith("query")}
+    assert len(reasons) == 3
+    assert "two editions" in reasons["query 'Heights of tides in harbours'"]
+    assert "its document" in reasons["query 'Notes on this chapter'"]
