@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from miner_diag.figures import save_figure
-from miner_diag.files import write_atomic
-from miner_diag.provenance import RunClock, write_run
-from miner_diag.records import Record, write_records
+from miner_diag.files import sha256_file, write_atomic
+from miner_diag.provenance import RUN_FORMAT, RunClock, write_run
+from miner_diag.records import Record, read_records, write_records
+from miner_diag.sealed import SEAL, DamagedError, check_seal, sealed
+
+logger = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 """Every number of a run, and a row for every query."""
@@ -37,6 +41,7 @@ class RunFolder:
         self.command = command
         self.options = options
         self.clock = RunClock()
+        self.records_sha256: str | None = None
 
     def stage(self, name: str) -> None:
         """Book the time since the last call (or the start) under `name`."""
@@ -51,12 +56,13 @@ class RunFolder:
         save_figure(figure, self.folder / f"{name}.png")
 
     def json(self, name: str, content: Any) -> None:
-        """Write ``name.json``, indented."""
-        write_atomic(self.folder / f"{name}.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        """Write an object as ``name.json``, indented, with the hash of its fields; `sealed.read_sealed` reads it."""
+        write_atomic(self.folder / f"{name}.json", json.dumps(sealed(content), indent=2) + "\n")
 
     def records(self, records: Iterable[Record]) -> None:
-        """Write ``records.jsonl``."""
+        """Write ``records.jsonl``; ``run.json`` will hold its hash."""
         write_records(self.folder / RECORDS, records)
+        self.records_sha256 = sha256_file(self.folder / RECORDS)
 
     def finish(self, *, facts: dict[str, Any], lines: Sequence[str] = (), next_command: str = "") -> None:
         """Write ``run.json``, which makes the run whole, and print the closing lines.
@@ -70,6 +76,8 @@ class RunFolder:
         next_command : str
             What the user would type next; printed last.
         """
+        if self.records_sha256 is not None:
+            facts = {"records_sha256": self.records_sha256, **facts}
         content = write_run(self.folder, self.command, self.options, self.clock, sentences=list(lines), **facts)
         for line in lines:
             print(line)
@@ -95,13 +103,27 @@ def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[st
     Raises
     ------
     ValueError
-        If the folder is that of another command.
+        If the folder is that of another command, or its ``run.json`` does not say whose it is.
     """
     if (out / "run.json").exists():
-        read_run(out, command)
+        _refuse_other_command(out, command)
         for name in ("run.json", *optional_files):
             (out / name).unlink(missing_ok=True)
     return RunFolder(out, command, options)
+
+
+def _refuse_other_command(out: Path, command: str) -> None:
+    """Raise ValueError unless `command` wrote ``run.json``; it is about to be replaced, so its hash does not matter."""
+    path = out / "run.json"
+    try:
+        found = _read_content(path)["command"]
+    except ValueError:
+        raise ValueError(
+            f"{path} is damaged, so it does not say which command's run {out} holds; delete that file, or choose "
+            "another --out"
+        ) from None
+    if found != command:
+        raise ValueError(f"{out} is a run of {found}; expected one of {command}")
 
 
 def read_run(folder: Path | str, command: str | None = None) -> dict[str, Any]:
@@ -117,17 +139,59 @@ def read_run(folder: Path | str, command: str | None = None) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If there is none, it is damaged, or another command wrote it.
+        If there is none, it is damaged or was changed, or another command wrote it.
     """
     path = Path(folder) / "run.json"
     if not path.is_file():
         wanted = f"run python -m {command} --out {folder}" if command else "start its command again"
         raise ValueError(f"{folder} holds no finished run (run.json is missing); {wanted}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["command"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); start its command again") from None
+    content = _read_content(path)
+    found = content["command"]
     if command is not None and found != command:
         raise ValueError(f"{folder} is a run of {found}; expected one of {command}")
-    return content
+    if not {"format", SEAL} & set(content):
+        logger.warning(
+            "%s was written by an earlier version, without a hash, so a change in it would not be noticed; "
+            "start its command again to be sure",
+            path,
+        )
+        return content
+    if content.get("format") != RUN_FORMAT:
+        raise ValueError(
+            f"{path} has format {content.get('format')}, this version reads {RUN_FORMAT}; start its command again"
+        )
+    try:
+        return check_seal(content)
+    except DamagedError as error:
+        raise ValueError(f"{path} is damaged ({error}); start its command again") from None
+
+
+def read_run_records(folder: Path | str, run: Mapping[str, Any]) -> list[Record]:
+    """Read the ``records.jsonl`` of a finished run.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+    run : mapping
+        What `read_run` returned.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, or not the one that the run wrote.
+    """
+    path = Path(folder) / RECORDS
+    if SEAL in run and path.is_file() and run.get("records_sha256") != sha256_file(path):
+        raise ValueError(f"{path} is damaged (it was changed after it was written); start its command again")
+    return read_records(path)
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """Return what ``run.json`` holds, whatever its hash."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["command"]
+        return dict(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); start its command again") from None

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
     {"version", "files"},
+    {"sealed", "texts", "locks", "stopping"},
     {"figures", "records", "stats", "provenance", "command", "training_state"},
     {"runs"},
     {"corpus", "retrieval"},

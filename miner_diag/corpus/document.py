@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,11 +14,14 @@ from miner_diag.corpus.core import CorpusError, Kind
 from miner_diag.corpus.harvest import Caption, outline_query, page_captions, true_captions
 from miner_diag.corpus.pdf import line_places, open_page, open_pdf, outline, read_characters, render_page
 from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
+from miner_diag.sealed import DamagedError, read_sealed, sealed
 
 logger = logging.getLogger(__name__)
 
 READER_VERSION = 3
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
+CACHE_FORMAT = 2
+"""The number of the layout of a cached file; it is part of the key, too. Format 1 had no hash."""
 HASH_SIDE = 512
 """Longest side, in pixels, of the rendering that a page hash is taken of."""
 
@@ -78,7 +80,7 @@ def read_document(path: Path | str, doc_id: str) -> Document:
     content = _read_cache(cached, sha256)
     if content is None:
         content = _read_file(path)
-        write_atomic(cached, canonical_json({"sha256": sha256, **content}))
+        write_atomic(cached, canonical_json(sealed({"sha256": sha256, **content})))
     pages = tuple(
         DocumentPage(
             p["number"], p["characters"], p["page_hash"], tuple((kind, text) for kind, text in p["candidates"])
@@ -125,17 +127,19 @@ def _read_page(document: pdfium.PdfDocument, number: int) -> tuple[dict, list[Ca
 
 
 def _cache_path(sha256: str) -> Path:
-    return cache_folder() / "documents" / f"{sha256}-{READER_VERSION}-{metadata.version('pypdfium2')}.json"
+    versions = f"{READER_VERSION}-{metadata.version('pypdfium2')}-{CACHE_FORMAT}"
+    return cache_folder() / "documents" / f"{sha256}-{versions}.json"
 
 
 def _read_cache(path: Path, sha256: str) -> dict | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["sha256"] == sha256 and isinstance(content["pages"], list) and isinstance(content["skipped"], list):
+        content = read_sealed(path)
+        if content["sha256"] == sha256:
             return content
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        pass
-    logger.warning("%s is damaged; the document is read again", path)
+        problem = "it is of another document"
+    except (DamagedError, KeyError) as error:
+        problem = str(error)
+    logger.warning("%s is damaged (%s); the document is read again", path, problem)
     return None

@@ -30,6 +30,7 @@ from miner_diag.embeddings.shards import (
     write_shard,
 )
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.sealed import sealed
 from miner_diag.version import __version__
 
 FORMAT = 2
@@ -120,7 +121,8 @@ class StoreFolder:
         content = {"data": corpus.name, "form": corpus.form, "part": corpus.part}
         digest = sha256_bytes(canonical_json(content).encode())
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_atomic(self.path / USES / f"{digest[:12]}.json", canonical_json({**content, "last_used": now}) + "\n")
+        noted = sealed({**content, "last_used": now})
+        write_atomic(self.path / USES / f"{digest[:12]}.json", canonical_json(noted) + "\n")
 
     def _file(self, name: str) -> Path:
         return self.path / SHARDS / f"{name}{SUFFIX}"

@@ -97,7 +97,7 @@ def test_training_lowers_the_error_and_is_seeded(lines):
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path, monkeypatch, bfloat16):
+def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path, monkeypatch, bfloat16, caplog):
     monkeypatch.setattr(reader_training, "KEEP_EVERY", 2)
     train = partial(train_reader, lines[:12], steps=6, seed=3, columns=2000, bfloat16=bfloat16)
     whole = train().state_dict()
@@ -117,11 +117,10 @@ def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path,
     assert steps == [6]
     for name, value in whole.items():
         np.testing.assert_array_equal(value.numpy(), resumed[name].numpy(), err_msg=name)
-    with pytest.raises(CheckpointError, match="is the state of another training"):
-        train_reader(lines[:12], steps=6, seed=4, columns=2000, state=state)
+    train_reader(lines[:12], steps=1, seed=4, columns=2000, state=state)
+    assert "is the state of another training; it is put aside" in caplog.text
     state.write_bytes(b"no state")
-    with pytest.raises(CheckpointError, match="is no state of a training"):
-        train(state=state)
+    assert train(state=state) and "state.safetensors is damaged (" in caplog.text
 
 
 def test_the_rate_rises_and_falls():
