@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from miner_diag.locks import release_folders
+from miner_diag.stopping import stopped_with_a_sentence
+
 Options = TypeVar("Options")
 
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
@@ -23,6 +26,8 @@ def run_command(
     options_type: type[Options], run: Callable[[Options], None], stage: str, args: Sequence[str] | None
 ) -> None:
     """Parse `args` into the options' dataclass and run; a bad input ends with its sentence and exit status 1.
+
+    SIGINT and SIGTERM end it with a sentence and exit status 130 or 143.
 
     Parameters
     ----------
@@ -37,13 +42,17 @@ def run_command(
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     module = stage if "." in stage else f"miner_diag.{stage}"
-    options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=inspect.getdoc(options_type))
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        if os.environ.get(TRACEBACK_VARIABLE) == "1":
-            raise
-        sys.exit(f"error: {error}")
+    with stopped_with_a_sentence():
+        given = inspect.getdoc(options_type)
+        options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=given)
+        try:
+            run(options)
+        except (ValueError, OSError) as error:
+            if os.environ.get(TRACEBACK_VARIABLE) == "1":
+                raise
+            sys.exit(f"error: {error}")
+        finally:
+            release_folders()
 
 
 def command_line(stage: str, *parts: Any, **more: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from miner_diag.figures import save_figure
-from miner_diag.files import sha256_file, write_atomic
+from miner_diag.files import PlaceError, remove_leftovers, sha256_file, write_atomic
+from miner_diag.locks import FolderLock, lock_folder
 from miner_diag.provenance import RUN_FORMAT, RunClock, write_run
 from miner_diag.records import Record, read_records, write_records
 from miner_diag.sealed import SEAL, DamagedError, check_seal, sealed
@@ -26,6 +28,8 @@ RECORDS = "records.jsonl"
 class RunFolder:
     """What a command writes into its ``--out``; every file is written whole or not at all.
 
+    While it is in use, no other process gets a run folder there. What killed runs have left half-written is removed.
+
     Parameters
     ----------
     folder : path
@@ -34,14 +38,33 @@ class RunFolder:
         The module that runs, as "miner_diag.cka".
     options : dataclass
         What the command was asked; ``run.json`` holds it.
+
+    Raises
+    ------
+    FolderInUseError
+        If another process has a run folder there. It is a ValueError.
+    PlaceError
+        If the folder cannot be made or written to. It is an OSError.
     """
 
     def __init__(self, folder: Path | str, command: str, options: Any) -> None:
         self.folder = Path(folder)
+        self._lock: FolderLock | None = None
+        if int(os.environ.get("RANK") or 0) == 0:  # of the processes of a launcher, the first one writes
+            try:
+                self._lock = lock_folder(self.folder, f"python -m {command}")
+            except OSError as error:
+                raise PlaceError(self.folder, error) from error
+            remove_leftovers(self.folder)
         self.command = command
         self.options = options
         self.clock = RunClock()
         self.records_sha256: str | None = None
+
+    def release(self) -> None:
+        """Let other processes use the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def stage(self, name: str) -> None:
         """Book the time since the last call (or the start) under `name`."""
@@ -79,6 +102,7 @@ class RunFolder:
         if self.records_sha256 is not None:
             facts = {"records_sha256": self.records_sha256, **facts}
         content = write_run(self.folder, self.command, self.options, self.clock, sentences=list(lines), **facts)
+        self.release()
         for line in lines:
             print(line)
         print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; written to {self.folder}")
@@ -105,11 +129,16 @@ def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[st
     ValueError
         If the folder is that of another command, or its ``run.json`` does not say whose it is.
     """
+    run = RunFolder(out, command, options)
     if (out / "run.json").exists():
-        _refuse_other_command(out, command)
+        try:
+            _refuse_other_command(out, command)
+        except ValueError:
+            run.release()
+            raise
         for name in ("run.json", *optional_files):
             (out / name).unlink(missing_ok=True)
-    return RunFolder(out, command, options)
+    return run
 
 
 def _refuse_other_command(out: Path, command: str) -> None:

@@ -1,6 +1,8 @@
 """Every kind of file that is read back, with a bit flipped: it is refused or made anew, or means what it meant."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -194,3 +196,24 @@ def test_a_fusion_of_the_first_format_is_read_with_a_warning(tmp_path, caplog):
     (tmp_path / "fusion.json").write_text(json.dumps(facts))
     Fusion.load(tmp_path)
     assert "fusion.json has fusion format 1, without a hash of its facts" in caplog.text
+
+
+def test_a_cache_that_cannot_be_used_is_blamed_not_the_documents(cache, tmp_path, monkeypatch):
+    from miner_diag.corpus.folder import load_folder
+    from miner_diag.files import PlaceError
+
+    (tmp_path / "pdfs").mkdir()
+    (tmp_path / "pdfs" / "a.pdf").write_bytes(handbook("a handbook of valves", 3))
+    with monkeypatch.context() as patch:
+        cache.write_text("no folder")
+        with pytest.raises(PlaceError, match=r"/cache/documents/.*.json cannot be (read|written) .*MINER_DIAG_CACHE"):
+            load_folder(tmp_path / "pdfs")
+        cache.unlink()
+
+        def full(*args):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(PlaceError, match=r"/cache/documents/.* cannot be written \(No space left on device\)"):
+            load_folder(tmp_path / "pdfs")
+    assert load_folder(tmp_path / "pdfs").queries

@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
-    {"version", "files"},
-    {"sealed", "texts", "locks", "stopping"},
+    {"version", "locks", "texts", "stopping"},
+    {"files"},
+    {"sealed", "tables"},
     {"figures", "records", "stats", "provenance", "command", "training_state"},
     {"runs"},
     {"corpus", "retrieval"},

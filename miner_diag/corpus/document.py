@@ -13,7 +13,7 @@ import pypdfium2 as pdfium
 from miner_diag.corpus.core import CorpusError, Kind
 from miner_diag.corpus.harvest import Caption, outline_query, page_captions, true_captions
 from miner_diag.corpus.pdf import line_places, open_page, open_pdf, outline, read_characters, render_page
-from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
+from miner_diag.files import PlaceError, cache_folder, canonical_json, sha256_file, write_atomic
 from miner_diag.sealed import DamagedError, read_sealed, sealed
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ def read_document(path: Path | str, doc_id: str) -> Document:
     ------
     CorpusError
         If nothing of it can be used: missing, empty, encrypted, broken, no page, no readable page.
+    PlaceError
+        If the cache folder cannot be read or written. It is an OSError.
     """
     path = Path(path)
     if not path.is_file() or path.stat().st_size == 0:
@@ -132,13 +134,15 @@ def _cache_path(sha256: str) -> Path:
 
 
 def _read_cache(path: Path, sha256: str) -> dict | None:
-    if not path.is_file():
-        return None
     try:
         content = read_sealed(path)
         if content["sha256"] == sha256:
             return content
         problem = "it is of another document"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PlaceError(path, error, "read") from error
     except (DamagedError, KeyError) as error:
         problem = str(error)
     logger.warning("%s is damaged (%s); the document is read again", path, problem)

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.assemble import assemble
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Skipped
 from miner_diag.corpus.document import Document, read_document
+from miner_diag.files import PlaceError
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
         doc_id -> path.
     inside : path, optional
         Folder that no link may lead out of.
+
+    Raises
+    ------
+    PlaceError
+        If the cache folder cannot be read or written.
     """
     documents: list[Document] = []
     skipped: list[Skipped] = []
@@ -61,6 +67,8 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
             document = read_document(path, doc_id)
             if document.sha256 in first:
                 raise CorpusError(f"{path.name} is a copy of {first[document.sha256]}")
+        except PlaceError:
+            raise  # the cache is to blame, not the document
         except (CorpusError, OSError) as error:
             logger.warning("%s is left out: %s", doc_id, error)
             skipped.append(Skipped(doc_id, str(error)))

@@ -29,7 +29,7 @@ from miner_diag.embeddings.shards import (
     open_shard,
     write_shard,
 )
-from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.files import PlaceError, canonical_json, sha256_bytes, write_atomic
 from miner_diag.sealed import sealed
 from miner_diag.version import __version__
 
@@ -169,6 +169,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise PlaceError(path, error, "read") from error
     except (OSError, ValueError) as error:
         raise DamagedStoreError(path, str(error)) from error
     if not isinstance(content, dict):
