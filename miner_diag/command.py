@@ -15,11 +15,20 @@ import tyro
 
 from miner_diag.locks import release_folders
 from miner_diag.stopping import stopped_with_a_sentence
+from miner_diag.texts import inert
 
 Options = TypeVar("Options")
 
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
 """Environment variable that, set to 1, shows where in the code an error arose."""
+
+
+class InertFormatter(logging.Formatter):
+    """Shows a message on one line, so that no name in it can forge another; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message, made inert."""
+        return inert(super().formatMessage(record))
 
 
 def run_command(
@@ -40,7 +49,9 @@ def run_command(
     args : sequence of str, optional
         The command line; None takes the process's own.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(InertFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     module = stage if "." in stage else f"miner_diag.{stage}"
     with stopped_with_a_sentence():
         given = inspect.getdoc(options_type)
@@ -50,7 +61,7 @@ def run_command(
         except (ValueError, OSError) as error:
             if os.environ.get(TRACEBACK_VARIABLE) == "1":
                 raise
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {inert(error)}")
         finally:
             release_folders()
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from miner_diag.files import atomic_path
+from miner_diag.texts import inert
 
 BLUE, VERMILLION, GREEN, ORANGE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#000000", "#555555"
 """Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey print."""
@@ -43,7 +44,23 @@ def finish_figure(figure: Figure, title: str = "", caption: str = "", *, spines:
     return figure
 
 
+def _show_names_as_they_are(figure: Figure) -> None:
+    """Take no dollar sign in a name for a formula, and draw the codes of characters that cannot be drawn."""
+    texts = [text for text in figure.texts if text.get_text()]
+    texts += [text for name in ("_suptitle", "_supxlabel") if (text := getattr(figure, name, None)) is not None]
+    for ax in figure.axes:
+        texts.append(ax.title)
+        legend = ax.get_legend()
+        texts += [] if legend is None else legend.get_texts()
+    for legend in figure.legends:
+        texts += legend.get_texts()
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_text("\n".join(inert(line) for line in text.get_text().split("\n")))
+
+
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all; names in titles and legends are shown as they are."""
+    _show_names_as_they_are(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)

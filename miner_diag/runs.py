@@ -18,6 +18,8 @@ from miner_diag.locks import FolderLock, lock_folder
 from miner_diag.provenance import RUN_FORMAT, RunClock, write_run
 from miner_diag.records import Record, read_records, write_records
 from miner_diag.sealed import SEAL, DamagedError, check_seal, sealed
+from miner_diag.tables import write_csv
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +73,8 @@ class RunFolder:
         self.clock.stage(name)
 
     def table(self, name: str, frame: pd.DataFrame, *, index: bool = False) -> None:
-        """Write ``name.csv``; the index is a column of it only if asked."""
-        write_atomic(self.folder / f"{name}.csv", frame.to_csv(index=index, lineterminator="\n"))
+        """Write ``name.csv``, which `tables.read_csv` reads; the index is a column of it only if asked."""
+        write_csv(self.folder / f"{name}.csv", frame, index=index)
 
     def figure(self, name: str, figure: Figure) -> None:
         """Write ``name.png``."""
@@ -104,10 +106,10 @@ class RunFolder:
         content = write_run(self.folder, self.command, self.options, self.clock, sentences=list(lines), **facts)
         self.release()
         for line in lines:
-            print(line)
-        print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; written to {self.folder}")
+            print(inert(line))
+        print(f"{content['seconds']:.0f} s, {content['peak_memory_mb']:.0f} MB; written to {inert(self.folder)}")
         if next_command:
-            print(f"next: {next_command}")
+            print(f"next: {inert(next_command)}")
 
 
 def begin_run(out: Path, command: str, options: Any, optional_files: Sequence[str] = ()) -> RunFolder:

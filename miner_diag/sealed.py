@@ -43,10 +43,11 @@ def digest_of(facts: Mapping[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If they hold what JSON or UTF-8 does not have.
+        If they hold what JSON does not have.
     """
     kept = {name: value for name, value in facts.items() if name != SEAL}
-    return sha256_bytes(canonical_json(kept).encode("utf-8"))
+    # file names may hold bytes that are no text, which Python reads as surrogates
+    return sha256_bytes(canonical_json(kept).encode("utf-8", "surrogatepass"))
 
 
 def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,7 @@ from tests.test_stopping import waiting
 def test_a_second_command_in_a_folder_is_told_and_a_dead_one_blocks_nobody(tmp_path, capsys):
     process = waiting(tmp_path / "run")
     half = [path.name for path in (tmp_path / "run").iterdir() if "-partial-" in path.name]
-    message = (
-        rf"run is in use by another command \(python -m tests.waiting, process {process.pid}\); wait until it has "
-    )
+    message = rf"run is in use by another command \(python -m tests.waiting, process {process.pid}\); wait until it "
     for begin in (RunFolder, begin_run):
         with pytest.raises(FolderInUseError, match=message + "has ended, or choose another --out"):
             begin(tmp_path / "run", "miner_diag.cka", {})

@@ -11,6 +11,7 @@ from miner_diag.corpus.assemble import assemble
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Skipped
 from miner_diag.corpus.document import Document, read_document
 from miner_diag.files import PlaceError
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
         except PlaceError:
             raise  # the cache is to blame, not the document
         except (CorpusError, OSError) as error:
-            logger.warning("%s is left out: %s", doc_id, error)
+            logger.warning("%s is left out: %s", inert(doc_id), inert(error))
             skipped.append(Skipped(doc_id, str(error)))
             continue
         first[document.sha256] = doc_id

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from miner_diag.corpus.core import SPLITS, Corpus, Skipped
+from miner_diag.texts import inert
 
 KINDS = ("outline", "figure", "table", "given")
 
@@ -44,5 +45,5 @@ def skipped_lines(skipped: Sequence[Skipped], n_names: int = 3) -> list[str]:
     lines = []
     for reason, found in names.items():
         more = f" and {len(found) - n_names} more" if len(found) > n_names else ""
-        lines.append(f"left out: {', '.join(found[:n_names])}{more}: {reason}")
+        lines.append(inert(f"left out: {', '.join(found[:n_names])}{more}: {reason}"))
     return lines

@@ -17,6 +17,7 @@ from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.harvest import clean_text
 from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS, open_page, open_pdf, read_characters, render_page
 from miner_diag.corpus.splits import crossing_pages, split_of
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def load_table(folder: Path | str, *, fold: int = 0) -> Corpus:
         try:
             pages[page_id] = source.read(page_id)
         except CorpusError as error:
-            logger.warning("page %s is left out: %s", page_id, error)
+            logger.warning("page %s is left out: %s", inert(page_id), inert(error))
             skipped.append(Skipped(page_id, str(error)))
     qrels = _read_qrels(folder / "qrels.tsv", texts, sources)
 
