@@ -96,19 +96,29 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path | str, depth: int = 3) -> list[Path]:
-    """Delete what killed processes have left half-written in a folder and up to `depth` levels below; return it.
+def remove_leftovers(folder: Path | str, *, depth: int = 3, seconds: float = 0.0) -> list[Path]:
+    """Delete what killed processes have left half-written; return it.
 
     A file that a living process writes is locked, and stays.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    depth : int
+        How many levels are looked through: 1 is the folder alone.
+    seconds : float
+        Only files that have not changed for so long. In a folder that several processes write to at once it must be
+        above 0: a file is made a moment before it is locked.
     """
     removed = []
     top = os.fspath(folder)
     for here, folders, names in os.walk(top):
-        if os.path.relpath(here, top).count(os.sep) >= depth - 1 and here != top:
+        if len(Path(here).relative_to(top).parts) >= depth - 1:
             folders.clear()
         for name in names:
             path = Path(here, name)
-            if _PARTIAL.fullmatch(name) and _is_left(path):
+            if _PARTIAL.fullmatch(name) and _is_left(path, seconds):
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return removed
@@ -145,11 +155,13 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _is_left(path: Path) -> bool:
-    """Return whether no living process writes this file."""
+def _is_left(path: Path, seconds: float) -> bool:
+    """Return whether no living process writes this file, and it has not changed for so long."""
     try:
+        if path.stat().st_mtime > time.time() - (seconds if HAS_LOCKS else _LEFTOVER_SECONDS):
+            return False
         if not HAS_LOCKS:
-            return path.stat().st_mtime < time.time() - _LEFTOVER_SECONDS
+            return True
         handle = os.open(path, os.O_RDWR)
     except OSError as error:
         logger.info("%s is left where it is: %s", path, error)

@@ -78,12 +78,13 @@ def test_only_the_first_process_of_a_launcher_takes_the_lock(tmp_path, monkeypat
 def test_leftovers_are_known_by_their_name(tmp_path):
     ours = [tmp_path / ".layers-partial-abc_1234.csv", tmp_path / "a" / "b" / ".run-partial-abcdefgh.json"]
     others = [tmp_path / name for name in (".my-settings.yaml", "x-partial-abc_1234.csv", ".a-partial-ABC.csv", ".git")]
-    deep = tmp_path / "a" / "b" / "c" / "d" / "e" / ".run-partial-abcdefgh.json"
+    deep = tmp_path / "a" / "b" / "c" / ".run-partial-abcdefgh.json"
     for path in (*ours, *others, deep):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     with atomic_path(tmp_path / "new.csv") as path:
         path.write_text("new")
+        assert remove_leftovers(tmp_path, seconds=60) == []
         assert sorted(remove_leftovers(tmp_path)) == sorted(ours)
     assert (tmp_path / "new.csv").read_text() == "new"
     assert all(path.exists() for path in (*others, deep)) and not any(path.exists() for path in ours)

@@ -10,10 +10,13 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.assemble import assemble
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Skipped
 from miner_diag.corpus.document import Document, read_document
-from miner_diag.files import PlaceError
+from miner_diag.files import PlaceError, cache_folder, remove_leftovers
 from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
+
+LEFTOVER_SECONDS = 60.0
+"""A half-written file in the cache that has not changed for so long, and that no process holds, is deleted."""
 
 
 def load_folder(folder: Path | str, *, form: Form = "hidden", fold: int = 0) -> Corpus:
@@ -61,6 +64,7 @@ def read_documents(files: dict[str, Path], *, inside: Path | None = None) -> tup
     documents: list[Document] = []
     skipped: list[Skipped] = []
     first: dict[str, str] = {}
+    remove_leftovers(cache_folder(), seconds=LEFTOVER_SECONDS)
     for doc_id, path in tqdm(files.items(), desc="documents", unit="doc", delay=2.0):
         try:
             if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
