@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter
 
 from miner_diag.files import atomic_path
 from miner_diag.texts import inert
@@ -49,14 +51,29 @@ def _show_names_as_they_are(figure: Figure) -> None:
     texts = [text for text in figure.texts if text.get_text()]
     texts += [text for name in ("_suptitle", "_supxlabel") if (text := getattr(figure, name, None)) is not None]
     for ax in figure.axes:
-        texts.append(ax.title)
+        texts += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        for axis in (ax.xaxis, ax.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FixedFormatter | FuncFormatter):  # labels may be names; drawing sets them anew
+                axis.set_major_formatter(FuncFormatter(partial(_shown_label, formatter)))
+                for tick in axis.get_major_ticks():
+                    tick.label1.set_parse_math(False)
         legend = ax.get_legend()
         texts += [] if legend is None else legend.get_texts()
     for legend in figure.legends:
         texts += legend.get_texts()
     for text in texts:
         text.set_parse_math(False)
-        text.set_text("\n".join(inert(line) for line in text.get_text().split("\n")))
+        text.set_text(_shown(text.get_text()))
+
+
+def _shown_label(formatter: Formatter, value: float, position: int | None = None) -> str:
+    return _shown(formatter(value, position))
+
+
+def _shown(text: str) -> str:
+    """Return text of one or more lines, each made inert."""
+    return "\n".join(inert(line) for line in text.split("\n"))
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:

@@ -163,6 +163,8 @@ def test_names_in_figures_are_drawn_as_they_are(tmp_path):
     ax.plot([1, 2], label="a $\\frac{ model")
     ax.set_title("$unclosed\\frac{ \x1b[2J\n$second$")
     ax.legend()
+    ax.set_yticks([1, 2], ["$a\\frac{", "b \x1b[2J"])
+    ax.text(0, 1, "$\\frac{")
     figure.suptitle("data $$ of ${")
     save_figure(figure, tmp_path / "a.png")
     assert ax.title.get_text() == "$unclosed\\frac{ \\x1b[2J\n$second$"
