@@ -68,7 +68,7 @@ def _show_names_as_they_are(figure: Figure) -> None:
 
 
 def _shown_label(formatter: Formatter, value: float, position: int | None = None) -> str:
-    return _shown(formatter(value, position))
+    return _shown(str(formatter(value, position)))  # names of ticks may be numbers
 
 
 def _shown(text: str) -> str:
