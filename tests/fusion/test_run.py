@@ -360,9 +360,11 @@ def test_states_whose_trainings_began_otherwise_are_put_aside(finished, tmp_path
 def test_own_probes_that_are_damaged_are_refused_with_a_way_out(finished, tmp_path, monkeypatch):
     shutil.copytree(finished.out / "probes", tmp_path / "probes")
     for name in ("salience.safetensors", "records.jsonl", "run.json"):
-        (tmp_path / "probes" / name).write_bytes((tmp_path / "probes" / name).read_bytes()[:-4] + b"9}}\n")
+        whole = (tmp_path / "probes" / name).read_bytes()
+        (tmp_path / "probes" / name).write_bytes(whole[:-4] + b"9}}\n")
         with pytest.raises(ProbeError, match=rf"{name} is damaged .*; or delete .*probes, and this command fits them"):
             run_on(pretend_embedded(), tmp_path, monkeypatch)
+        (tmp_path / "probes" / name).write_bytes(whole)
 
 
 def test_a_run_with_other_options_does_not_take_up_the_states(finished, tmp_path, monkeypatch):
