@@ -6,6 +6,10 @@ store), ``cka`` (CKA, alignment ratio, the diagnosis), ``probes``, ``fusion`` (t
 measuring). Each has a command, as ``python -m miner_diag.cka``.
 """
 
+from miner_diag.stopping import is_command_being_imported, stop_while_importing
 from miner_diag.version import __version__
+
+if is_command_being_imported():
+    stop_while_importing()
 
 __all__ = ["__version__"]

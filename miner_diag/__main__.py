@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from miner_diag.stopping import stop_while_importing
+
 STAGES = {
     "corpus": "fetch and check a data set, and show what is in it",
     "retrieval": "score a run file against qrels with nDCG@k",
@@ -24,6 +26,7 @@ def main() -> None:
     """Hand the rest of the command line to the stage that the first word names."""
     stage = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if stage in STAGES:
+        stop_while_importing()
         importlib.import_module(f"miner_diag.{stage}.__main__").main(sys.argv[2:])
         return
     known = "\n".join(f"  {name:<11} {does}" for name, does in STAGES.items())

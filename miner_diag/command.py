@@ -14,16 +14,30 @@ from typing import Any, TypeVar
 
 import tyro
 
+from miner_diag.locks import release_folders
+from miner_diag.stopping import stopped_with_a_sentence
+from miner_diag.texts import inert
+
 Options = TypeVar("Options")
 
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
 """Environment variable that, set to 1, shows where in the code an error arose."""
 
 
+class InertFormatter(logging.Formatter):
+    """Shows a message on one line, so that no name in it can forge another; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message, made inert."""
+        return inert(super().formatMessage(record))
+
+
 def run_command(
     options_type: type[Options], run: Callable[[Options], None], stage: str, args: Sequence[str] | None
 ) -> None:
     """Parse `args` into the options' dataclass and run; a bad input ends with its sentence and exit status 1.
+
+    SIGINT and SIGTERM end it with a sentence and exit status 130 or 143.
 
     Parameters
     ----------
@@ -36,17 +50,23 @@ def run_command(
     args : sequence of str, optional
         The command line; None takes the process's own.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(InertFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):  # a title or a path that the terminal cannot show ends no run
         sys.stdout.reconfigure(errors="backslashreplace")
     module = stage if "." in stage else f"miner_diag.{stage}"
-    options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=inspect.getdoc(options_type))
-    try:
-        run(options)
-    except (ValueError, OSError) as error:
-        if os.environ.get(TRACEBACK_VARIABLE) == "1":
-            raise
-        sys.exit(f"error: {error}")
+    with stopped_with_a_sentence():
+        given = inspect.getdoc(options_type)
+        options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=given)
+        try:
+            run(options)
+        except (ValueError, OSError) as error:
+            if os.environ.get(TRACEBACK_VARIABLE) == "1":
+                raise
+            sys.exit(f"error: {inert(error)}")
+        finally:
+            release_folders()
 
 
 def command_line(stage: str, *parts: Any, **more: Any) -> str:

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from miner_diag.files import write_atomic
+from miner_diag.sealed import sealed
 from miner_diag.version import __version__
+
+RUN_FORMAT = 2
+"""Raised when the layout of ``run.json`` changes. Earlier versions wrote neither a format nor a hash."""
 
 LIBRARIES = (
     "numpy",
@@ -71,6 +75,7 @@ def write_run(out: Path | str, command: str, options: Any, clock: RunClock, **fa
         Anything else that belongs to the run: device, dtype, corpus hash, skipped documents.
     """
     content = {
+        "format": RUN_FORMAT,
         "command": command,
         "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else dict(options),
         "package_version": __version__,
@@ -84,7 +89,8 @@ def write_run(out: Path | str, command: str, options: Any, clock: RunClock, **fa
         "peak_memory_mb": peak_memory_mb(),
         **facts,
     }
-    write_atomic(Path(out) / "run.json", json.dumps(content, indent=2, default=_plain, allow_nan=False) + "\n")
+    content = sealed(json.loads(json.dumps(content, default=_plain, allow_nan=False)))
+    write_atomic(Path(out) / "run.json", json.dumps(content, indent=2) + "\n")
     return content
 
 

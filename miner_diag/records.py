@@ -93,7 +93,10 @@ def read_records(path: Path | str) -> list[Record]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not there; the run in {path.parent} is not whole. Start its command again")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}). Start the command that wrote it again") from None
     if not text.strip():
         raise ValueError(f"{path} holds no record; expected a JSON object on each line. Start the command again")
     if not text.endswith("\n"):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_safetensors
 
-from miner_diag.files import canonical_json, write_atomic
+from miner_diag.sealed import DamagedError, read_tensors, write_tensors
+
+logger = logging.getLogger(__name__)
 
 
 def keep_state(
@@ -42,35 +42,41 @@ def keep_state(
         for number, moments in optimizer.state_dict()["state"].items():
             content |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
     arrays = {
-        name: np.ascontiguousarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
+        name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
         for name, value in content.items()
     }
-    metadata = {"miner_diag": canonical_json({"key": key, "noted": noted})}
-    write_atomic(path, save_safetensors(arrays, metadata=metadata))
+    write_tensors(path, arrays, {"key": key, "noted": dict(noted)})
 
 
-def take_state(
-    path: Path | None, key: str, error: type[ValueError]
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Return what was noted, and the tensors; None if there is no file.
+def take_state(path: Path | None, key: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Return what was noted, and the tensors; None if there is no state of this training, so that it starts anew.
 
-    Raises
-    ------
-    ValueError
-        Of the class `error`, if the file is no state, or that of a training with another `key`.
+    A file that is damaged or of another training is put aside under a name of its own, and a warning says so.
+
+    Parameters
+    ----------
+    path : path, optional
+        The file; None where no state is kept.
+    key : str
+        What another training would differ in.
     """
     if path is None or not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})["miner_diag"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        found, noted = content["key"], content["noted"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as problem:
-        raise error(f"{path} is no state of a training: {problem}; delete it") from problem
-    if found != key:
-        raise error(f"{path} is the state of another training; delete it, or choose another --out")
-    return noted, tensors
+        facts, arrays = read_tensors(path)
+        if facts["key"] == key:
+            return facts["noted"], {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        problem = "is the state of another training"
+    except DamagedError as error:
+        problem = f"is damaged ({error})"
+    except KeyError as error:
+        problem = f"is no state of a training (it lacks {error})"
+    number = 1
+    while (aside := path.with_name(f"{path.stem}-aside-{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(aside)
+    logger.warning("%s %s; it is put aside as %s, and the training starts anew", path, problem, aside.name)
+    return None
 
 
 def part_of(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

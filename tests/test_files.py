@@ -1,8 +1,18 @@
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from miner_diag.files import atomic_path, cache_folder, canonical_json, sha256_bytes, sha256_file, write_atomic
+from miner_diag.files import (
+    PlaceError,
+    atomic_path,
+    cache_folder,
+    canonical_json,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -54,3 +64,45 @@ def test_canonical_json_does_not_depend_on_order_and_refuses_nan():
 def test_cache_folder_can_be_moved(monkeypatch, tmp_path):
     monkeypatch.setenv("MINER_DIAG_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            errno.ENOSPC,
+            r"a.json cannot be written \(No space left on device\); free space there, or name another folder",
+        ),
+        (
+            errno.EROFS,
+            r"a.json cannot be written \(Read-only file system\); make that folder writable, or name another",
+        ),
+        (errno.EACCES, r"a.json cannot be written \(Permission denied\); make that folder writable"),
+    ],
+)
+@pytest.mark.parametrize("call", ["mkdir", "write_bytes", "replace"])
+def test_the_place_is_blamed_if_it_cannot_be_written(tmp_path, monkeypatch, number, message, call):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    write_atomic(tmp_path / "a.json", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, call, fail)
+        with pytest.raises(PlaceError, match=message) as raised:
+            write_atomic(tmp_path / "a.json", "new")
+    assert raised.value.errno == number and isinstance(raised.value, OSError)
+    assert (tmp_path / "a.json").read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_the_cache_folders_variable_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINER_DIAG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PlaceError, match=r"set MINER_DIAG_CACHE to another folder"):
+        write_atomic(cache_folder() / "documents" / "a.json", "x")
+
+
+def test_an_error_of_the_content_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.png"):
+        (tmp_path / "none.pdf").read_bytes()
+    with pytest.raises(PlaceError, match="a.png cannot be written"), atomic_path(tmp_path / "a.png"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
-    {"version", "files", "arrays"},
+    {"version", "locks", "texts", "stopping"},
+    {"files", "arrays"},
+    {"sealed", "tables"},
     {"figures", "records", "stats", "provenance", "command", "training_state", "qrels"},
     {"runs"},
     {"corpus", "retrieval"},

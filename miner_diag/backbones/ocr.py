@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from miner_diag.corpus.images import on_white
-from miner_diag.files import cache_folder, sha256_bytes, write_atomic
+from miner_diag.files import cache_folder, canonical_json, sha256_bytes, write_atomic
+from miner_diag.sealed import DamagedError, read_sealed, sealed
 
 if TYPE_CHECKING:
     from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+MEMORY_FORMAT = 2
+"""The number of the layout of what is remembered; it is a part of the folder's name. Format 1 had no hash."""
 
 LONGEST_SIDE = 1200
 """The pixels on a page's longer side: small print of an A4 page is still some 10 pixels high."""
@@ -44,7 +51,7 @@ class PictureReader:
 
     def __init__(self, max_words: int | None = None) -> None:
         self.max_words = max_words
-        self._memory = cache_folder() / "ocr" / sha256_bytes(self.describe().encode())[:16]
+        self._memory = cache_folder() / "ocr" / f"{sha256_bytes(self.describe().encode())[:16]}-{MEMORY_FORMAT}"
         self._engine: Any = None
 
     def describe(self) -> str:
@@ -60,7 +67,7 @@ class PictureReader:
         if memory is None or not (memory["whole"] or self._enough(memory["lines"])):
             lines, complete = self._recognise(pixels)
             memory = {"lines": lines, "whole": complete}
-            write_atomic(path, json.dumps(memory, ensure_ascii=False))
+            write_atomic(path, canonical_json(sealed(memory)))
         return "\n".join(self._needed(memory["lines"]))
 
     def _recognise(self, pixels: np.ndarray) -> tuple[list[str], bool]:
@@ -94,10 +101,13 @@ class PictureReader:
         return lines
 
 
-def _remembered(path: Any) -> dict[str, Any] | None:
-    """Return what was read before; None if nothing was, or the file is damaged."""
-    try:
-        memory = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _remembered(path: Path) -> dict[str, Any] | None:
+    """Return what was read before; None if nothing was, or the file is damaged, which a warning says."""
+    if not path.is_file():
         return None
-    return memory if isinstance(memory, dict) and {"lines", "whole"} <= set(memory) else None
+    try:
+        memory = read_sealed(path)
+        return {name: memory[name] for name in ("lines", "whole")}
+    except (DamagedError, KeyError) as error:
+        logger.warning("%s is damaged (%s); the picture is read again", path, error)
+        return None

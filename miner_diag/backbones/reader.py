@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from miner_diag.backbones.base import BackboneError
 from miner_diag.backbones.options import ReaderKind
+from miner_diag.texts import inert
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -99,7 +100,8 @@ class PageReader:
         pictures = list(range(len(pages))) if self.kind == "ocr" else blank if self.kind == "auto" else []
         if pictures and not self._can_ocr:
             if not self.counts["left empty"]:  # pages come in many calls; what all of them miss is said once
-                logger.warning("pages without a text layer, as %s, stay empty; %s", pages[pictures[0]].page_id, EXTRA)
+                first = inert(pages[pictures[0]].page_id)
+                logger.warning("pages without a text layer, as %s, stay empty; %s", first, EXTRA)
             self.counts["left empty"] += len(pictures)
             pictures = []
         texts = [page.text for page in pages]

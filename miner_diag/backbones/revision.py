@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 from miner_diag.files import cache_folder, canonical_json, sha256_bytes, sha256_file, write_atomic
+from miner_diag.sealed import DamagedError, UnsealedError, read_sealed, sealed
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def folder_revision(folder: Path | str) -> str:
         remember[name] = {"stamp": stamp, "sha256": hashes[name]}
     if remember != known:
         try:
-            write_atomic(memory, canonical_json(remember))
+            write_atomic(memory, canonical_json(sealed({"files": remember})))
         except OSError as error:
             logger.info("the hashes of %s are not remembered: %s", folder, error)
     return f"sha256:{sha256_bytes(canonical_json(hashes).encode())}"
@@ -54,9 +54,15 @@ def _counts(relative: Path, path: Path) -> bool:
 
 
 def _remembered(memory: Path) -> dict[str, dict[str, object]]:
-    """Read the remembered hashes; a missing or damaged memory is an empty one."""
+    """Read the remembered hashes; a missing or damaged memory is an empty one, and a warning tells of the latter."""
     try:
-        content = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content: dict[str, dict[str, object]] = read_sealed(memory)["files"]
+        return content
+    except OSError as error:
+        if memory.exists():
+            logger.info("the hashes that %s remembers cannot be read: %s", memory, error)
+    except UnsealedError:
+        logger.info("%s was written by an earlier version; the files are hashed again", memory)
+    except (DamagedError, KeyError) as error:
+        logger.warning("%s is damaged (%s); the files of the checkpoint are hashed again", memory, error)
+    return {}

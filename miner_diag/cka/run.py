@@ -33,6 +33,8 @@ from miner_diag.embeddings import Embedded, StoreOptions, layer_bytes, open_corp
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder
 from miner_diag.stats import Interval, StatisticsOptions
+from miner_diag.tables import table_text
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,10 @@ def run(options: CKAOptions) -> None:
     folder.figure("cka_matrix", report.heat_map)
     folder.stage("write")
     kind = "" if backbone.shared_layers else "; dual encoder"
-    print(f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}{kind}")
+    heading = f"{backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}{kind}"
+    print(inert(heading))
     shown = report.layers[list(report.shown)].rename(columns=dict(report.shown))
-    print(shown.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    print(table_text(shown, index=False, na_rep="", float_format="{:.3f}".format))
     notes = report.notes + embedded.notes() + cautions
     facts |= report.facts | {"intervals_over": "documents" if by_document else "items", "notes": notes}
     folder.finish(

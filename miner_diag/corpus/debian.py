@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.manifest_file import Manifest, ManifestDocument, ManifestPackage
 from miner_diag.files import cache_folder, sha256_bytes, sha256_file, write_atomic
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def fetch_debian(manifest: Manifest) -> dict[str, Path]:
         raise CorpusError(f"manifest {manifest.name} lists documents of packages it does not name: {sorted(missing)}")
     megabytes = sum(package.bytes for package in packages) / 1e6
     logger.warning("fetching %d packages, %.0f MB, into %s", len(packages), megabytes, pdf_path("").parent)
-    with tqdm(total=round(megabytes, 1), desc=manifest.name, unit="MB") as bar:
+    with tqdm(total=round(megabytes, 1), desc=inert(manifest.name), unit="MB") as bar:
         for package in packages:
             bar.set_postfix_str(package.name)
             _fetch_package(package, wanted[package.name], manifest.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +13,15 @@ from miner_diag.corpus.core import CorpusError, Kind, Skipped
 from miner_diag.corpus.harvest import Caption, true_captions
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.pdf_reader import OverLimitError, ReadError, reader
-from miner_diag.files import cache_folder, canonical_json, sha256_file, write_atomic
+from miner_diag.files import PlaceError, cache_folder, canonical_json, sha256_file, write_atomic
+from miner_diag.sealed import DamagedError, read_sealed, sealed
 
 logger = logging.getLogger(__name__)
 
 READER_VERSION = 4
 """Raised whenever reading the same file gives other pages or queries: it is part of the cache's key."""
+CACHE_FORMAT = 2
+"""The number of the layout of a cached file; it is part of the key, too. Format 1 had no hash."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def read_document(path: Path | str, doc_id: str, limits: PdfLimits = DEFAULT_LIM
     ------
     CorpusError
         If nothing of it can be used: missing, empty, encrypted, broken, no page, no readable page.
+    PlaceError
+        If the cache folder cannot be read or written. It is an OSError.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,7 +103,7 @@ def read_document(path: Path | str, doc_id: str, limits: PdfLimits = DEFAULT_LIM
     if content is None:
         content, steady = _read_file(path, limits)
         if steady:  # what memory or time left out may be read on another day
-            write_atomic(cached, canonical_json({"sha256": sha256, **content}))
+            write_atomic(cached, canonical_json(sealed({"sha256": sha256, **content})))
     pages = tuple(
         DocumentPage(
             p["number"],
@@ -170,7 +174,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
 
 def _cache_path(sha256: str, limits: PdfLimits) -> Path:
     """Return where a document's parse is kept; bounds of the user's own, which can change it, have their own."""
-    name = f"{sha256}-{READER_VERSION}-{metadata.version('pypdfium2')}"
+    name = f"{sha256}-{READER_VERSION}-{metadata.version('pypdfium2')}-{CACHE_FORMAT}"
     bounds, usual = ((chosen.pages, chosen.bookmarks, chosen.query_characters) for chosen in (limits, DEFAULT_LIMITS))
     if bounds != usual:
         name += "".join(f"-{bound}" for bound in bounds)
@@ -178,13 +182,16 @@ def _cache_path(sha256: str, limits: PdfLimits) -> Path:
 
 
 def _read_cache(path: Path, sha256: str) -> dict | None:
-    if not path.is_file():
-        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["sha256"] == sha256 and isinstance(content["pages"], list) and isinstance(content["skipped"], list):
+        content = read_sealed(path)
+        if content["sha256"] == sha256:
             return content
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        pass
-    logger.warning("%s is damaged; the document is read again", path)
+        problem = "it is of another document"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PlaceError(path, error, "read") from error
+    except (DamagedError, KeyError) as error:
+        problem = str(error)
+    logger.warning("%s is damaged (%s); the document is read again", path, problem)
     return None

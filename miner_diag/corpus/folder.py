@@ -13,8 +13,13 @@ from miner_diag.corpus.assemble import assemble
 from miner_diag.corpus.core import Corpus, CorpusError, Form, Skipped
 from miner_diag.corpus.document import Document, read_document
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
+from miner_diag.files import PlaceError, cache_folder, remove_leftovers
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
+
+LEFTOVER_SECONDS = 60.0
+"""A half-written file in the cache that has not changed for so long, and that no process holds, is deleted."""
 
 
 def load_folder(
@@ -105,10 +110,16 @@ def read_documents(
         Folder that no link may lead out of.
     limits : PdfLimits
         The bounds of each document.
+
+    Raises
+    ------
+    PlaceError
+        If the cache folder cannot be read or written.
     """
     documents: list[Document] = []
     skipped: list[Skipped] = []
     first: dict[str, str] = {}
+    remove_leftovers(cache_folder(), seconds=LEFTOVER_SECONDS)
     for doc_id, path in tqdm(files.items(), desc="documents", unit="doc", delay=2.0):
         try:
             if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
@@ -116,9 +127,11 @@ def read_documents(
             document = read_document(path, doc_id, limits)
             if document.sha256 in first:
                 raise CorpusError(f"{path.name} is a copy of {first[document.sha256]}")
+        except PlaceError:
+            raise  # the cache is to blame, not the document
         except (CorpusError, OSError) as error:
             reason = plain_name(str(error))
-            logger.warning("%s is left out: %s", doc_id, reason)
+            logger.warning("%s is left out: %s", inert(doc_id), inert(reason))
             skipped.append(Skipped(doc_id, reason))
             continue
         first[document.sha256] = doc_id

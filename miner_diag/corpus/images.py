@@ -25,7 +25,8 @@ def open_image(path: Path | str) -> Image.Image:
     Raises
     ------
     CorpusError
-        If it is missing, no regular file (a pipe would never end), no picture, broken, larger than `MAX_IMAGE_PIXELS`, or of grey values that are no numbers.
+        If it is missing, no regular file (a pipe would never end), no picture, broken, larger than
+        `MAX_IMAGE_PIXELS`, or of grey values that are no numbers.
     """
     path = Path(path)
     try:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from miner_diag.corpus.core import SPLITS, Corpus, Query
 from miner_diag.corpus.summary import KINDS
 from miner_diag.figures import BLUE, GREEN, ORANGE, new_figure
+from miner_diag.texts import inert
 
 KIND_COLOURS = {"outline": BLUE, "figure": ORANGE, "table": GREEN, "given": "#999999"}
 """The colour of each kind of query."""
@@ -80,11 +81,11 @@ def hidden_and_verbatim(
         for ax, corpus in zip(column, (verbatim, hidden), strict=True):
             ax.imshow(corpus.render(page_id, longest_side))
             ax.set(xticks=[], yticks=[])
-        column[0].set_title(f"{query.kind}:\n{_wrapped(query.text)}", fontsize=8)
+        column[0].set_title(f"{query.kind}:\n{_wrapped(query.text)}", fontsize=8, parse_math=False)
     axes[0, 0].set_ylabel("verbatim")
     axes[1, 0].set_ylabel("hidden")
     return figure
 
 
 def _wrapped(text: str, width: int = 34, most: int = 3) -> str:
-    return "\n".join(textwrap.wrap(text, width, max_lines=most, placeholder=" …"))
+    return "\n".join(textwrap.wrap(inert(text), width, max_lines=most, placeholder=" …"))

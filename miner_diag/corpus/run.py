@@ -20,6 +20,8 @@ from miner_diag.corpus.summary import corpus_summary, skipped_lines
 from miner_diag.files import atomic_path, write_atomic
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder
+from miner_diag.tables import table_text
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,15 @@ def run(options: CorpusOptions) -> None:
     if options.freeze is not None:
         manifest = read_manifest(options.freeze)
         write_atomic(options.freeze, frozen_text(manifest, read_manifest_documents(manifest)))
-        print(f"{options.freeze}: counts and content hash written")
+        print(f"{inert(options.freeze)}: counts and content hash written")
         return
     folder = RunFolder(options.out, "miner_diag.corpus", options)
     corpus = options.data.load()
     folder.stage("load")
     summary = corpus_summary(corpus)
     folder.table("corpus", summary)
-    write_atomic(options.out / "skipped.csv", "".join(f"{item.name}\t{item.reason}\n" for item in corpus.skipped))
+    skipped = [(item.name, item.reason) for item in corpus.skipped]
+    folder.table("skipped", pd.DataFrame(skipped, columns=["name", "reason"]))
     elsewhere = elsewhere_summary(corpus)
     folder.table("elsewhere", elsewhere)
     folder.records([*summary_records(summary, corpus), *elsewhere_records(elsewhere, corpus)])
@@ -58,10 +61,10 @@ def run(options: CorpusOptions) -> None:
         page_id = next(iter(corpus.qrels[query.query_id]))
         with atomic_path(options.out / f"page-{number:03d}.png") as path:
             corpus.render(page_id).save(path)
-        print(f"page-{number:03d}.png  {page_id}  {query.kind}: {query.text}")
+        print(inert(f"page-{number:03d}.png  {page_id}  {query.kind}: {query.text}"))
     folder.stage("pictures")
-    print(f"{corpus.name}: {corpus.form} queries, fold {corpus.fold}")
-    print(summary.to_string(index=False))
+    print(inert(f"{corpus.name}: {corpus.form} queries, fold {corpus.fold}"))
+    print(table_text(summary, index=False))
     folder.finish(
         facts={"corpus_revision": corpus.revision, "skipped": {item.name: item.reason for item in corpus.skipped}},
         lines=[*elsewhere_lines(elsewhere), *(skipped_lines(corpus.skipped) or ["nothing was left out"])],

@@ -9,6 +9,7 @@ import pandas as pd
 
 from miner_diag.corpus.core import SPLITS, Corpus, Skipped
 from miner_diag.corpus.languages import language_of
+from miner_diag.texts import inert
 
 KINDS = ("outline", "figure", "table", "given")
 
@@ -45,7 +46,7 @@ def skipped_lines(skipped: Sequence[Skipped], n_names: int = 3) -> list[str]:
     lines = []
     for reason, found in names.items():
         more = f" and {len(found) - n_names} more" if len(found) > n_names else ""
-        lines.append(f"left out: {', '.join(found[:n_names])}{more}: {reason}")
+        lines.append(inert(f"left out: {', '.join(found[:n_names])}{more}: {reason}"))
     return lines
 
 

@@ -20,6 +20,7 @@ from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.pdf_reader import draw_page, read_page
 from miner_diag.corpus.splits import deal_splits
 from miner_diag.corpus.table_qrels import QRELS_FILES, qrels_file, read_table_qrels, unread_qrels
+from miner_diag.texts import inert
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def load_table(
         try:
             pages[page_id] = source.read(page_id)
         except CorpusError as error:
-            logger.warning("page %s is left out: %s", page_id, error)
+            logger.warning("page %s is left out: %s", inert(page_id), inert(error))
             skipped.append(Skipped(page_id, str(error)))
     qrels = read_table_qrels(judged, texts, sources)
     check_own_pages(texts, pages, qrels, ignore_self=ignore_self)

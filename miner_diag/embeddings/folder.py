@@ -29,7 +29,8 @@ from miner_diag.embeddings.shards import (
     open_shard,
     write_shard,
 )
-from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.files import PlaceError, canonical_json, sha256_bytes, write_atomic
+from miner_diag.sealed import sealed
 from miner_diag.version import __version__
 
 FORMAT = 3
@@ -120,7 +121,8 @@ class StoreFolder:
         content = {"data": corpus.name, "form": corpus.form, "part": corpus.part}
         digest = sha256_bytes(canonical_json(content).encode())
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_atomic(self.path / USES / f"{digest[:12]}.json", canonical_json({**content, "last_used": now}) + "\n")
+        noted = sealed({**content, "last_used": now})
+        write_atomic(self.path / USES / f"{digest[:12]}.json", canonical_json(noted) + "\n")
 
     def _file(self, name: str) -> Path:
         return self.path / SHARDS / f"{name}{SUFFIX}"
@@ -167,6 +169,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise PlaceError(path, error, "read") from error
     except (OSError, ValueError) as error:
         raise DamagedStoreError(path, str(error)) from error
     if not isinstance(content, dict):

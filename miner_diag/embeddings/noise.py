@@ -15,12 +15,17 @@ from miner_diag.embeddings.forward import embed_halving
 from miner_diag.embeddings.shards import DamagedStoreError
 from miner_diag.embeddings.store import EmbeddingStore
 from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.sealed import check_seal, sealed
 
 N_ITEMS = 16
 """The number of items that it is measured on."""
 ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2}
 """The largest relative difference that rounding explains, by the precision of the forward: some hundred times what the
 kernels of a sound model leave in float32, some ten times the last bit of bfloat16."""
+
+
+NOISE_FORMAT = 2
+"""The number of the layout of the file in which the answer is kept; it is a part of its name. Format 1 had no hash."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,11 @@ def noise_floor(
         )
     ]
     digest = sha256_bytes(canonical_json([store.items.folder.digest, rows]).encode())
-    path = store.folder / NOISE / f"{digest[:32]}.json"
+    path = store.folder / NOISE / f"{digest[:32]}-{NOISE_FORMAT}.json"
     if path.exists():
         kept = read_json(path)
         try:
+            check_seal(kept)
             values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in kept["floor"].items()
             }
@@ -112,7 +118,7 @@ def noise_floor(
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedStoreError(path, str(error)) from error
     floor = measure_noise(backbone, [items[number] for number in chosen.tolist()], store, chosen)
-    write_atomic(path, canonical_json({"rows": digest, "floor": floor.as_dict()}) + "\n")
+    write_atomic(path, canonical_json(sealed({"rows": digest, "floor": floor.as_dict()})) + "\n")
     return floor
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import save as save_safetensors
 
-from miner_diag.files import canonical_json, write_atomic
+from miner_diag.files import PlaceError, canonical_json, write_atomic
 
 METADATA = "miner_diag"
 """The entry of a file's metadata. It is one: safetensors does not promise an order among several."""
@@ -161,6 +161,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             if 8 + length > path.stat().st_size:
                 raise ValueError(f"its header would be {length} bytes long")
             header = json.loads(handle.read(length))
+    except PermissionError as error:
+        raise PlaceError(path, error, "read") from error
     except (OSError, ValueError, struct.error) as error:
         raise DamagedStoreError(path, str(error)) from error
     if not isinstance(header, dict):

@@ -17,6 +17,7 @@ from miner_diag.embeddings.folder import StoreFolder
 from miner_diag.embeddings.plan import plan_shards
 from miner_diag.embeddings.processes import Processes
 from miner_diag.embeddings.shards import EMPTY, TRUNCATED, Shard, StoreError
+from miner_diag.texts import inert
 
 
 class EmbedItems(Protocol):
@@ -266,7 +267,7 @@ class StoredCorpus:
                 "--store, or take fewer pages with --limit"
             )
         if self._progress:
-            tqdm.write(sentence, file=sys.stderr)
+            tqdm.write(inert(sentence), file=sys.stderr)
 
 
 def items_words(counts: Mapping[Side, int]) -> str:

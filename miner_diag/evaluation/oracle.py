@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from miner_diag.probes.probe_stack import Probe, ProbeStack
 from miner_diag.probes.retrieval_data import RetrievalData, layer_of
 from miner_diag.retrieval.ndcg import ndcg_at_k
 from miner_diag.retrieval.search import score_all
+from miner_diag.sealed import DamagedError, read_sealed
 
 ORACLE = "oracle_layer"
 """The name of the row."""
@@ -36,8 +36,8 @@ def read_layer_probes(folder: Path, backbone: Mapping[str, str]) -> list[Probe]:
     if not path.is_file():
         raise EvaluationError(f"{path} is not there; {again}")
     try:
-        kinds = json.loads(path.read_text(encoding="utf-8"))["chosen_kinds_of_all_layers"]
-    except (ValueError, KeyError, TypeError) as error:
+        kinds = read_sealed(path)["chosen_kinds_of_all_layers"]
+    except (DamagedError, KeyError) as error:
         raise EvaluationError(f"{path} is damaged ({error}); {again}") from None
     if len(kinds) != len(stack.gates) or not set(kinds) <= set(KINDS):
         raise EvaluationError(f"{path} must name a kind of probe for each of {len(stack.gates)} layers; {again}")

@@ -26,6 +26,8 @@ from miner_diag.evaluation.table import comparison_table, evaluation_records, fu
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder, begin_run
 from miner_diag.stats import StatisticsOptions
+from miner_diag.tables import table_text
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -222,14 +224,16 @@ def _print_table(table: pd.DataFrame, comparison: Comparison, evaluation: Evalua
     n_documents = len({query.doc_id for query in part.queries})
     effective = "" if comparison.effective_documents is None else f" (effective {comparison.effective_documents:.1f})"
     print(
-        f"{part.name}, {part.part}: {part.form} queries, fold {part.fold}; {comparison.n_queries} queries of "
-        f"{n_documents} documents{effective}, {len(part.pages)} pages"
+        inert(
+            f"{part.name}, {part.part}: {part.form} queries, fold {part.fold}; {comparison.n_queries} queries of "
+            f"{n_documents} documents{effective}, {len(part.pages)} pages"
+        )
     )
     shown = table[list(TERMINAL)].rename(columns=TERMINAL).dropna(axis="columns", how="all")
     shown["bytes a page"] = shown["bytes a page"].round().astype(int)
     if len(evaluation.models) == 1:
         shown = shown.drop(columns="model")
-    print(shown.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+    print(table_text(shown, index=False, na_rep="", float_format="{:.4f}".format))
 
 
 def next_command(options: EvaluationOptions, sources: Sequence[Source]) -> str:

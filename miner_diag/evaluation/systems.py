@@ -22,11 +22,10 @@ from miner_diag.fusion.errors import LeakageError
 from miner_diag.fusion.saved_systems import FittedTo, encode, load_systems, read_head, read_load_options
 from miner_diag.fusion.table import MEASURE
 from miner_diag.probes.retrieval_data import RetrievalData
-from miner_diag.records import read_records
 from miner_diag.retrieval.ndcg import Ndcg, ndcg_at_k, ndcg_with_ties
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.retrieval.search import score_all
-from miner_diag.runs import RECORDS, read_run
+from miner_diag.runs import RECORDS, read_run, read_run_records
 
 MAIN_ROLES = ("head", "fusion")
 """The roles that the backbone is compared with in every table."""
@@ -371,7 +370,7 @@ def validation_of_run(
     """
     queries = [query.query_id for query in part.queries]
     values: dict[tuple[str | None, int | None], dict[str, float]] = {}
-    for record in read_records(folder / RECORDS):
+    for record in read_run_records(folder, read_run(folder)):
         if record.measure == MEASURE and record.query_id is not None and record.split == part.part:
             values.setdefault((record.system, record.seed), {})[record.query_id] = record.value
     taken = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from miner_diag.arrays import finite_array, real_array
-from miner_diag.files import canonical_json, sha256_bytes, write_atomic
+from miner_diag.files import sha256_bytes, write_atomic
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.system import System, check_side
 from miner_diag.probes.kinds import KINDS, Kind, unit
 from miner_diag.probes.probe_stack import Probe, Side, differences
+from miner_diag.sealed import SEAL, DamagedError, check_seal, sealed
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Raised when the layout of the files changes. Format 1, which is still read, has no hash of its facts."""
@@ -172,9 +176,9 @@ class Fusion(System):
             "layer_weights": [float(weight) for weight in arrays["layer_weights"]],
             **facts,
         }
-        held["facts_sha256"] = digest_of(held)
+        described = json.dumps(sealed(held), indent=2) + "\n"
         write_atomic(folder / TENSORS, content)
-        write_atomic(folder / FACTS, json.dumps(held, indent=2, allow_nan=False) + "\n")
+        write_atomic(folder / FACTS, described)
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Mapping[str, str] | None = None) -> Fusion:
@@ -208,8 +212,17 @@ class Fusion(System):
             raise FusionError(
                 f"{folder} has fusion format {facts.get('format')}, this version reads 1 and {FORMAT}; fit again"
             )
-        if facts["format"] != 1 and facts.get("facts_sha256") != digest_of(facts):
-            raise FusionError(f"{folder / FACTS} was changed after it was written; fit again")
+        if facts["format"] == 1 and SEAL not in facts:
+            logger.warning(
+                "%s has fusion format 1, without a hash of its facts, so a change in them would not be noticed; "
+                "fit again to be sure",
+                folder / FACTS,
+            )
+        else:
+            try:
+                check_seal(facts)
+            except DamagedError:
+                raise FusionError(f"{folder / FACTS} was changed after it was written; fit again") from None
         if digest != sha256_bytes(content):
             raise FusionError(f"{folder / TENSORS} is not the file that {FACTS} was written with; fit again")
         refuse_other_backbone(f"{folder} holds a fusion", key, backbone)
@@ -341,12 +354,6 @@ def projection_map(probe: Probe) -> np.ndarray:
     taken out of it.
     """
     return probe.weight - probe.weight.mean(axis=-1, keepdims=True)
-
-
-def digest_of(facts: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of facts, the field "facts_sha256" left out."""
-    kept = {name: value for name, value in facts.items() if name != "facts_sha256"}
-    return sha256_bytes(canonical_json(kept).encode("utf-8"))
 
 
 def refuse_other_backbone(subject: str, key: Mapping[str, str], backbone: Mapping[str, str] | None) -> None:

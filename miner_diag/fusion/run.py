@@ -30,6 +30,7 @@ from miner_diag.fusion.sensitivity import SensitivityOptions
 from miner_diag.fusion.training import FusionTrainOptions
 from miner_diag.fusion.tuning import TuningOptions
 from miner_diag.probes.fitted_probes import FittedProbes, fit_for_fusion, read_fitted_probes
+from miner_diag.probes.probe_stack import ProbeError
 from miner_diag.probes.run import ProbesOptions
 from miner_diag.probes.splits import Splits, fitting_splits
 from miner_diag.probes.study import StudyOptions
@@ -213,7 +214,7 @@ def own_probes(splits: Splits, options: FusionOptions, folder: Path) -> FittedPr
     FusionError
         If the folder holds probes that were fitted with other options.
     ProbeError
-        If they are of other documents or another backbone.
+        If they are damaged, of other documents or another backbone.
     """
     if not (folder / "run.json").exists():
         probes_options = ProbesOptions(
@@ -229,7 +230,11 @@ def own_probes(splits: Splits, options: FusionOptions, folder: Path) -> FittedPr
         return fit_for_fusion(
             splits, options.probe, options.statistics, RunFolder(folder, "miner_diag.probes", probes_options)
         )
-    earlier = read_run(folder)["options"]
+    again = f"delete {folder}, and this command fits them anew"
+    try:
+        earlier = read_run(folder)["options"]
+    except ValueError as error:
+        raise ProbeError(f"{error}; or {again}") from error
     different = [
         *_differences("--probe.", earlier.get("study", {}), options.probe),
         *_differences("--", earlier.get("statistics", {}), options.statistics),
@@ -239,7 +244,10 @@ def own_probes(splits: Splits, options: FusionOptions, folder: Path) -> FittedPr
             f"{folder} holds probes that were fitted with other options ({'; '.join(different)}); delete that folder, "
             "choose another --out, or name the probes with --probes"
         )
-    return read_fitted_probes(folder, _key_of(splits), splits)
+    try:
+        return read_fitted_probes(folder, _key_of(splits), splits)
+    except ValueError as error:
+        raise ProbeError(f"{error}; or {again}") from error
 
 
 def state_folder(options: FusionOptions, embedded_corpus: EmbeddedCorpus) -> Path:

@@ -26,11 +26,12 @@ from miner_diag.fusion.baselines import (
     SingleProbe,
 )
 from miner_diag.fusion.errors import FusionError, LeakageError
-from miner_diag.fusion.model import Fusion, digest_of, refuse_other_backbone
+from miner_diag.fusion.model import Fusion, refuse_other_backbone
 from miner_diag.fusion.rows import Role
 from miner_diag.fusion.system import System, encode
 from miner_diag.fusion.tuning import TrainedSystem
 from miner_diag.runs import read_run
+from miner_diag.sealed import DamagedError, check_seal, sealed
 
 __all__ = [
     "FittedTo",
@@ -159,8 +160,7 @@ def save_systems(
             }
         )
     facts: dict[str, Any] = {"format": FORMAT, "backbone": dict(backbone_key), "head": head, "systems": listed}
-    facts["facts_sha256"] = digest_of(facts)
-    write_atomic(folder / SYSTEMS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    write_atomic(folder / SYSTEMS, json.dumps(sealed(facts), indent=2) + "\n")
     for path in set((folder / "systems").glob("*.safetensors")) - written:
         path.unlink()
 
@@ -291,8 +291,7 @@ class FittedTo:
     def write(self, folder: Path | str) -> None:
         """Write ``fitted_to.json``."""
         content = {"format": FORMAT, **asdict(self)}
-        content["facts_sha256"] = digest_of(json.loads(json.dumps(content)))
-        write_atomic(Path(folder) / FITTED_TO, json.dumps(content, indent=2) + "\n")
+        write_atomic(Path(folder) / FITTED_TO, json.dumps(sealed(content), indent=2) + "\n")
 
 
 def read_fitted_to(folder: Path | str) -> FittedTo:
@@ -376,13 +375,14 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FusionError(f"{path} is not there; fit and save systems with python -m {COMMAND} --out {path.parent}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise FusionError(f"{path} is damaged: {error}; fit again") from error
     if not isinstance(content, dict) or "format" not in content:
         raise FusionError(f"{path} is damaged: it states no format; fit again")
     if content["format"] != FORMAT:
         raise FusionError(f"{path} has format {content['format']}, this version reads {FORMAT}; fit again")
-    if content.get("facts_sha256") != digest_of(content):
-        raise FusionError(f"{path} was changed after it was written; fit again")
-    return content
+    try:
+        return check_seal(content)
+    except DamagedError:
+        raise FusionError(f"{path} was changed after it was written; fit again") from None

@@ -120,6 +120,7 @@ def train(
         Where to train.
     state : path, optional
         File that is written after each epoch; a training that was stopped goes on there and ends with the same numbers.
+        One that is damaged or of another training is put aside.
     progress : bool
         Show a bar after two seconds.
     name : str
@@ -128,8 +129,7 @@ def train(
     Raises
     ------
     FusionError
-        If there are fewer than two training pairs, no validation query, the loss is not finite, or `state` belongs to
-        another training.
+        If there are fewer than two training pairs, no validation query, or the loss is not finite.
     """
     query_rows, page_rows = train_split.pairs
     if len(query_rows) < 2:
@@ -282,7 +282,7 @@ class _Run:
 
     def resume(self, path: Path | None, key: str, optimiser: Any, rng: np.random.Generator) -> tuple[float, bool]:
         """Take up what `keep` wrote, if it did; return the seconds spent before, and whether nothing is left to do."""
-        state = take_state(path, key, FusionError)
+        state = take_state(path, key)
         if state is None:
             return 0.0, False
         noted, tensors = state

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from miner_diag.probes.kinds import KINDS, Kind
 from miner_diag.probes.probe_run import study_splits, write_probe_run
@@ -18,8 +15,9 @@ from miner_diag.probes.probe_stack import ProbeError, ProbeStack
 from miner_diag.probes.splits import Split, Splits
 from miner_diag.probes.study import Study, StudyOptions
 from miner_diag.probes.table import MEASURE
-from miner_diag.records import Record, read_records
-from miner_diag.runs import RECORDS, RunFolder, read_run
+from miner_diag.records import Record
+from miner_diag.runs import RECORDS, RunFolder, read_run, read_run_records
+from miner_diag.sealed import DamagedError, read_sealed, read_tensors
 from miner_diag.stats import StatisticsOptions
 
 FILES = ("run.json", RECORDS, "probes.safetensors", "salience.safetensors", "selection.json")
@@ -136,7 +134,7 @@ def read_fitted_probes(folder: Path | str, backbone: Mapping[str, str], splits: 
         raise _not_fitting(folder / "selection.json", n_layers)
     if salience.shape != (len(KINDS), n_layers, width):
         raise _not_fitting(folder / "salience.safetensors", n_layers)
-    records = read_records(folder / RECORDS)
+    records = read_run_records(folder, run)
     n_queries = len(splits.validation.corpus.queries)
     scores = _per_query(folder / RECORDS, records, n_layers, n_queries).mean(axis=2)
     ratios: list[float | None] = [None] * n_layers
@@ -172,17 +170,17 @@ def _per_query(path: Path, records: list[Record], n_layers: int, n_queries: int)
 
 def _read_selection(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_sealed(path)
         return {name: content[name] for name in ("chosen_kinds_of_all_layers", "selected_layers")}
-    except (ValueError, KeyError, TypeError) as error:
+    except (DamagedError, KeyError) as error:
         raise ProbeError(f"{path} is damaged ({error}); run python -m miner_diag.probes again") from None
 
 
 def _read_salience(path: Path) -> np.ndarray:
     try:
-        arrays = load_file(path)
+        _, arrays = read_tensors(path)
         return np.stack([arrays[kind] for kind in KINDS])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (ValueError, KeyError) as error:  # arrays of two shapes do not stack
         raise ProbeError(f"{path} is damaged ({error}); run python -m miner_diag.probes again") from None
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from safetensors.numpy import save as save_safetensors
 
 from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
-from miner_diag.files import write_atomic
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
 from miner_diag.probes.splits import Splits
@@ -27,6 +24,7 @@ from miner_diag.probes.table import (
     study_records,
 )
 from miner_diag.runs import RunFolder
+from miner_diag.sealed import write_tensors
 from miner_diag.stats import StatisticsOptions
 
 DUAL_ENCODER = (
@@ -89,10 +87,7 @@ def write_probe_run(
     validation, backbone = splits.validation, splits.validation.embedded.backbone
     corpus = validation.corpus
     result.fits[0].stack.save(run.folder / "probes.safetensors")
-    arrays: dict[str, np.ndarray] = {
-        kind: np.ascontiguousarray(values) for kind, values in zip(KINDS, result.salience, strict=True)
-    }
-    write_atomic(run.folder / "salience.safetensors", save_safetensors(arrays))
+    write_tensors(run.folder / "salience.safetensors", dict(zip(KINDS, result.salience, strict=True)), {})
     run.json("selection", selection_facts(result, options.selection))
     run.records(
         study_records(

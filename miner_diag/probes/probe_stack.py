@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_safetensors
 
 from miner_diag.arrays import real_array
-from miner_diag.files import canonical_json, write_atomic
 from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
 from miner_diag.probes.retrieval_data import Side
+from miner_diag.sealed import DamagedError, UnsealedError, read_tensors, write_tensors
 
-FORMAT = 1
-"""Raised when the layout of the file changes."""
+FORMAT = 2
+"""Raised when the layout of the file changes. Format 1 had no hash."""
 
 
 class ProbeError(ValueError):
@@ -80,10 +77,9 @@ class ProbeStack:
         return Probe(layer, kind, (self.gates if kind == "base" else self.weights)[layer])
 
     def save(self, path: Path | str) -> None:
-        """Write the probes as safetensors, with the backbone's key in the header."""
-        noted = canonical_json({"format": FORMAT, "backbone": dict(self.backbone)})
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("gates", "weights")}
-        write_atomic(path, save_safetensors(tensors, metadata={"miner_diag": noted}))
+        """Write the probes as safetensors, with the backbone's key and a hash over all in the header."""
+        tensors = {name: getattr(self, name) for name in ("gates", "weights")}
+        write_tensors(path, tensors, {"format": FORMAT, "backbone": dict(self.backbone)})
 
     @classmethod
     def load(cls, path: Path | str, backbone: Mapping[str, str] | None = None) -> ProbeStack:
@@ -99,18 +95,21 @@ class ProbeStack:
         Raises
         ------
         ProbeError
-            If the file holds no probes, or probes of another backbone; the fields that differ are named.
+            If the file holds no probes, is damaged or of another format, or holds probes of another backbone; the
+            fields that differ are named.
         """
         path = Path(path)
         if not path.exists():
             raise ProbeError(f"{path} is not there; fit probes with python -m miner_diag.probes")
         try:
-            with safe_open(path, framework="numpy") as file:
-                noted = json.loads((file.metadata() or {})["miner_diag"])
-                gates, weights = file.get_tensor("gates"), file.get_tensor("weights")
-            key = noted["backbone"]
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ProbeError(f"{path} holds no probes of this package: {error}") from error
+            noted, tensors = read_tensors(path)
+            gates, weights, key = tensors["gates"], tensors["weights"], noted["backbone"]
+        except UnsealedError as error:
+            raise ProbeError(f"{path} holds no probes that this version reads: {error}; fit again") from error
+        except DamagedError as error:
+            raise ProbeError(f"{path} is damaged: {error}; fit again") from error
+        except KeyError as error:
+            raise ProbeError(f"{path} holds no probes of this package: {error} is missing; fit again") from error
         if noted.get("format") != FORMAT:
             raise ProbeError(f"{path} has probe format {noted.get('format')}, this version reads {FORMAT}; fit again")
         if backbone is not None:

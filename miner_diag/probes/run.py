@@ -19,6 +19,8 @@ from miner_diag.probes.study import StudyOptions
 from miner_diag.probes.table import probe_table
 from miner_diag.runs import RunFolder
 from miner_diag.stats import StatisticsOptions
+from miner_diag.tables import table_text
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,10 @@ def run_side(embedded_corpus: EmbeddedCorpus, options: ProbesOptions, folder: Ru
     folder.stage("probes" if side is None else f"probes of the {side} encoder")
     corpus = splits.validation.corpus
     next_command = command_line("fusion", options.load, options.data, options.store, probes=options.out)
-    print(f"{embedded_corpus.backbone.name} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}")
+    model = embedded_corpus.backbone.name
+    print(inert(f"{model} on {corpus.name}, {corpus.part}: {corpus.form} queries, fold {corpus.fold}"))
     shown = probe_table(study).rename(columns={study.ratio_name: "alignment_ratio_page_final"})[list(TERMINAL)]
-    print(shown.rename(columns=TERMINAL).to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    print(table_text(shown.rename(columns=TERMINAL), index=False, na_rep="", float_format="{:.3f}".format))
     write_probe_run(
         folder,
         study,

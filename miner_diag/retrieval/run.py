@@ -11,6 +11,7 @@ from miner_diag.records import Record
 from miner_diag.retrieval.formats import read_qrels, read_run
 from miner_diag.retrieval.score import ndcg_records, per_query_frame, score_run, summary_lines
 from miner_diag.runs import RunFolder
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run(options: ScoreOptions) -> None:
     )
     lines = summary_lines(scored)
     if folder is None:
-        print("\n".join(lines))
+        print("\n".join(map(inert, lines)))
         return
     row = partial(
         Record, model=options.run.name, model_revision=sha256_file(options.run), dataset=options.qrels.name, split="all"

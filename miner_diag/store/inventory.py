@@ -13,6 +13,8 @@ import pandas as pd
 
 from miner_diag.embeddings.folder import FORMAT, KEY_FILE, USES, read_json, read_key, shard_files
 from miner_diag.embeddings.shards import DamagedStoreError, StoreError, described_items
+from miner_diag.files import PlaceError
+from miner_diag.sealed import DamagedError, check_seal
 
 DELETED = ".deleted-"
 """The prefix of a folder that is being deleted."""
@@ -156,7 +158,7 @@ def _read(folder: Path) -> KeptStore:
     problems: list[str] = []
     try:
         header = read_key(path)
-    except DamagedStoreError as error:
+    except (DamagedStoreError, PlaceError) as error:
         return KeptStore(folder.name, "?", "?", "?", "?", 0, None, None, size, (), changed, (str(error),))
     key = header["key"]
     model, revision = str(header.get("model", key.get("backbone", "?"))), str(key.get("backbone_revision", "?"))
@@ -171,16 +173,21 @@ def _read(folder: Path) -> KeptStore:
     for file in shard_files(folder):
         try:
             n_items += described_items(file)
-        except DamagedStoreError as error:
+        except (DamagedStoreError, PlaceError) as error:
             problems.append(str(error))
     uses = []
     for file in sorted((folder / USES).glob("[!.]*.json")):
         try:
             use = read_json(file)
-            uses.append((str(use["last_used"]), f"{use['data']} ({use['form']}, {use['part']})"))
+            told = str(use["last_used"]), f"{use['data']} ({use['form']}, {use['part']})"
+            if len(use) > 4:  # earlier versions wrote these fields alone, without a hash
+                check_seal(use)
+            uses.append(told)
         except KeyError as error:
             problems.append(f"{file} lacks {error}")
-        except DamagedStoreError as error:
+        except DamagedError as error:
+            problems.append(str(DamagedStoreError(file, str(error))))
+        except (DamagedStoreError, PlaceError) as error:
             problems.append(str(error))
     return KeptStore(
         folder.name,

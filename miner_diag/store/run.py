@@ -9,6 +9,8 @@ from pathlib import Path
 from miner_diag.embeddings.options import StoreOptions
 from miner_diag.embeddings.stored import size_words
 from miner_diag.store.inventory import delete_stores, list_stores, store_table
+from miner_diag.tables import table_text
+from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,17 @@ def run(options: StoreCommandOptions) -> None:
     """Run the command."""
     if options.delete:
         for store in delete_stores(options.store, options.delete):
-            print(f"deleted {store.name}: {store.items:,} items, {size_words(store.size)}")
+            print(inert(f"deleted {store.name}: {store.items:,} items, {size_words(store.size)}"))
     stores = list_stores(options.store)
     if not stores:
-        print(f"{options.store} holds nothing")
+        print(inert(f"{options.store} holds nothing"))
         return
-    print(store_table(stores).to_string(index=False, na_rep=""))
+    print(table_text(store_table(stores), index=False, na_rep=""))
     for store in stores:
         for problem in store.problems:
-            print(f"{store.name}: {problem}")
-    print(f"{len(stores)} stores, {size_words(sum(store.size for store in stores))} in {options.store}")
+            print(inert(f"{store.name}: {problem}"))
+    print(inert(f"{len(stores)} stores, {size_words(sum(store.size for store in stores))} in {options.store}"))
     if not options.delete:
         words = ["miner-diag", "store"]
         words += [] if options.store == StoreOptions.store else ["--store", str(options.store)]
-        print(f"next: {shlex.join(words)} --delete NAME [NAME ...]")
+        print(inert(f"next: {shlex.join(words)} --delete NAME [NAME ...]"))

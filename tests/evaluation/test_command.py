@@ -16,6 +16,7 @@ from miner_diag.evaluation.__main__ import main
 from miner_diag.records import read_records
 from tests.backbones.tiny import save_dual_encoder
 from tests.corpus.files import write_table
+from tests.damage import seal_again, seal_records
 
 FILES = {
     "comparison.csv",
@@ -251,7 +252,7 @@ def test_one_retriever_that_is_loaded_in_two_ways_has_one_row(fitted, arguments,
     again = shutil.copytree(fitted.fusion, tmp_path / "other-fusion")
     run = json.loads((again / "run.json").read_text())
     run["options"]["load"]["device"] = "auto"
-    (again / "run.json").write_text(json.dumps(run))
+    seal_again(again / "run.json", run)
     main(arguments(tmp_path / "both", "--no-folds", systems=[fitted.fusion, again]))
     table = pd.read_csv(tmp_path / "both" / "comparison.csv")
     test = table[table["split"] == "test"]
@@ -385,9 +386,11 @@ def test_a_run_without_a_query_in_its_records_is_refused(fitted, arguments, tmp_
     lines = (copy / "records.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if '"query_id"' not in line or '"system":"no_bias"' not in line]
     (copy / "records.jsonl").write_text("".join(kept))
+    seal_records(copy)
     message = ends_with(arguments(tmp_path / "bad", systems=[copy]), capsys)
     assert "records.jsonl must hold nDCG@5 of no_bias for each of the" in message
     (copy / "records.jsonl").write_text("".join(lines)[:-30])
+    seal_records(copy)
     assert "records.jsonl is cut: its last line has no end" in ends_with(
         arguments(tmp_path / "bad", systems=[copy]), capsys
     )

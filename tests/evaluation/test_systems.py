@@ -37,7 +37,9 @@ from miner_diag.fusion import (
 )
 from miner_diag.probes import KINDS, FittedProbes, ProbeError, ProbeTrainOptions, fit_probes, salience
 from miner_diag.retrieval import chance_ndcg, ndcg_at_k, score_all
+from miner_diag.sealed import sealed
 from miner_diag.stats import StatisticsOptions
+from tests.damage import seal_again
 from tests.evaluation.helpers import small_corpus
 from tests.fusion.helpers import KEY, D, L, make_probes, plant, small_data
 
@@ -181,7 +183,7 @@ def test_the_oracle_is_the_best_of_layers_and_fusion_for_each_query(one_thread, 
 
 def test_the_oracles_row_is_a_bound_that_is_compared_with_nothing(scored, tmp_path):
     replace(scored.probes.stack, backbone=KEY).save(tmp_path / "probes.safetensors")
-    (tmp_path / "selection.json").write_text(json.dumps({"chosen_kinds_of_all_layers": list(scored.probes.kinds)}))
+    seal_again(tmp_path / "selection.json", {"chosen_kinds_of_all_layers": list(scored.probes.kinds)})
     fusion = scored.run.systems[-1]
     bound = score_oracle(tmp_path, scored.data.test, fusion, KEY, label="b")
     assert (bound.name, bound.role, bound.backbone, bound.head) == ("oracle_layer (b)", "bound", None, None)
@@ -202,7 +204,7 @@ def test_probes_that_do_not_fit_are_refused(tmp_path):
         ("{}", "selection.json is damaged"),
         (json.dumps({"chosen_kinds_of_all_layers": ["base"]}), "must name a kind of probe for each of 5 layers"),
     ):
-        (tmp_path / "selection.json").write_text(text)
+        (tmp_path / "selection.json").write_text(text if text == "{" else json.dumps(sealed(json.loads(text))))
         with pytest.raises(EvaluationError, match=message):
             read_layer_probes(tmp_path, KEY)
 

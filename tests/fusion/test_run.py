@@ -39,6 +39,7 @@ from miner_diag.fusion.rows import DEFAULT, HEADS
 from miner_diag.fusion.run import FusionOptions, next_command
 from miner_diag.probes import ProbeError, ProbeTrainOptions, SelectionRule, StudyOptions, fitting_splits
 from miner_diag.records import read_records
+from miner_diag.sealed import read_tensors, write_tensors
 from miner_diag.stats import StatisticsOptions
 from tests.fusion.helpers import KEY, QUICK, content_of, make_probes, pretend_embedded, run_on
 
@@ -335,6 +336,35 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(finished, t
     again = fitted_bytes(tmp_path)
     assert again == {name: content for name, content in fitted_bytes(finished.out).items() if name in again}
     assert not (tmp_path / "state").exists() and 0 < len(n_calls) < 2 * 8 * 2 * 4  # not all steps were done again
+
+
+def test_states_whose_trainings_began_otherwise_are_put_aside(finished, tmp_path, monkeypatch, caplog):
+    """Another number of threads moves what a training starts from by a rounding error."""
+    with monkeypatch.context() as patch:
+        patch.setattr("miner_diag.fusion.run.write_fold", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_on(pretend_embedded(), tmp_path, patch)
+    (state,) = (tmp_path / "state").iterdir()
+    files = sorted(state.glob("*.safetensors"))
+    for path in files:
+        facts, arrays = read_tensors(path)
+        write_tensors(path, arrays, {**facts, "key": facts["key"].replace('"start":"', '"start":"0')})
+    monkeypatch.setattr("miner_diag.fusion.run.fit_for_fusion", None)  # fitting probes again would fail
+    run_on(pretend_embedded(), tmp_path, monkeypatch)
+    again = fitted_bytes(tmp_path)
+    assert again == {name: content for name, content in fitted_bytes(finished.out).items() if name in again}
+    asides = [message for message in caplog.messages if "is the state of another training; it is put aside" in message]
+    assert len(asides) == len(files) > 2 and not (tmp_path / "state").exists()
+
+
+def test_own_probes_that_are_damaged_are_refused_with_a_way_out(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.out / "probes", tmp_path / "probes")
+    for name in ("salience.safetensors", "records.jsonl", "run.json"):
+        whole = (tmp_path / "probes" / name).read_bytes()
+        (tmp_path / "probes" / name).write_bytes(whole[:-4] + b"9}}\n")
+        with pytest.raises(ProbeError, match=rf"{name} is damaged .*; or delete .*probes, and this command fits them"):
+            run_on(pretend_embedded(), tmp_path, monkeypatch)
+        (tmp_path / "probes" / name).write_bytes(whole)
 
 
 def test_a_run_with_other_options_does_not_take_up_the_states(finished, tmp_path, monkeypatch):

@@ -286,35 +286,36 @@ def test_a_finished_training_is_not_done_again(small, fusion, tmp_path, monkeypa
     assert again.seconds == pytest.approx(finished.seconds, abs=0.5)
 
 
-def test_the_state_of_other_options_is_refused(small, fusion, tmp_path):
+def test_the_state_of_other_options_is_put_aside(small, fusion, tmp_path, caplog):
     train(fusion, small, small, QUICK, state=tmp_path / "state")
-    for other in ({"seed": 1}, {"learning_rate": 1e-4}, {"mrl": True}):
-        with pytest.raises(FusionError, match="is the state of another training; delete it, or choose another --out"):
-            train(fusion, small, small, replace(QUICK, **other), state=tmp_path / "state")
-    with pytest.raises(FusionError, match="is the state of another training"):
-        train(fusion, small, small, QUICK, state=tmp_path / "state", name="final_layer_head")
+    for number, other in enumerate(({"seed": 1}, {"learning_rate": 1e-4}, {"mrl": True}), start=1):
+        options = replace(QUICK, **other)
+        anew = train(fusion, small, small, options, state=tmp_path / "state")
+        assert content_of(anew.system) == content_of(train(fusion, small, small, options).system)
+        assert f"state is the state of another training; it is put aside as state-aside-{number}" in caplog.text
+    train(fusion, small, small, options, state=tmp_path / "state", name="final_layer_head")
+    assert (tmp_path / "state-aside-4").exists()
 
 
 @pytest.mark.parametrize("what", ["layers", "mask", "final", "pairs"])
-def test_the_state_of_another_fusion_is_refused(small, fusion, tmp_path, rng, what):
+def test_the_state_of_another_fusion_is_put_aside(small, fusion, tmp_path, rng, what, caplog):
     """All start as the backbone, so the first score does not tell them apart."""
     train(fusion, small, small, QUICK, state=tmp_path / "state")
     others = {"layers": {"layers": (2, 3, 4)}, "mask": {"mask": "fixed"}, "final": {"bias": False}, "pairs": {}}
     other = start_of(**others[what])
     fitted_to = small.shuffled(rng) if what == "pairs" else small
-    with pytest.raises(FusionError, match="is the state of another training"):
-        train(other, fitted_to, small, QUICK, state=tmp_path / "state")
+    anew = train(other, fitted_to, small, QUICK, state=tmp_path / "state")
+    assert "is the state of another training" in caplog.text
+    assert content_of(anew.system) == content_of(train(other, fitted_to, small, QUICK).system)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no state", None])
-def test_a_file_that_is_no_state_is_refused(small, fusion, tmp_path, damage):
+def test_a_file_that_is_no_state_is_put_aside(small, fusion, tmp_path, damage, caplog):
     path = tmp_path / "state"
-    if damage is None:
-        train(fusion, small, small, QUICK, state=path)
-        damage = path.read_bytes()[:-10]
-    path.write_bytes(damage)
-    with pytest.raises(FusionError, match="state is no state of a training: .*; delete it"):
-        train(fusion, small, small, QUICK, state=path)
+    finished = train(fusion, small, small, QUICK, state=path if damage is None else None)
+    path.write_bytes(path.read_bytes()[:-10] if damage is None else damage)
+    anew = train(fusion, small, small, QUICK, state=path)
+    assert "state is damaged (" in caplog.text and content_of(anew.system) == content_of(finished.system)
 
 
 # --- on a GPU

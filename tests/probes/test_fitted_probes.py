@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from miner_diag.probes import (
     KINDS,
@@ -18,9 +19,11 @@ from miner_diag.probes import (
     study_splits,
     write_probe_run,
 )
+from miner_diag.probes.fitted_probes import FILES
 from miner_diag.records import read_records, write_records
 from miner_diag.runs import RunFolder
 from miner_diag.stats import StatisticsOptions
+from tests.damage import one_bit_flipped, seal_again, seal_records
 from tests.probes.helpers import KEY, pretend_embedded
 
 OPTIONS = StudyOptions(
@@ -123,7 +126,7 @@ def test_a_folder_that_is_not_whole_is_refused_and_what_is_missing_named(copy_of
 def test_probes_of_other_documents_are_refused(copy_of_run, splits, name):
     content = json.loads((copy_of_run / "run.json").read_text())
     (content["train"] if name == "train" else content)["corpus_revision"] = "0" * 64
-    (copy_of_run / "run.json").write_text(json.dumps(content))
+    seal_again(copy_of_run / "run.json", content)
     with pytest.raises(ProbeError, match=f"have another {name} split than this run \\(000000000000… there, "):
         read_fitted_probes(copy_of_run, KEY, splits)
 
@@ -138,7 +141,7 @@ def test_probes_of_another_backbone_are_refused(run_of_fusion, splits):
 def test_files_that_do_not_belong_together_are_refused(copy_of_run, splits):
     path = copy_of_run / "selection.json"
     selection = json.loads(path.read_text())
-    path.write_text(json.dumps(selection | {"chosen_kinds_of_all_layers": ["base"]}))
+    seal_again(path, selection | {"chosen_kinds_of_all_layers": ["base"]})
     with pytest.raises(ProbeError, match="selection.json does not fit the probes beside it, which are of 3 layers"):
         read_fitted_probes(copy_of_run, KEY, splits)
     path.write_text("{}")
@@ -152,17 +155,53 @@ def test_damaged_salience_is_refused(copy_of_run, splits):
         read_fitted_probes(copy_of_run, KEY, splits)
 
 
+def write_other_records(folder, records):
+    """Write records as if the run had written them."""
+    write_records(folder / "records.jsonl", records)
+    seal_records(folder)
+
+
 def test_records_that_lack_a_query_are_refused(copy_of_run, splits):
     records = read_records(copy_of_run / "records.jsonl")
     last = max(row for row, record in enumerate(records) if record.system == "base" and record.query_id is not None)
-    write_records(copy_of_run / "records.jsonl", [record for row, record in enumerate(records) if row != last])
+    write_other_records(copy_of_run, [record for row, record in enumerate(records) if row != last])
     with pytest.raises(ProbeError, match="must hold ndcg_at_5 of 48 validation queries for both kinds of probe"):
         read_fitted_probes(copy_of_run, KEY, splits)
 
 
 def test_records_are_known_by_their_fields_not_by_their_order(run_of_fusion, copy_of_run, splits):
     records = read_records(copy_of_run / "records.jsonl")
-    write_records(copy_of_run / "records.jsonl", reversed(records))
+    write_other_records(copy_of_run, reversed(records))
     read = read_fitted_probes(copy_of_run, KEY, splits)
     np.testing.assert_allclose(read.scores, run_of_fusion[1].scores, atol=1e-12)
     assert read.ratios == run_of_fusion[1].ratios
+
+
+def same(one, other):
+    arrays = zip(
+        (one.scores, one.salience, one.stack.gates, one.stack.weights),
+        (other.scores, other.salience, other.stack.gates, other.stack.weights),
+        strict=True,
+    )
+    facts = ("kinds", "selected", "ratios")
+    return all(np.array_equal(a, b) for a, b in arrays) and all(getattr(one, f) == getattr(other, f) for f in facts)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_refused_by_the_files_name_or_changes_nothing(run_of_fusion, copy_of_run, splits, name):
+    path, n_refused = copy_of_run / name, 0
+    for changed in one_bit_flipped(path.read_bytes()):
+        path.write_bytes(changed)
+        try:
+            assert same(read_fitted_probes(copy_of_run, KEY, splits), run_of_fusion[1])
+        except ValueError as error:
+            assert name in str(error) and "again" in str(error)
+            n_refused += 1
+    assert n_refused > 25
+
+
+def test_probes_that_an_earlier_version_wrote_are_refused_with_the_next_step(copy_of_run, splits):
+    path = copy_of_run / "probes.safetensors"
+    save_file(load_file(path), path, metadata={"miner_diag": json.dumps({"format": 1, "backbone": KEY})})
+    with pytest.raises(ProbeError, match=r"probes.safetensors .* it has no hash of its content, as an .*fit again"):
+        read_fitted_probes(copy_of_run, KEY, splits)

@@ -8,6 +8,7 @@ import pytest
 
 from miner_diag.embeddings import EmbeddedCorpus, StoreError, StoreOptions, TokenCorpus
 from miner_diag.store import delete_stores, list_stores, store_table
+from tests.damage import seal_again
 from tests.embeddings.helpers import PretendBackbone, PretendLate, damage, make_corpus, shard_bytes, three_splits
 
 
@@ -53,7 +54,7 @@ def test_the_last_use_is_the_latest(filled):
     page = next(store for store in list_stores(filled) if (store.model, store.side) == ("pretend", "page"))
     notes = sorted((filled / page.name / "uses").glob("*.json"))
     for path, moment in zip(notes, ("2031-01-02T03:04:05+00:00", "2030-01-02T03:04:05+00:00"), strict=True):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "last_used": moment}))
+        seal_again(path, {**json.loads(path.read_text()), "last_used": moment})
     (again,) = [store for store in list_stores(filled) if store.name == page.name]
     assert again.last_used.startswith("2031")
 

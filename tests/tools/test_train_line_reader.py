@@ -15,6 +15,7 @@ from miner_diag.backbones.page_vision.trained import load_line_reader, trained_f
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hiding import letters
 from miner_diag.training_state import keep_state
+from tests.damage import one_bit_flipped
 from tools.train_line_reader import line_shards, reader_training
 from tools.train_line_reader.__main__ import main
 from tools.train_line_reader.labelled_lines import draw_pages, page_lines
@@ -97,7 +98,7 @@ def test_training_lowers_the_error_and_is_seeded(lines):
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path, monkeypatch, bfloat16):
+def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path, monkeypatch, bfloat16, caplog):
     monkeypatch.setattr(reader_training, "KEEP_EVERY", 2)
     train = partial(train_reader, lines[:12], steps=6, seed=3, columns=2000, bfloat16=bfloat16)
     whole = train().state_dict()
@@ -117,11 +118,10 @@ def test_a_training_that_was_stopped_ends_with_the_same_numbers(lines, tmp_path,
     assert steps == [6]
     for name, value in whole.items():
         np.testing.assert_array_equal(value.numpy(), resumed[name].numpy(), err_msg=name)
-    with pytest.raises(CheckpointError, match="is the state of another training"):
-        train_reader(lines[:12], steps=6, seed=4, columns=2000, state=state)
+    train_reader(lines[:12], steps=1, seed=4, columns=2000, state=state)
+    assert "is the state of another training; it is put aside" in caplog.text
     state.write_bytes(b"no state")
-    with pytest.raises(CheckpointError, match="is no state of a training"):
-        train(state=state)
+    assert train(state=state) and "state.safetensors is damaged (" in caplog.text
 
 
 def test_the_rate_rises_and_falls():
@@ -129,16 +129,21 @@ def test_the_rate_rises_and_falls():
     np.testing.assert_allclose(rates, [0.04, 0.52, 1, 0.5, 0], atol=1e-12)
 
 
-def test_shards_hold_what_was_cut_and_are_not_cut_again(corpus, tmp_path, monkeypatch):
+def test_shards_hold_what_was_cut_and_are_not_cut_again(corpus, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(line_shards, "PAGES_PER_SHARD", 2)
     path = corpus.renderer.paths["jflex-manual"]
     pages = [(f"jflex-manual/{number}", path, number) for number in (5, 6, 7)]
     plain = cut_pages(pages, 4, seed=0)
     assert len(plain) == 12
     written_down = cut_pages(pages, 4, seed=0, folder=tmp_path)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
     cut_pages(pages, 4, seed=1, folder=tmp_path)
-    assert len(list(tmp_path.glob("*.npz"))) == 4, "another draw has shards of its own"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4, "another draw has shards of its own"
+    damaged = min(tmp_path.glob("*.safetensors"))
+    damaged.write_bytes(next(one_bit_flipped(damaged.read_bytes()[:-1], 4)) + b"x")
+    for seed in (0, 1):
+        cut_pages(pages, 4, seed=seed, folder=tmp_path)
+    assert f"{damaged} is damaged (" in caplog.text and "its lines are cut again" in caplog.text
     monkeypatch.setattr(line_shards, "draw_pages", lambda *_, **__: pytest.fail("cut twice"))
     for again in (written_down, cut_pages(pages, 4, seed=0, folder=tmp_path)):
         for one, other in zip(plain, again, strict=True):
@@ -147,8 +152,8 @@ def test_shards_hold_what_was_cut_and_are_not_cut_again(corpus, tmp_path, monkey
 
 
 def test_a_shard_without_a_line(tmp_path):
-    line_shards.write_lines(tmp_path / "none.npz", [])
-    assert line_shards.read_lines(tmp_path / "none.npz") == []
+    line_shards.write_lines(tmp_path / "none.safetensors", [])
+    assert line_shards.read_lines(tmp_path / "none.safetensors") == []
 
 
 def test_the_command_writes_numbers_and_where_they_come_from(tmp_path, capsys):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from miner_diag.backbones.base import CheckpointError
 from miner_diag.backbones.page_vision.alphabet import CHARACTERS, OTHER
 from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, batches, pad
 from miner_diag.backbones.page_vision.lines import HEIGHT
@@ -74,12 +73,8 @@ def train_reader(
     bfloat16 : bool
         Run the forward in bfloat16: half the time on a CPU that has it, many times that on one that has not.
     state : path, optional
-        A file that is written every `KEEP_EVERY` steps; a training that was stopped goes on from it.
-
-    Raises
-    ------
-    CheckpointError
-        If `state` belongs to another training.
+        A file that is written every `KEEP_EVERY` steps; a training that was stopped goes on from it. One that is
+        damaged or of another training is put aside.
     """
     torch.manual_seed(seed)
     reader = LineReader().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -95,7 +90,7 @@ def train_reader(
         }
     )
     done = 0
-    if (kept_state := take_state(state, key, CheckpointError)) is not None:
+    if (kept_state := take_state(state, key)) is not None:
         noted, tensors = kept_state
         reader.load_state_dict(part_of(tensors, "reader."))
         fill_optimizer(optimizer, tensors)

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import yaml
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from miner_diag.backbones.errors import CheckpointError
@@ -17,6 +18,9 @@ from miner_diag.files import sha256_file
 FILE = Path(__file__).with_name("page-vision.safetensors")
 """The file that ``python -m tools.train_line_reader`` wrote."""
 
+MANIFEST = FILE.with_suffix(".yaml")
+"""The manifest beside it: its hash, and how it was trained."""
+
 
 def load_part(module: nn.Module, name: str, path: Path | str = FILE) -> nn.Module:
     """Fill `module` with the numbers stored under `name`; it is returned for inference, in float32.
@@ -24,15 +28,23 @@ def load_part(module: nn.Module, name: str, path: Path | str = FILE) -> nn.Modul
     Raises
     ------
     CheckpointError
-        If the file is missing, or does not fill the module.
+        If the file is missing or damaged, or does not fill the module.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; install the package again")
-    with safe_open(path, framework="pt") as file:
-        tensors = {
-            key.removeprefix(f"{name}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}.")
-        }
+    if path == FILE and trained_sha256() != (stated := stated_sha256()):
+        raise CheckpointError(
+            f"{path} is damaged: its sha256 is {trained_sha256()}, {MANIFEST.name} says {stated}; install the package "
+            "again"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {
+                key.removeprefix(f"{name}."): file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}.")
+            }
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; train it again") from error
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     try:
         module.load_state_dict(tensors)
@@ -52,6 +64,11 @@ def trained_facts(path: Path | str = FILE) -> dict[str, Any]:
     """Return what the file says of its own making."""
     with safe_open(Path(path), framework="pt") as file:
         return dict(json.loads(file.metadata()["facts"]))
+
+
+def stated_sha256() -> str:
+    """Return the SHA-256 of the shipped file that the manifest beside it states."""
+    return str(yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["sha256"])
 
 
 @lru_cache(maxsize=1)
