@@ -41,6 +41,7 @@ SYSTEMS = [
     "fusion",
     "oracle_layer",
     "late",
+    "text layer",
 ]
 
 
@@ -91,7 +92,7 @@ def test_it_writes_what_it_promises_and_nothing_else(evaluated):
 def test_every_saved_system_is_there_on_test_and_validation(table):
     test, validation = (table[table["split"] == split] for split in ("test", "validation"))
     assert set(test["system"]) == set(SYSTEMS) and len(test) == len(SYSTEMS)
-    assert set(validation["system"]) == set(SYSTEMS) - {"oracle_layer", "late"}
+    assert set(validation["system"]) == set(SYSTEMS) - {"oracle_layer", "late", "text layer"}
     assert (table["low"] <= table["ndcg_at_5"] + 1e-12).all() and (table["ndcg_at_5"] <= table["high"] + 1e-12).all()
     roles = test.set_index("system")["role"]
     assert roles["fusion"] == "fusion" and roles["final_layer_mlp"] == "head" and roles["no_bias"] == "variant"
@@ -99,6 +100,8 @@ def test_every_saved_system_is_there_on_test_and_validation(table):
     rows = test.set_index("system")
     assert rows.loc["fusion", "family"] == rows.loc["fusion", "head_family"] == "headline"
     assert rows.loc["late", "family"] == "context" and rows.loc["no_bias", "family"] == "ablation"
+    assert rows.loc["text layer", "role"] == "lexical" and rows.loc["text layer", "family"] == "context"
+    assert rows.loc["text layer", "model"] == "bm25" and rows.loc["text layer", "backbone"] == "small-bert"
     assert rows.loc["late", "model"] == "page-text-late" and rows.loc["late", "backbone"] == "small-bert"
     assert (test["n_documents"] >= test["effective_documents"]).all()
 
@@ -124,7 +127,7 @@ def test_validation_rows_are_what_the_fusion_chose_by(fitted, table):
 
 def test_the_main_table_is_part_of_the_comparison(evaluated, table):
     main_table = pd.read_csv(evaluated.out / "main_table.csv")
-    assert list(main_table["role"]) == ["backbone", "head", "fusion", "late"]
+    assert list(main_table["role"]) == ["backbone", "head", "fusion", "late", "lexical"]
     test = table[table["split"] == "test"].set_index("system")
     for row in main_table.itertuples():
         assert (row.low, row.high) == (test.loc[row.system, "low"], test.loc[row.system, "high"])
@@ -176,7 +179,7 @@ def test_every_reading_of_test_documents_is_noted(evaluated):
 
 def test_families_and_intervals_are_stated(evaluated):
     run, caption = evaluated.run, evaluated.run["caption"]
-    assert run["families"] == {"headline": 2, "context": 2, "ablation": 10}  # 3 baselines and 2 heads, each twice
+    assert run["families"] == {"headline": 2, "context": 3, "ablation": 10}  # 3 baselines and 2 heads, each twice
     assert caption in evaluated.printed and "headline (the fusion with its backbone and with its head" in caption
     assert f"over {run['n_documents']} documents (effective number {run['effective_documents']:.1f})" in caption
     assert f"{run['n_documents']} documents (effective {run['effective_documents']:.1f})" in evaluated.printed
@@ -235,7 +238,7 @@ def test_two_runs_of_one_retriever_have_names_of_their_own(fitted, arguments, tm
             other["p_value"],
         ) or (np.isnan(one["p_value"]) and one["ndcg_at_5"] == other["ndcg_at_5"])
     main_table = pd.read_csv(tmp_path / "both" / "main_table.csv")
-    assert list(main_table["role"]) == ["backbone", "head", "head", "fusion", "fusion"]
+    assert list(main_table["role"]) == ["backbone", "head", "head", "fusion", "fusion", "lexical"]
     together = pd.read_csv(tmp_path / "both" / "folds_together.csv")
     assert list(together["system"]) == [
         "backbone",
@@ -256,8 +259,8 @@ def test_one_retriever_that_is_loaded_in_two_ways_has_one_row(fitted, arguments,
     main(arguments(tmp_path / "both", "--no-folds", systems=[fitted.fusion, again]))
     table = pd.read_csv(tmp_path / "both" / "comparison.csv")
     test = table[table["split"] == "test"]
-    assert set(test["model"]) == {"small-bert"} and list(test["system"]).count("backbone") == 1
-    assert {"fusion", f"fusion ({again})"} <= set(test["system"]) and len(test) == 2 * (len(SYSTEMS) - 2) + 1
+    assert set(test["model"]) == {"small-bert", "bm25"} and list(test["system"]).count("backbone") == 1
+    assert {"fusion", f"fusion ({again})"} <= set(test["system"]) and len(test) == 2 * (len(SYSTEMS) - 3) + 2
 
 
 def test_retrievers_by_name_are_compared_with_the_first(named, arguments, tmp_path, capsys):
@@ -266,20 +269,20 @@ def test_retrievers_by_name_are_compared_with_the_first(named, arguments, tmp_pa
     main(arguments(out, systems=[named, copy, "page-text-late"]))
     assert "next: python -m miner_diag.evaluation" in capsys.readouterr().out
     table = pd.read_csv(out / "comparison.csv").set_index("model")
-    assert list(table["role"]) == ["backbone", "backbone", "late"]
+    assert list(table["role"]) == ["backbone", "backbone", "late", "lexical"]
     assert table.loc["copied-bert", "backbone"] == table.loc["page-text-late", "backbone"] == "named-bert"
     assert table.loc["copied-bert", "difference_to_backbone"] == 0 and table.loc["copied-bert", "p_value"] == 1
     assert set(table["family"].dropna()) == {"context"}
-    assert len(pd.read_csv(out / "main_table.csv")) == 3
+    assert len(pd.read_csv(out / "main_table.csv")) == 4
 
 
 def test_a_dual_encoder_is_evaluated_by_its_final_embeddings(arguments, tmp_path):
     folder = save_dual_encoder(tmp_path / "tiny-clip", "clip")
     main(arguments(tmp_path / "out", "--limit", "40", systems=[folder]))
     table = pd.read_csv(tmp_path / "out" / "comparison.csv")
-    assert list(table["model"]) == ["tiny-clip"] and list(table["role"]) == ["backbone"]
+    assert list(table["model"]) == ["tiny-clip", "bm25"] and list(table["role"]) == ["backbone", "lexical"]
     assert set(pd.read_csv(tmp_path / "out" / "widths.csv")["width"]) == {40, 20, 10, 5}
-    assert list(table["bytes_per_page"]) == [160]  # the embedding's 40 coordinates, not the 48 of its layers
+    assert table["bytes_per_page"][0] == 160  # the embedding's 40 coordinates, not the 48 of its layers
 
 
 # --- on other data
