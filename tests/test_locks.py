@@ -52,9 +52,8 @@ from pathlib import Path
 from miner_diag.locks import lock_folder
 lock = lock_folder(Path({str(tmp_path)!r}), "x")
 if os.fork() == 0:
+    print("forked", flush=True)
     time.sleep(5)
-    os._exit(0)
-print("forked", flush=True)
 os._exit(0)
 """
     done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
