@@ -67,7 +67,8 @@ def score_bm25(
     """
     ranked = bm25([query.text for query in part.queries], texts)
     query_ids, page_ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
-    ndcg = ndcg_with_ties(ranked.scores, Relevance.from_qrels(part.qrels, query_ids, page_ids), k)
+    relevance = Relevance.from_qrels(part.qrels, query_ids, page_ids, ignore_self=part.ignore_self)
+    ndcg = ndcg_with_ties(ranked.scores, relevance, k)
     system = ScoredSystem(
         BM25,
         describe_bm25(),

@@ -62,7 +62,7 @@ def pretend_embedded(data, relevance=None):
     qrels = {f"q{q}": {f"p{p}": 1} for q, p in zip(pairs.query, pairs.page, strict=True)}
     return SimpleNamespace(
         backbone=SimpleNamespace(name="planted", revision="1"),
-        corpus=SimpleNamespace(qrels=qrels),
+        corpus=SimpleNamespace(qrels=qrels, ignore_self=False),
         stores=SimpleNamespace(queries=store(data.queries, "q"), pages=store(data.pages, "p")),
     )
 

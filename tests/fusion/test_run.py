@@ -16,6 +16,7 @@ import pytest
 
 from miner_diag.corpus import CorpusError
 from miner_diag.corpus.options import DataOptions
+from miner_diag.corpus.splits import split_of
 from miner_diag.embeddings import StoreOptions
 from miner_diag.fusion import (
     ROWS,
@@ -422,8 +423,13 @@ def test_a_dual_encoder_is_refused_before_anything_is_embedded(tmp_path, monkeyp
 
 def test_a_fold_without_validation_queries_is_refused_before_anything_is_fitted(tmp_path, monkeypatch):
     embedded = pretend_embedded()
-    with pytest.raises(CorpusError, match=r"the validation split of planted \(fold 2\) holds no query"):
-        run_on(embedded, tmp_path, monkeypatch, folds=(FOLD, 2))
+    asked = {"d00", "d01"}  # with two documents that are asked for, a fold can leave validation without queries
+    queries = tuple(query for query in embedded.corpus.queries if query.doc_id in asked)
+    qrels = {query.query_id: embedded.corpus.qrels[query.query_id] for query in queries}
+    embedded.corpus = replace(embedded.corpus, queries=queries, qrels=qrels)
+    fold = next(n for n in range(1, 100) if {split_of(name, n) for name in asked} == {"train"})
+    with pytest.raises(CorpusError, match=rf"the validation split of planted \(fold {fold}\) holds no query"):
+        run_on(embedded, tmp_path, monkeypatch, folds=(fold,))
     assert embedded.taken == []
 
 
