@@ -234,10 +234,11 @@ def test_a_forked_process_has_a_reader_of_its_own(tmp_path):
 
 
 STOPPED = """
-import sys, threading, time
+import signal, sys, threading, time
 from pathlib import Path
 from miner_diag.corpus.limits import PdfLimits
 from miner_diag.corpus.pdf_reader import draw_page, reader
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background is started without it
 limits = PdfLimits(page_seconds=60)
 threading.Thread(target=draw_page, args=(Path(sys.argv[1]), 1, 2000), kwargs={"limits": limits}, daemon=True).start()
 while reader(limits).process is None:
