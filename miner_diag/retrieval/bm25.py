@@ -12,6 +12,7 @@ Lù, "BM25S: Orders of magnitude faster lexical search via eager sparse scoring"
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -64,6 +65,7 @@ def bm25(query_texts: Sequence[str], page_texts: Sequence[str]) -> Bm25:
     """
     import bm25s  # half a second, which commands that do not need it should not wait
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
     words = _words(page_texts)
     if not any(words):
         raise ValueError(f"page_texts must hold a word on at least one page; none of the {len(words)} pages has one")

@@ -52,6 +52,11 @@ def test_what_the_index_takes_grows_with_its_words():
     assert "k1 1.5" in describe_bm25() and "bm25s" in describe_bm25()
 
 
+def test_the_library_says_nothing_of_its_own(caplog):
+    bm25(["corpus"], PAGES)
+    assert not caplog.records
+
+
 def test_pages_without_a_single_word_are_refused():
     with pytest.raises(ValueError, match="page_texts must hold a word on at least one page; none of the 2 pages has"):
         bm25(["corpus"], ["", " . "])
