@@ -98,3 +98,18 @@ def test_a_resample_of_documents_is_divided_by_its_own_queries():
     values, clusters = [0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"]
     interval = bootstrap_mean(values, np.random.default_rng(0), clusters=clusters, method="percentile")
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.75, 0, 1))
+
+
+def test_bias_and_skewness_are_trusted_as_far_as_documents_are_of_like_size(monkeypatch):
+    """Kish: sizes 6, 1, 1 and 1 say as much as 81 / 39 documents of equal size, of four."""
+    trusted = []
+
+    def keep(*given, trust):
+        trusted.append(trust)
+        return _bca_levels(*given, trust=trust)
+
+    monkeypatch.setattr("miner_diag.stats._bca_levels", keep)
+    clusters = ["a"] * 6 + ["b", "c", "d"]
+    values = np.arange(9.0) ** 2
+    bootstrap_mean(values, np.random.default_rng(0), clusters=clusters, n_resamples=200)
+    assert trusted == pytest.approx([81 / 39 / 4])

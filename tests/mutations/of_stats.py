@@ -50,7 +50,7 @@ OF_STATS = (
         "stats.py",
         "trust=n_effective / n_units)",
         "trust=1.0)",
-        (f"{STATS}::test_intervals_over_documents_of_unequal_size_cover",),
+        ("test_stats_by_hand.py",),
         "A handful of large documents decides the skewness.",
     ),
     Mutation(
