@@ -258,15 +258,7 @@ def draw_page(
     CorpusError
         If the page can't be drawn, or not within the limits; names the document and the page.
     """
-    found, data = reader(limits).ask(
-        f"{path.name}, page {number}",
-        limits.page_seconds,
-        do="draw",
-        path=str(path.absolute()),
-        number=number,
-        side=longest_side,
-        queries=queries,
-    )
+    found, data = _ask_page(path, number, limits, do="draw", side=longest_side, queries=queries)
     return Image.frombytes("RGB", tuple(found["size"]), data)
 
 
@@ -278,12 +270,10 @@ def read_page(path: Path, number: int, limits: PdfLimits = DEFAULT_LIMITS) -> tu
     CorpusError
         If the page can't be read, or not within the limits; names the document and the page.
     """
-    found, _ = reader(limits).ask(
-        f"{path.name}, page {number}",
-        limits.page_seconds,
-        do="read",
-        path=str(path.absolute()),
-        number=number,
-        characters=limits.query_characters,
-    )
+    found, _ = _ask_page(path, number, limits, do="read", characters=limits.query_characters)
     return found["characters"], found["page_hash"]
+
+
+def _ask_page(path: Path, number: int, limits: PdfLimits, **request: Any) -> tuple[dict[str, Any], bytes]:
+    what, file = f"{path.name}, page {number}", str(path.absolute())
+    return reader(limits).ask(what, limits.page_seconds, path=file, number=number, **request)

@@ -91,7 +91,8 @@ def run(options: LateOptions) -> None:
     late = scores.system(system_key(systems[0].model, BACKBONE) if systems else None)
     systems.insert(0, late)
     if any(page.text.strip() for page in part.pages):
-        lexical, lexical_ndcg = score_bm25(part, [page.text for page in part.pages], against=late.key, k=options.k)
+        texts = [page.text for page in part.pages]
+        lexical, lexical_ndcg = score_bm25(part, texts, against=late.backbone, k=options.k)
         systems.append(lexical)
         ndcgs.append(lexical_ndcg)
     documents = [query.doc_id for query in part.queries] if by_document else None
