@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from miner_diag.cka.alignment import Comparison, compare
 from miner_diag.cka.cka_matrix_result import CKAMatrix
+from miner_diag.cka.distinct import DistinctItems, distinct_items
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank, unit_rows
 from miner_diag.cka.gold_pairs import GoldPairs, K
@@ -113,10 +114,10 @@ class Measured:
     """Mean cosine between different pages, layer by layer."""
     chance: float
     """NDCG@5 of a random order."""
-    n_queries: int
-    """Number of queries."""
-    n_pages: int
-    """Number of pages."""
+    queries: DistinctItems
+    """Which queries enter CKA, alignment ratio, effective rank and anisotropy."""
+    pages: DistinctItems
+    """Which pages do."""
     n_pairs: int
     """Number of query-page pairs behind `query_page`: one query a page."""
     absent: str = ""
@@ -164,12 +165,12 @@ class Diagnosis:
     @property
     def n_queries(self) -> int:
         """Number of queries."""
-        return self.measured.n_queries
+        return len(self.measured.queries.labels)
 
     @property
     def n_pages(self) -> int:
         """Number of pages."""
-        return self.measured.n_pages
+        return len(self.measured.pages.labels)
 
     @property
     def n_pairs(self) -> int:
@@ -184,7 +185,8 @@ def diagnose(
     *,
     query_ids: Sequence[str],
     page_ids: Sequence[str],
-    page_hashes: Sequence[str],
+    query_inputs: Sequence[Hashable | None] | None = None,
+    page_inputs: Sequence[Hashable | None] | None = None,
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
     ignore_self: bool = False,
@@ -208,8 +210,10 @@ def diagnose(
         For each query, page index -> relevance.
     query_ids, page_ids : sequence of str
         Names of the items in messages.
-    page_hashes : sequence [P] of str
-        Hash of each page's picture: pages that look the same give one query-page pair.
+    query_inputs, page_inputs : sequence, optional
+        What the retriever read of each item, or a hash of it; None where it read nothing. Items of equal input enter
+        CKA, alignment ratio, effective rank and anisotropy once, those of which nothing was read not at all. If not
+        given, items whose vectors are the same at every layer count as equal.
     query_documents, page_documents : sequence of str, optional
         Document of each item; if given, intervals are those over documents instead of single items.
     ignore_self : bool
@@ -226,15 +230,18 @@ def diagnose(
     Raises
     ------
     ValueError
-        If there are fewer than four queries, pages or pairs, or the final layer is constant.
+        If there are fewer than four different queries, pages or pairs, or the final layer is constant.
     """
     rules = rules or Rules()
     n_layers = pages.shape[1]
     final = n_layers - 1
+    own_queries = distinct_items(query_inputs, [queries], name="query_inputs", n=len(queries))
+    own_pages = distinct_items(page_inputs, [pages], name="page_inputs", n=len(pages))
     pairs = GoldPairs.of(
         gold,
         query_ids=query_ids,
-        page_hashes=page_hashes,
+        queries=own_queries,
+        pages=own_pages,
         page_documents=page_documents,
         page_ids=page_ids if ignore_self else None,
     )
@@ -242,6 +249,9 @@ def diagnose(
         layer_ndcg(queries[:, layer], pages[:, layer], pairs.relevance, page_ids, layer=layer)
         for layer in range(n_layers)
     ]
+    paired_queries, paired_pages = queries[pairs.query], pages[pairs.page]
+    queries, pages = queries[own_queries.rows], pages[own_pages.rows]
+    query_groups, page_groups = own_queries.taken(query_documents), own_pages.taken(page_documents)
     if (constant := constant_side(queries[:, final], pages[:, final])) is not None:
         raise ValueError(f"layer {final}, the final one, is the same for all {constant}: nothing to compare with")
     options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
@@ -257,19 +267,19 @@ def diagnose(
                 pages[:, layer],
                 pages[:, final],
                 names=(f"{name} of the pages", f"layer {final} of the pages"),
-                groups=page_documents,
+                groups=page_groups,
                 **options,
             )
             query_final = compare(
                 queries[:, layer],
                 queries[:, final],
                 names=(f"{name} of the queries", f"layer {final} of the queries"),
-                groups=query_documents,
+                groups=query_groups,
                 **options,
             )
             query_page = compare(
-                queries[pairs.query, layer],
-                pages[pairs.page, layer],
+                paired_queries[:, layer],
+                paired_pages[:, layer],
                 names=(f"{name} of the queries", f"{name} of the pages"),
                 groups=pairs.documents,
                 **options,
@@ -281,8 +291,8 @@ def diagnose(
     if final in undefined:
         raise ValueError(f"layer {final}, the final one, has no CKA: {undefined[final]}")
     usable = list(views)
-    common = {"groups": page_documents, "names": [f"layer {layer}" for layer in usable], **options}
-    over_pages: dict[str, Any] = {"groups": page_documents, "confidence": confidence}
+    common = {"groups": page_groups, "names": [f"layer {layer}" for layer in usable], **options}
+    over_pages: dict[str, Any] = {"groups": page_groups, "confidence": confidence}
     measured = Measured(
         per_query=tuple(per_query),
         views=views,
@@ -298,8 +308,8 @@ def diagnose(
         effective_ranks={layer: effective_rank(pages[:, layer], **over_pages) for layer in usable},
         anisotropies={layer: anisotropy(pages[:, layer], **over_pages) for layer in usable},
         chance=pairs.chance,
-        n_queries=len(queries),
-        n_pages=len(pages),
+        queries=own_queries,
+        pages=own_pages,
         n_pairs=len(pairs),
     )
     return verdicts(measured, query_documents, rules=rules, confidence=confidence, rng=rng)

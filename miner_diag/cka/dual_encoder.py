@@ -8,7 +8,7 @@ common space: at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from miner_diag.cka.diagnosis import (
     layer_ndcg,
     probe_kind,
 )
+from miner_diag.cka.distinct import DistinctItems, distinct_items
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import anisotropy, effective_rank
 from miner_diag.cka.gold_pairs import GoldPairs
@@ -77,14 +78,24 @@ class DualEncoderDiagnosis:
     """CKA of every layer of the query encoder with every layer of the page encoder, over queries and their pages."""
     usable: Mapping[Side, tuple[int, ...]]
     """Layers of each encoder that have a CKA: rows and columns of `cross`."""
-    n_queries: int
-    """Number of queries."""
-    n_pages: int
-    """Number of pages."""
+    queries: DistinctItems
+    """Which queries enter CKA, alignment ratio, effective rank and anisotropy."""
+    pages: DistinctItems
+    """Which pages do."""
     n_pairs: int
     """Number of query-page pairs behind `cross`: one query a page."""
     rules: Rules
     """Thresholds."""
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries."""
+        return len(self.queries.labels)
+
+    @property
+    def n_pages(self) -> int:
+        """Number of pages."""
+        return len(self.pages.labels)
 
     def of(self, side: Side) -> tuple[DualEncoderLayer, ...]:
         """Return the layers of one encoder."""
@@ -98,7 +109,8 @@ def diagnose_dual_encoder(
     *,
     query_ids: Sequence[str],
     page_ids: Sequence[str],
-    page_hashes: Sequence[str],
+    query_inputs: Sequence[Hashable | None] | None = None,
+    page_inputs: Sequence[Hashable | None] | None = None,
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
     ignore_self: bool = False,
@@ -119,13 +131,16 @@ def diagnose_dual_encoder(
     Raises
     ------
     ValueError
-        If there are fewer than four queries, pages or pairs, or a last layer is constant or has no CKA.
+        If there are fewer than four different queries, pages or pairs, or a last layer is constant or has no CKA.
     """
     rules = rules or Rules()
+    own_queries = distinct_items(query_inputs, [queries], name="query_inputs", n=len(queries))
+    own_pages = distinct_items(page_inputs, [pages], name="page_inputs", n=len(pages))
     pairs = GoldPairs.of(
         gold,
         query_ids=query_ids,
-        page_hashes=page_hashes,
+        queries=own_queries,
+        pages=own_pages,
         page_documents=page_documents,
         page_ids=page_ids if ignore_self else None,
     )
@@ -137,8 +152,8 @@ def diagnose_dual_encoder(
     interval = bootstrap_means(ndcg.values[:, None], rng, clusters=query_documents, confidence=confidence)[0]
     options: dict[str, Any] = {"estimator": rules.estimator, "confidence": confidence, "device": device}
     encoders: dict[Side, list[DualEncoderLayer]] = {
-        "query": _encoder("query", queries, query_documents, rules, options),
-        "page": _encoder("page", pages, page_documents, rules, options),
+        "query": _encoder("query", queries[own_queries.rows], own_queries.taken(query_documents), rules, options),
+        "page": _encoder("page", pages[own_pages.rows], own_pages.taken(page_documents), rules, options),
     }
     usable = {side: tuple(layer.layer for layer in encoders[side] if layer.to_final is not None) for side in SIDES}
     cross = cka_matrix(
@@ -156,15 +171,15 @@ def diagnose_dual_encoder(
         chance=pairs.chance,
         cross=cross,
         usable=usable,
-        n_queries=len(queries),
-        n_pages=len(pages),
+        queries=own_queries,
+        pages=own_pages,
         n_pairs=len(pairs),
         rules=rules,
     )
 
 
 def _encoder(
-    side: Side, states: np.ndarray, documents: Sequence[str] | None, rules: Rules, options: dict[str, Any]
+    side: Side, states: np.ndarray, documents: np.ndarray | None, rules: Rules, options: dict[str, Any]
 ) -> list[DualEncoderLayer]:
     last = states.shape[1] - 1
     views: dict[int, Comparison] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from miner_diag.cka.distinct import LEFT_OUT, DistinctItems
 from miner_diag.retrieval.ndcg import chance_ndcg
 from miner_diag.retrieval.relevance import Relevance
 
@@ -38,7 +39,8 @@ class GoldPairs:
         gold: Sequence[dict[int, int]],
         *,
         query_ids: Sequence[str],
-        page_hashes: Sequence[str],
+        queries: DistinctItems,
+        pages: DistinctItems,
         page_documents: Sequence[str] | None = None,
         page_ids: Sequence[str] | None = None,
     ) -> GoldPairs:
@@ -49,13 +51,13 @@ class GoldPairs:
         Raises
         ------
         ValueError
-            If there are fewer than four queries, pages or pairs: too few for a CKA.
+            If there are fewer than four different queries, pages or pairs: too few for a CKA.
         """
-        query, page = one_query_a_page(gold, query_ids, page_hashes)
-        n_pages = len(page_hashes)
+        query, page = one_query_a_page(gold, queries, pages)
+        n_pages = len(pages.labels)
         for name, n in (
-            ("queries", len(gold)),
-            ("pages", n_pages),
+            ("queries that are read differently", len(queries)),
+            ("pages that are read differently", len(pages)),
             ("query-page pairs with different pages", len(query)),
         ):
             if n < 4:
@@ -73,22 +75,37 @@ class GoldPairs:
 
 
 def one_query_a_page(
-    gold: Sequence[dict[int, int]], query_ids: Sequence[str], page_hashes: Sequence[str]
+    gold: Sequence[dict[int, int]], queries: DistinctItems, pages: DistinctItems
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pair each distinct gold page with one of its queries, so that rows are independent.
 
     A page that answers five queries would otherwise stand five times among the pages, and identical rows inflate CKA.
-    The query is the one whose id comes first; the page, a query's first best.
+    So queries are taken in the order of the corpus, each with the first of its best pages that no earlier query took;
+    no input of a query or of a page comes twice.
+
+    Parameters
+    ----------
+    gold : sequence [Q] of dict
+        For each query, page index -> relevance.
+    queries, pages : DistinctItems
+        Which of the Q queries and P pages have equal input.
 
     Returns
     -------
     ndarray [M], ndarray [M]
         Rows of the queries and of the pages.
     """
-    chosen: dict[str, tuple[str, int, int]] = {}
-    for row, (query_id, grades) in enumerate(zip(query_ids, gold, strict=True)):
-        page = min(grades, key=lambda index: (-grades[index], index))
-        pair = (query_id, row, page)
-        chosen[page_hashes[page]] = min(chosen.get(page_hashes[page], pair), pair)
-    rows = sorted((row, page) for _, row, page in chosen.values())
-    return np.array([row for row, _ in rows], dtype=np.int64), np.array([page for _, page in rows], dtype=np.int64)
+    taken_queries, taken_pages = {LEFT_OUT}, {LEFT_OUT}
+    rows = []
+    for query, grades in enumerate(gold):
+        if (query_label := int(queries.labels[query])) in taken_queries:
+            continue
+        best = max(grades.values())
+        for page in sorted(page for page, grade in grades.items() if grade == best):
+            if (page_label := int(pages.labels[page])) not in taken_pages:
+                taken_queries.add(query_label)
+                taken_pages.add(page_label)
+                rows.append((query, page))
+                break
+    paired = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return paired[:, 0], paired[:, 1]

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes
 
 from miner_diag.backbones.options import LoadOptions
 from miner_diag.cka.diagnosis import Rules, diagnose
+from miner_diag.cka.distinct import notes_on
 from miner_diag.cka.dual_encoder import diagnose_dual_encoder
 from miner_diag.cka.dual_encoder_table import (
     cross_frame,
@@ -158,7 +159,7 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
         title=f"{_title(embedded)}\n{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, "
         f"{_intervals_over(diagnosis.layers[-1].ndcg)}",
     )
-    heat_map_title = f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(corpus.pages)}"
+    heat_map_title = f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(diagnosis.measured.pages)}"
     page_matrix = diagnosis.page_matrix
     absent = [diagnosis.measured.absent] if diagnosis.measured.absent else []
     return Report(
@@ -170,7 +171,9 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
         curves=curves,
         heat_map=_heat_map(matrix, estimator, heat_map_title),
         sentences=sentences(diagnosis),
-        notes=[note for layer in diagnosis.layers for note in layer.notes] + absent,
+        notes=[note for layer in diagnosis.layers for note in layer.notes]
+        + notes_on(diagnosis.measured.queries, diagnosis.measured.pages)
+        + absent,
         facts=_facts(diagnosis.n_pairs, diagnosis.chance, diagnosis.layers[-1].ndcg)
         | {"cka_route": page_matrix.route, "cka_dtype": page_matrix.dtype, "cka_device": page_matrix.device},
     )
@@ -214,7 +217,8 @@ def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bo
         curves=dual_encoder_figure(table, _title(embedded)),
         heat_map=heat_map,
         sentences=dual_encoder_sentences(diagnosis),
-        notes=[f"{layer.side} encoder, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note],
+        notes=[f"{layer.side} encoder, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note]
+        + notes_on(diagnosis.queries, diagnosis.pages),
         facts=_facts(diagnosis.n_pairs, diagnosis.chance, diagnosis.ndcg) | {"dual_encoder": True},
     )
 
@@ -228,7 +232,8 @@ def item_facts(embedded: Embedded, by_document: bool) -> dict[str, Any]:
         "gold": gold,
         "query_ids": stores.queries.ids,
         "page_ids": stores.pages.ids,
-        "page_hashes": [page.page_hash for page in corpus.pages],
+        "query_inputs": stores.queries.inputs,
+        "page_inputs": stores.pages.inputs,
         "query_documents": [query.doc_id for query in corpus.queries] if by_document else None,
         "page_documents": [page.doc_id for page in corpus.pages] if by_document else None,
         "ignore_self": corpus.ignore_self,

@@ -10,7 +10,7 @@ each layer and block) exceed the memory as well, a pass takes as many layers as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from miner_diag.cka.diagnosis import (
     layer_ndcg,
     verdicts,
 )
+from miner_diag.cka.distinct import distinct_items
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.geometry import paired_cosines
 from miner_diag.cka.gold_pairs import GoldPairs
@@ -71,7 +72,8 @@ def diagnose_streamed(
     *,
     query_ids: Sequence[str],
     page_ids: Sequence[str],
-    page_hashes: Sequence[str],
+    query_inputs: Sequence[Hashable | None] | None = None,
+    page_inputs: Sequence[Hashable | None] | None = None,
     query_documents: Sequence[str] | None = None,
     page_documents: Sequence[str] | None = None,
     ignore_self: bool = False,
@@ -100,11 +102,14 @@ def diagnose_streamed(
             "the biased estimator needs all rows at once for its null, and they are larger than --memory-gb; raise "
             "--memory-gb or take --estimator debiased"
         )
-    (n_queries, n_layers, _), (n_pages, _, width) = queries.shape, pages.shape
+    _, n_layers, width = pages.shape
+    own_queries = distinct_items(query_inputs, _blocks(queries), name="query_inputs", n=queries.shape[0])
+    own_pages = distinct_items(page_inputs, _blocks(pages), name="page_inputs", n=pages.shape[0])
     pairs = GoldPairs.of(
         gold,
         query_ids=query_ids,
-        page_hashes=page_hashes,
+        queries=own_queries,
+        pages=own_pages,
         page_documents=page_documents,
         page_ids=page_ids if ignore_self else None,
     )
@@ -112,13 +117,13 @@ def diagnose_streamed(
     for layer in range(n_layers):
         query_rows, page_rows = queries.layer(layer), pages.layer(layer)
         per_query.append(layer_ndcg(query_rows, page_rows, pairs.relevance, page_ids, layer=layer))
-        if (constant := constant_side(query_rows, page_rows)) is not None:
+        if (constant := constant_side(query_rows[own_queries.rows], page_rows[own_pages.rows])) is not None:
             undefined[layer] = f"layer {layer} is the same for all {constant}, so it has no CKA"
     final, memory = n_layers - 1, memory_gb * 1e9
 
-    def to_final(store: LayerRows) -> Reader:
+    def to_final(store: LayerRows, entering: np.ndarray) -> Reader:
         def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            vectors = store.rows(rows)
+            vectors = store.rows(entering[rows])
             return vectors, np.broadcast_to(vectors[:, -1:], vectors.shape)
 
         return read
@@ -129,8 +134,8 @@ def diagnose_streamed(
     views: list[dict[int, Comparison]] = []
     if final not in undefined:
         for read, n, documents in (
-            (to_final(pages), n_pages, page_documents),
-            (to_final(queries), n_queries, query_documents),
+            (to_final(pages, own_pages.rows), len(own_pages), own_pages.taken(page_documents)),
+            (to_final(queries, own_queries.rows), len(own_queries), own_queries.taken(query_documents)),
             (query_page, len(pairs), pairs.documents),
         ):
             layers = [layer for layer in range(n_layers) if layer not in undefined]
@@ -142,13 +147,13 @@ def diagnose_streamed(
         per_query=tuple(per_query),
         views={layer: LayerViews(*(view[layer] for view in views)) for layer in usable},
         undefined=undefined,
-        page_matrix=_page_matrix(pages, usable, confidence, memory),
+        page_matrix=_page_matrix(pages, own_pages.rows, usable, confidence, memory),
         unit_rows=None,
         effective_ranks={},
         anisotropies={},
         chance=pairs.chance,
-        n_queries=n_queries,
-        n_pages=n_pages,
+        queries=own_queries,
+        pages=own_pages,
         n_pairs=len(pairs),
         absent=ABSENT,
     )
@@ -234,9 +239,11 @@ def _compare(
     return views
 
 
-def _page_matrix(pages: LayerRows, usable: Sequence[int], confidence: float, memory: float) -> CKAMatrix:
+def _page_matrix(
+    pages: LayerRows, entering: np.ndarray, usable: Sequence[int], confidence: float, memory: float
+) -> CKAMatrix:
     """CKA of all pairs of layers, a tile of layers by layers in each pass, as large as the memory allows."""
-    n, n_layers, width = pages.shape
+    n, (_, n_layers, width) = len(entering), pages.shape
     products = int(memory // (8 * width**2))  # a tile of t by t layers holds t^2 + 2 t of them
     step = max(1, int(np.sqrt(products + 1)) - 1)
     if len(usable) * (len(usable) + 1) // 2 <= products:
@@ -248,7 +255,7 @@ def _page_matrix(pages: LayerRows, usable: Sequence[int], confidence: float, mem
             stream = StreamingCKA()
             first, second = list(usable[row:][:step]), list(usable[column:][:step])
             for rows in _row_blocks(n, 4 * n_layers * width):
-                vectors = pages.rows(rows)
+                vectors = pages.rows(entering[rows])
                 stream.update(vectors[:, first], None if row == column else vectors[:, second])
             tile = stream.compute().values
             values[row : row + len(first), column : column + len(second)] = tile
@@ -264,6 +271,11 @@ def _page_matrix(pages: LayerRows, usable: Sequence[int], confidence: float, mem
         operations={"streaming": float(n * width**2 * len(usable) * (len(usable) + 1) // 2)},
         confidence=confidence,
     )
+
+
+def _blocks(store: LayerRows) -> Iterator[np.ndarray]:
+    n, n_layers, width = store.shape
+    return (store.rows(rows) for rows in _row_blocks(n, 4 * n_layers * width))
 
 
 def _row_blocks(n: int, row_bytes: int) -> Iterator[np.ndarray]:

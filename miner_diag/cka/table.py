@@ -47,6 +47,9 @@ COLUMNS = (
     "anisotropy_page",
     "n_queries",
     "n_pages",
+    "n_queries_in_cka",
+    "n_pages_in_cka",
+    "n_pairs_in_cka",
     "n_documents",
     "effective_documents",
     "probe_kind",
@@ -54,8 +57,10 @@ COLUMNS = (
 )
 """Columns of ``layers.csv``; a cell is empty where the number does not exist, and the ends of an interval are empty
 where it is unbounded. The null is CKA with pairs broken: its 95th percentile and p value before Holm's adjustment. Its
-mean is given for the biased estimator (that of the debiased one is 0), whose 95th percentile is not known. Documents
-are those with queries, and are empty where intervals are over single items."""
+mean is given for the biased estimator (that of the debiased one is 0), whose 95th percentile is not known. Items of
+equal input enter CKA, alignment ratio, effective rank and anisotropy once, those of which nothing was read not at all:
+n_queries_in_cka and n_pages_in_cka are left, and n_pairs_in_cka pairs of a query with its page. Documents are those
+with queries, and are empty where intervals are over single items."""
 
 VIEWS = {"page_final": "page", "query_final": "query", "query_page": None}
 """What is compared, and its side: a layer with the final one over pages and over queries, queries with their pages."""
@@ -76,6 +81,9 @@ def layer_table(diagnosis: Diagnosis) -> pd.DataFrame:
             "chance_ndcg_at_5": diagnosis.chance,
             "n_queries": diagnosis.n_queries,
             "n_pages": diagnosis.n_pages,
+            "n_queries_in_cka": len(diagnosis.measured.queries),
+            "n_pages_in_cka": len(diagnosis.measured.pages),
+            "n_pairs_in_cka": diagnosis.n_pairs,
             "n_documents": layer.ndcg.n_clusters,
             "effective_documents": layer.ndcg.effective_clusters,
             "probe_kind": layer.probe_kind,

@@ -33,7 +33,7 @@ from miner_diag.files import PlaceError, canonical_json, sha256_bytes, write_ato
 from miner_diag.sealed import sealed
 from miner_diag.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 """The number of the layout of the files. It is raised when the layout changes."""
 
 KEY_FILE, SHARDS, NOISE, USES = "key.json", "shards", "noise", "uses"

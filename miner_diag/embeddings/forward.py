@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def embed_layers(
     Returns
     -------
     dict
-        "layer_embeddings" [n, L, D] float32, "notes" [n] int64, "characters" [n, 2] int64.
+        "layer_embeddings" [n, L, D] float32, "notes" [n] int64, "characters" [n, 2] int64, "inputs" [n] int64.
 
     Raises
     ------
@@ -72,7 +73,12 @@ def embed_layers(
         _check_layers(backbone, members, layers)
         vectors[batch] = layers
         advance(len(batch))
-    return {"layer_embeddings": vectors, "notes": notes_of(encoded), "characters": characters_of(encoded)}
+    return {
+        "layer_embeddings": vectors,
+        "notes": notes_of(encoded),
+        "characters": characters_of(encoded),
+        "inputs": np.array([input_hash(items[row], read) for row, read in enumerate(encoded)], dtype=np.int64),
+    }
 
 
 def embed_token_vectors(
@@ -116,6 +122,20 @@ def notes_of(encoded: Sequence[Encoded]) -> np.ndarray:
 def characters_of(encoded: Sequence[Encoded]) -> np.ndarray:
     """Return how many characters of each item were read, and how many its text has, [n, 2] int64; 0 if not known."""
     return np.array([(item.characters_read, item.characters) for item in encoded], dtype=np.int64).reshape(-1, 2)
+
+
+def input_hash(item: Query | Page, encoded: Encoded) -> int:
+    """Return a hash of what the forward gets of an item, 64 bits: equal for items that a retriever cannot tell apart.
+
+    A picture is not drawn for it: pages that look the same are equal, but for those from which words are taken out.
+    """
+    sha256 = hashlib.sha256(repr(encoded.windows).encode())
+    for name, array in sorted(encoded.inputs.items()):
+        sha256.update(f"{name} {array.dtype} {array.shape}".encode())
+        sha256.update(array.tobytes())
+    if encoded.pixels is not None and isinstance(item, Page):
+        sha256.update((item.page_id if item.words_hidden else item.page_hash).encode())
+    return int.from_bytes(sha256.digest()[:8], "little", signed=True)
 
 
 def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:

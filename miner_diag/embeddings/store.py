@@ -7,10 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from miner_diag.embeddings.shards import DamagedStoreError, Kind
+from miner_diag.embeddings.shards import EMPTY, DamagedStoreError, Kind
 from miner_diag.embeddings.stored import Rows
 
-LAYERS = Kind("pooled layers", "layers", ("layer_embeddings", "notes", "characters"), {"query": 256, "page": 64})
+LAYERS = Kind(
+    "pooled layers", "layers", ("layer_embeddings", "notes", "characters", "inputs"), {"query": 256, "page": 64}
+)
 """The kind of store that keeps the pooled vector of every layer. Queries are short, so a shard holds more of them."""
 
 
@@ -56,6 +58,12 @@ class EmbeddingStore:
     def counts(self) -> dict[str, int]:
         """What was noted of these items; see :meth:`Rows.counts`."""
         return self.items.counts()
+
+    @cached_property
+    def inputs(self) -> list[int | None]:
+        """[N] a hash of what the retriever read of each item, equal for equal inputs; None where it read nothing."""
+        notes, hashes = (self.items.noted(name).tolist() for name in ("notes", "inputs"))
+        return [None if note & EMPTY else number for note, number in zip(notes, hashes, strict=True)]
 
     @cached_property
     def layer_embeddings(self) -> np.ndarray:

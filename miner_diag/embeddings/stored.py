@@ -63,11 +63,7 @@ class Rows:
             How many are "empty" and how many "truncated"; how many "characters" the texts have, and how many of them
             were read ("characters_read"). Texts whose length is not known count for neither.
         """
-        notes = np.empty(len(self.ids), dtype=np.int64)
-        characters = np.empty((len(self.ids), 2), dtype=np.int64)
-        for positions, shard, rows in self.by_shard():
-            notes[positions] = shard.tensors["notes"][rows]
-            characters[positions] = shard.tensors["characters"][rows]
+        notes, characters = self.noted("notes"), self.noted("characters")
         read, in_all = characters.sum(axis=0).tolist()
         return {
             "empty": int((notes & EMPTY > 0).sum()),
@@ -75,6 +71,13 @@ class Rows:
             "characters": in_all,
             "characters_read": read,
         }
+
+    def noted(self, name: str) -> np.ndarray:
+        """Return what was noted of each item: a tensor of the shards, [n, …] int64."""
+        values = np.empty((len(self.ids), *self.shards[0].tensors[name].shape[1:]), dtype=np.int64)
+        for positions, shard, rows in self.by_shard():
+            values[positions] = shard.tensors[name][rows]
+        return values
 
     def take(self, ids: Sequence[str]) -> Rows:
         """Return some of the items, in the order of `ids`.

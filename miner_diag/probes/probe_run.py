@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from miner_diag.cka.distinct import notes_on
 from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.probes.kinds import KINDS
@@ -45,6 +46,7 @@ def study_splits(
 ) -> Study:
     """Run the whole stage on two splits of an embedded corpus; parameters are those of `run_study`."""
     corpus, backbone = splits.validation.corpus, splits.validation.embedded.backbone
+    stores = splits.validation.embedded.stores
     by_document, _ = over_documents(corpus, statistics.intervals_over)
     return run_study(
         splits.train.data,
@@ -53,7 +55,8 @@ def study_splits(
         statistics,
         n_seeds=n_seeds,
         controls=controls,
-        page_hashes=[page.page_hash for page in corpus.pages],
+        query_inputs=stores.queries.inputs,
+        page_inputs=stores.pages.inputs,
         by_document=by_document,
         backbone=backbone.key(),
         shared_layers=backbone.shared_layers,
@@ -113,7 +116,8 @@ def write_probe_run(
     lines = sentences(result, options.ratio_threshold)
     if result.side is not None:
         lines.insert(0, DUAL_ENCODER.format(side=result.side))
-    lines += [*splits.notes(), *cautions, _masked(result), *skipped_lines(corpus.skipped)]
+    lines += [*splits.notes(), *notes_on(result.queries, result.pages), *cautions, _masked(result)]
+    lines += skipped_lines(corpus.skipped)
     run.finish(facts=_facts(result, splits, options), lines=lines, next_command=next_command)
 
 
@@ -133,6 +137,8 @@ def _facts(result: Study, splits: Splits, options: StudyOptions) -> dict[str, An
             "best_epoch": first.best_epoch.tolist(),
             "intervals_over": "items" if result.raw[0].n_clusters is None else "documents",
             "chance_ndcg_at_5": result.chance,
+            "n_queries_in_cka": len(result.queries),
+            "n_pages_in_cka": len(result.pages),
             "alignment_ratio_as_predictor": rule_facts(result, options.ratio_threshold),
         }
     )

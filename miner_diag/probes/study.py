@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -11,12 +11,13 @@ import torch
 from tyro.conf import arg
 
 from miner_diag.cka.alignment import Comparison, compare
+from miner_diag.cka.distinct import DistinctItems, distinct_items
 from miner_diag.cka.errors import UndefinedCKAError
 from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.probes.compare_kinds import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
 from miner_diag.probes.kinds import KINDS, Kind
-from miner_diag.probes.retrieval_data import RetrievalData, Side, layer_of
+from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, layer_of, rows_of
 from miner_diag.probes.salience import salience
 from miner_diag.probes.select import FusedScores, SelectionRule, Stability, select, stability
 from miner_diag.probes.train import Fitted, ProbeTrainOptions, evaluate_probes, fit_probes, probe_scores
@@ -82,6 +83,10 @@ class Study:
     """The selection by random labels; None if controls were not wanted."""
     chance: float
     """nDCG@5 of a random order."""
+    queries: DistinctItems
+    """Which validation queries enter the alignment ratios and CKA."""
+    pages: DistinctItems
+    """Which validation pages do."""
     side: Side | None = None
     """For a dual encoder, the side whose layers these are."""
 
@@ -104,7 +109,8 @@ def run_study(
     *,
     n_seeds: int = 3,
     controls: bool = True,
-    page_hashes: Sequence[str] | None = None,
+    query_inputs: Sequence[Hashable | None] | None = None,
+    page_inputs: Sequence[Hashable | None] | None = None,
     by_document: bool = False,
     backbone: dict[str, str] | None = None,
     shared_layers: bool = True,
@@ -127,8 +133,9 @@ def run_study(
         first.
     controls : bool
         Whether to fit to shuffled pairs, and to select by random labels, too.
-    page_hashes : sequence [P], optional
-        Hashes of the validation pages, for the ratio between queries and pages; page groups are taken if not given.
+    query_inputs, page_inputs : sequence, optional
+        What the retriever read of each validation query and page, for the alignment ratios; see
+        :func:`~miner_diag.cka.diagnosis.diagnose`.
     by_document : bool
         Whether intervals and tests are over documents instead of queries.
     backbone : dict, optional
@@ -175,7 +182,14 @@ def run_study(
     raw, base, projected = np.array_split(
         np.array(bootstrap_means(columns, rng, clusters=documents, confidence=confidence), dtype=object), 3
     )
-    page_final, query_page = comparisons(validation, page_hashes, shared_layers, confidence)
+    own_queries, own_pages = (
+        distinct_items(inputs, _blocks(vectors), name=f"{name}_inputs", n=vectors.shape[0])
+        for inputs, vectors, name in (
+            (query_inputs, validation.queries, "query"),
+            (page_inputs, validation.pages, "page"),
+        )
+    )
+    page_final, query_page = comparisons(validation, own_queries, own_pages, shared_layers, confidence)
     ratios = [ratio_of(view) for view in page_final]
     side: Side | None = None if validation.fixed is None else "query" if validation.fixed == "page" else "page"
     predictors: dict[str, list[float | None]] = {
@@ -235,6 +249,8 @@ def run_study(
         tuple(shuffled),
         random_selection,
         chance(validation),
+        own_queries,
+        own_pages,
         side,
     )
 
@@ -258,24 +274,23 @@ def chosen_scores(fit: Fitted, verdicts: Sequence[KindVerdict], data: RetrievalD
 
 
 def comparisons(
-    data: RetrievalData, page_hashes: Sequence[str] | None, shared_layers: bool, confidence: float
+    data: RetrievalData, queries: DistinctItems, pages: DistinctItems, shared_layers: bool, confidence: float
 ) -> tuple[tuple[Comparison | None, ...], tuple[Comparison | None, ...]]:
     """Compare each layer's pages with the final layer, and its queries with their pages, one query for each page.
 
-    For a dual encoder, the first comparison is over the items of the probed side, and the second does not exist.
+    Items of equal input enter once. For a dual encoder, the first comparison is over the items of the probed side, and
+    the second does not exist.
     """
-    queries, pages = data.pairs
     gold: list[dict[int, int]] = [{} for _ in range(data.relevance.n_queries)]
-    for query, page in zip(queries, pages, strict=True):
+    for query, page in zip(*data.pairs, strict=True):
         gold[query][int(page)] = 1
-    hashes = [str(group) for group in data.page_groups] if page_hashes is None else page_hashes
-    pair_query, pair_page = one_query_a_page(gold, data.relevance.query_ids, hashes)
-    items = data.probed[-1]
-    final = layer_of(items, data.n_layers - 1)
+    pair_query, pair_page = one_query_a_page(gold, queries, pages)
+    items, entering = (data.queries, queries.rows) if data.fixed == "page" else (data.pages, pages.rows)
+    final = layer_of(items, data.n_layers - 1)[entering]
     page_final, query_page = [], []
     for layer in range(data.n_layers):
         vectors = layer_of(items, layer)
-        page_final.append(_compare(vectors, final, confidence))
+        page_final.append(_compare(vectors[entering], final, confidence))
         paired = layer_of(data.queries, layer)[pair_query] if shared_layers else None
         query_page.append(None if paired is None else _compare(paired, vectors[pair_page], confidence))
     return tuple(page_final), tuple(query_page)
@@ -284,6 +299,11 @@ def comparisons(
 def ratio_of(view: Comparison | None) -> float | None:
     """Return the alignment ratio; None where it does not exist."""
     return None if view is None or view.alignment_ratio is None else view.alignment_ratio.value
+
+
+def _blocks(vectors: Vectors, size: int = 1024) -> Iterator[np.ndarray]:
+    n = vectors.shape[0]
+    return (rows_of(vectors, np.arange(start, min(start + size, n))) for start in range(0, n, size))
 
 
 def _compare(x: np.ndarray, y: np.ndarray, confidence: float) -> Comparison | None:

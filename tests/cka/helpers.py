@@ -53,7 +53,6 @@ def plant():
         ids={
             "query_ids": [f"q{row:03}" for row in range(N_QUERIES)],
             "page_ids": [f"p{row:03}" for row in range(N_PAGES)],
-            "page_hashes": [f"hash{row}" for row in range(N_PAGES)],
         },
     )
 

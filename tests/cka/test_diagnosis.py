@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 
 from miner_diag.cka import alignment_ratio, linear_cka, paired_cosines
 from miner_diag.cka.diagnosis import Rules, diagnose
+from miner_diag.cka.distinct import DistinctItems
 from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.cka.table import sentences
 
@@ -237,9 +238,11 @@ def test_p_values_are_adjusted_for_the_number_of_layers(planted):
     assert min(layer.null_p for layer in planted.diagnosis.layers[1:]) == pytest.approx(6 * smallest, abs=0)
 
 
-def test_the_order_of_the_items_does_not_count(planted):
+def test_the_order_of_the_items_does_not_count_but_for_which_query_stands_for_a_page(planted):
     rng = np.random.default_rng(9)
-    some, other = rng.permutation(len(planted.queries)), rng.permutation(len(planted.pages))
+    # the first 64 queries ask for a page each, and stay before those that ask for the same pages again
+    some = np.concatenate([rng.permutation(64), 64 + rng.permutation(len(planted.queries) - 64)])
+    other = rng.permutation(len(planted.pages))
     place = np.argsort(other)
     moved = again(
         planted,
@@ -248,7 +251,6 @@ def test_the_order_of_the_items_does_not_count(planted):
         gold=[{int(place[planted.answer[row]]): 1} for row in some],
         query_ids=[planted.ids["query_ids"][row] for row in some],
         page_ids=[planted.ids["page_ids"][row] for row in other],
-        page_hashes=[planted.ids["page_hashes"][row] for row in other],
     )
     for layer, before in zip(moved.layers, planted.diagnosis.layers, strict=True):
         assert layer.ndcg.value == pytest.approx(before.ndcg.value, abs=1e-12)
@@ -266,19 +268,28 @@ def test_a_seed_gives_the_same_intervals_and_another_the_same_values(planted):
     assert any(a.ndcg.low != b.ndcg.low for a, b in zip(same.layers, other.layers, strict=True))
 
 
-def test_one_query_a_page():
+def pairs_of(gold, queries, pages):
+    rows, columns = one_query_a_page(gold, DistinctItems.of(queries), DistinctItems.of(pages))
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def test_one_query_a_page_is_the_first_in_the_order_of_the_corpus():
     gold = [{2: 1}, {0: 1}, {2: 1}, {1: 1, 3: 2}, {3: 1}]
-    rows, pages = one_query_a_page(gold, ["e", "d", "c", "b", "a"], ["h0", "h1", "h2", "h3"])
-    # pages 2 and 3 have two queries each, and the one whose id comes first stands for them; 3 is the better page of "b"
-    assert sorted(zip(rows.tolist(), pages.tolist(), strict=True)) == [(1, 0), (2, 2), (4, 3)]
+    # pages 2 and 3 have two queries each, and the first of them stands for it; 3 is the better page of the fourth query
+    assert pairs_of(gold, "edcba", range(4)) == [(0, 2), (1, 0), (3, 3)]
 
 
-def test_pages_that_look_the_same_give_one_pair(planted):
-    hashes = [f"hash{row % 32}" for row in range(len(planted.pages))]
-    halved = again(planted, page_hashes=hashes)
-    assert halved.n_pairs == 32
-    assert halved.layers[-1].query_page.n == 32
-    assert halved.layers[-1].page_final.n == 80
+def test_a_query_takes_the_first_of_its_best_pages_that_is_free():
+    gold = [{1: 1, 0: 1}, {0: 1, 2: 1, 1: 1}, {0: 1, 1: 1}]
+    assert pairs_of(gold, "abc", range(3)) == [(0, 0), (1, 1)]
+    gold = [{0: 2, 1: 1}, {0: 2, 1: 1}]
+    assert pairs_of(gold, "ab", range(2)) == [(0, 0)]  # a lower grade does not stand for the better one
+
+
+def test_equal_and_empty_inputs_stand_in_one_pair_or_none():
+    gold = [{0: 1}, {1: 1}, {2: 1}, {3: 1}, {4: 1}]
+    assert pairs_of(gold, ["a", "b", "a", None, "c"], ["p", "p", "r", "s", None]) == [(0, 0)]
+    assert pairs_of(gold, ["a", "b", "c", "d", "e"], ["p", "p", "r", "s", None]) == [(0, 0), (2, 2), (3, 3)]
 
 
 def test_intervals_over_documents_are_wider_where_items_of_a_document_are_alike():
@@ -293,7 +304,7 @@ def test_intervals_over_documents_are_wider_where_items_of_a_document_are_alike(
     ids = {
         "query_ids": [f"q{row}" for row in range(len(document))],
         "page_ids": [f"p{row}" for row in range(len(document))],
-        "page_hashes": [f"h{row}" for row in range(len(document))],
+        "page_inputs": [f"h{row}" for row in range(len(document))],
     }
     gold = [{row: 1} for row in range(len(document))]
     single = diagnose(queries, pages, gold, **ids, rng=np.random.default_rng(0)).layers[0]
@@ -350,7 +361,7 @@ def test_chance_is_the_ndcg_of_a_random_order(planted):
 def test_a_split_too_small_for_cka_is_a_sentence(planted, n_queries, n_pages, what):
     answers = [row % 3 for row in range(n_queries)]
     ids = {"query_ids": planted.ids["query_ids"][:n_queries]}
-    ids |= {name: planted.ids[name][:n_pages] for name in ("page_ids", "page_hashes")}
+    ids |= {name: planted.ids[name][:n_pages] for name in ("page_ids",)}
     with pytest.raises(ValueError, match=rf"at least 4 {what}.*has 3.*--split.*--limit"):
         diagnose(
             planted.queries[:n_queries],
@@ -401,7 +412,7 @@ def test_an_interval_around_the_threshold_leaves_the_kind_open():
     final = rng.normal(size=(60, 8))
     turned = 0.5 * final + np.sqrt(0.75) * final @ ortho_group.rvs(8, random_state=1)
     layers = np.stack([turned, final], axis=1)
-    ids = {name: [f"{name}{row}" for row in range(60)] for name in ("query_ids", "page_ids", "page_hashes")}
+    ids = {name: [f"{name}{row}" for row in range(60)] for name in ("query_ids", "page_ids")}
 
     def with_threshold(threshold):
         gold = [{row: 1} for row in range(60)]

@@ -29,7 +29,8 @@ def streamed(planted, queries, pages, *, memory_gb=1e-9, over_documents=False, *
     groups = {}
     if over_documents:
         groups = {"query_documents": documents_of(96), "page_documents": documents_of(80)}
-    options = {"rng": np.random.default_rng(0), **planted.ids, **groups, **changes}
+    inputs = {"query_inputs": range(96), "page_inputs": range(80)}  # known, so that no pass is needed to find them out
+    options = {"rng": np.random.default_rng(0), **planted.ids, **inputs, **groups, **changes}
     return diagnose_streamed(queries, pages, planted.gold, memory_gb=memory_gb, **options)
 
 

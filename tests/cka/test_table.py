@@ -25,7 +25,7 @@ PROMISED = (
     "cka_query_page_high, cka_query_page_null_p95, cka_query_page_null_mean, cka_query_page_p, cosine_query_page, "
     "alignment_ratio_query_page, alignment_ratio_query_page_low, alignment_ratio_query_page_high, ndcg_at_5, "
     "ndcg_at_5_low, ndcg_at_5_high, chance_ndcg_at_5, effective_rank_page, anisotropy_page, n_queries, n_pages, "
-    "n_documents, effective_documents, probe_kind, retrieval_aligned"
+    "n_queries_in_cka, n_pages_in_cka, n_pairs_in_cka, n_documents, effective_documents, probe_kind, retrieval_aligned"
 ).split(", ")
 
 ENDS = ("_low", "_high")
@@ -102,7 +102,7 @@ def test_verdicts_are_in_the_table(planted, table):
 def test_cells_of_a_constant_layer_are_empty_and_its_ndcg_is_chance(planted, table):
     row = table.iloc[planted.layer["constant"]]
     filled = {"layer", "ndcg_at_5", "ndcg_at_5_low", "ndcg_at_5_high", "chance_ndcg_at_5", "n_queries", "n_pages"}
-    filled |= {"retrieval_aligned"}
+    filled |= {"retrieval_aligned", "n_queries_in_cka", "n_pages_in_cka", "n_pairs_in_cka"}
     for column in PROMISED:
         assert pd.notna(row[column]) == (column in filled), column
     assert row["ndcg_at_5"] == pytest.approx(planted.diagnosis.chance)

@@ -190,6 +190,7 @@ def written_store(root, vectors, ids=None, parts=None, *, side="page"):
     for number, part in enumerate(parts):
         notes, characters = np.zeros(len(part), dtype=np.int64), np.zeros((len(part), 2), dtype=np.int64)
         tensors = {"layer_embeddings": vectors[part], "notes": notes, "characters": characters}
+        tensors["inputs"] = np.array(part, dtype=np.int64)
         folder.write(f"{number:032x}", [ids[row] for row in part], tensors)
         shard_numbers[part], shard_rows[part] = number, np.arange(len(part))
     shards = tuple(folder.shard(f"{number:032x}") for number in range(len(parts)))

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from miner_diag.corpus import Query
+from miner_diag.backbones.base import Encoded
+from miner_diag.corpus import Page, Query
 from miner_diag.corpus.splits import resplit
 from miner_diag.embeddings import (
     DamagedStoreError,
@@ -21,7 +22,7 @@ from miner_diag.embeddings import (
     StoreOptions,
     shards,
 )
-from miner_diag.embeddings.forward import embed_halving
+from miner_diag.embeddings.forward import embed_halving, input_hash
 from tests.embeddings.helpers import PretendBackbone, damage, kept_bytes, make_corpus, shard_bytes, small_shards
 
 
@@ -315,6 +316,33 @@ def test_pages_on_which_nothing_can_be_read_are_refused(backbone, corpus, option
         "characters_read": 0,
     }
     assert embedded.notes() == ["3 of 180 pages have no text to read (see --reader)"]
+    inputs = embedded.stores.pages.inputs
+    assert inputs[:3] == [None] * 3 and None not in inputs[3:]
+
+
+def test_inputs_tell_which_items_are_read_the_same(backbone, corpus, options):
+    pages = list(corpus.pages)
+    pages[5] = replace(pages[5], text=pages[90].text)
+    same = replace(corpus, pages=tuple(pages))
+    inputs = opened(same, backbone, options).take(same).stores.pages.inputs
+    assert inputs[5] == inputs[90] and len(set(inputs)) == len(inputs) - 1
+    untouched = opened(corpus, backbone, options).take(corpus).stores.pages.inputs
+    assert inputs[:5] == untouched[:5] and inputs[5] == untouched[90]  # wherever the item stands
+
+
+def test_a_picture_is_known_by_its_hash_unless_words_are_taken_out_of_it():
+    first, second = (
+        Page(page_id, "document", number, "", page_hash="picture") for number, page_id in enumerate(("a", "b"), 1)
+    )
+    prompt = {"input_ids": np.arange(4)}
+    seen, read = (Encoded("a", "page", prompt, 4, pixels=pixels) for pixels in (lambda: {"pixels": np.zeros(3)}, None))
+    assert input_hash(first, seen) == input_hash(second, seen) != input_hash(replace(first, page_hash="other"), seen)
+    hidden = [replace(page, words_hidden=True) for page in (first, second)]
+    assert input_hash(hidden[0], seen) != input_hash(hidden[1], seen)
+    # what is read as text is known by its tokens alone
+    assert input_hash(first, read) == input_hash(replace(first, page_hash="other"), read)
+    assert input_hash(first, read) != input_hash(first, replace(read, inputs={"input_ids": np.arange(1, 5)}))
+    assert input_hash(first, read) != input_hash(first, replace(read, windows=(2, 2)))
 
 
 def test_a_dual_encoder_has_sides_of_different_shape(backbone, corpus, options, capsys):

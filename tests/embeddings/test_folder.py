@@ -44,7 +44,7 @@ def test_its_name_is_readable_and_differs_where_a_number_may(tmp_path, folder):
     assert folder_of(folder.path.parent).path == folder.path
     header = json.loads((folder.path / "key.json").read_text())
     assert header["key"]["kind"] == "pooled layers" and header["key"]["side"] == "page"
-    assert (header["format"], header["model"], header["layers"], header["width"]) == (3, "org/a model", 3, 2)
+    assert (header["format"], header["model"], header["layers"], header["width"]) == (4, "org/a model", 3, 2)
 
 
 def test_opening_again_changes_nothing(folder):
@@ -76,7 +76,7 @@ def test_another_shape_under_the_same_key_is_refused(folder):
 def test_another_format_is_told(folder):
     change_key(folder, format=1)
     with pytest.raises(
-        StoreError, match=r"store format 1, this version reads 3; delete that folder \(miner-diag store"
+        StoreError, match=r"store format 1, this version reads 4; delete that folder \(miner-diag store"
     ):
         folder.open()
 

@@ -27,7 +27,8 @@ def nothing_verified(monkeypatch):
 def tensors_of(kind):
     noted = {"notes": np.array([0, 1, 2]), "characters": np.array([[7, 7], [0, 0], [5, 9]])}
     if kind is LAYERS:
-        return {"layer_embeddings": np.arange(24, dtype=np.float32).reshape(3, 4, 2), **noted}
+        layers = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
+        return {"layer_embeddings": layers, **noted, "inputs": np.array([7, -3, 7])}
     return {
         "lengths": np.array([1, 3, 2]),
         **noted,
@@ -124,8 +125,8 @@ def test_the_hash_is_computed_once_in_a_process_and_again_after_a_change(tmp_pat
         open_shard(path, LAYERS, "store")
 
 
-def test_the_bytes_of_format_3_do_not_change(tmp_path):
+def test_the_bytes_of_format_4_do_not_change(tmp_path):
     """Stores that people have must be read on: the same vectors give these very files."""
     files = {kind.name: write(tmp_path / kind.label, kind) for kind in (LAYERS, TOKENS)}
     hashes = {name: sha256_bytes(path.read_bytes())[:16] for name, path in files.items()}
-    assert hashes == {"pooled layers": "52a3ce4e5322d1eb", "token vectors": "96022033fa821fc1"}
+    assert hashes == {"pooled layers": "6e3a9c67acf0676b", "token vectors": "96022033fa821fc1"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
+from miner_diag.cka.distinct import DistinctItems
 from miner_diag.probes import ProbeError, ProbeTrainOptions, RetrievalData, evaluate_probes, fit_probes, salience
 from miner_diag.probes.retrieval_data import final_at_every_layer
 from miner_diag.probes.splits import take_split
@@ -85,7 +86,8 @@ def test_either_side_can_be_probed_and_raw_final_layers_are_the_retriever(encode
 
 def test_layers_are_compared_with_their_own_encoders_final_one(encoders):
     for data, n_layers in ((of_pages(encoders.validation), 5), (of_queries(encoders.validation), 3)):
-        to_final, query_page = comparisons(data, None, False, 0.95)
+        all_items = DistinctItems.of(range(N))
+        to_final, query_page = comparisons(data, all_items, all_items, False, 0.95)
         assert len(to_final) == n_layers and set(query_page) == {None}
         assert to_final[-1].cka.value == pytest.approx(1)
 

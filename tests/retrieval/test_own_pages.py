@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner_diag.cka.distinct import DistinctItems
 from miner_diag.cka.gold_pairs import GoldPairs
 from miner_diag.retrieval import Relevance, chance_ndcg, ndcg_at_k, ndcg_of_run
 from miner_diag.retrieval.__main__ import main
@@ -72,10 +73,11 @@ def test_ids_that_are_shared_by_none_change_nothing(rng):
 
 def test_a_diagnosis_ranks_the_other_pages_and_says_their_chance():
     gold = [{(row + 1) % 6: 1} for row in range(6)]
-    pairs = GoldPairs.of(gold, query_ids=PAGES, page_hashes=PAGES, page_ids=PAGES)
+    items = DistinctItems.of(PAGES)
+    pairs = GoldPairs.of(gold, query_ids=PAGES, queries=items, pages=items, page_ids=PAGES)
     assert pairs.relevance.own_page.tolist() == list(range(6))
     assert pairs.chance == pytest.approx(chance_ndcg(5))
-    assert GoldPairs.of(gold, query_ids=PAGES, page_hashes=PAGES).chance == pytest.approx(chance_ndcg(6))
+    assert GoldPairs.of(gold, query_ids=PAGES, queries=items, pages=items).chance == pytest.approx(chance_ndcg(6))
 
 
 def test_the_command_tells_own_pages_and_leaves_them_out(tmp_path, capsys):

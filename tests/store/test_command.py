@@ -29,7 +29,7 @@ def test_what_cannot_be_used_is_said(root, capsys):
     (root / "old").mkdir()
     (root / "old" / "key.json").write_text('{"format": 1, "key": {}}')
     main(["--store", str(root)])
-    assert "old: it has store format 1, this version reads 3" in capsys.readouterr().out
+    assert "old: it has store format 1, this version reads 4" in capsys.readouterr().out
 
 
 def test_bad_input_is_a_sentence(root):

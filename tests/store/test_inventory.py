@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_named_and_not_an_error(filled):
     note.write_text("{}")
     problems = {store.name: store.problems for store in list_stores(filled) if store.problems}
     assert set(problems) == {"old", "broken", shard.split("/")[0], stores[-1].name}
-    assert problems["old"][0].startswith("it has store format 1, this version reads 3, so it is not used; --delete old")
+    assert problems["old"][0].startswith("it has store format 1, this version reads 4, so it is not used; --delete old")
     assert "key.json is damaged" in problems["broken"][0] and "lacks 'last_used'" in problems[stores[-1].name][0]
     assert "safetensors is damaged" in problems[shard.split("/")[0]][0]
     assert [store.name for store in delete_stores(filled, ["old", "broken"])] == ["old", "broken"]
