@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from miner_diag.fusion.building import FusionConfig
+from miner_diag.fusion.form import FusionForm
 from miner_diag.fusion.masks import MaskOptions
-from miner_diag.fusion.model import Fusion, check_layers
+from miner_diag.fusion.miner import MergedMiner, MinerFusion
+from miner_diag.fusion.miner_building import MinerOptions, MinerParts, fit_miner_parts
+from miner_diag.fusion.model import check_layers
 from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
-from miner_diag.fusion.rows import Materials, Row
+from miner_diag.fusion.rows import FORMS, Form, Materials, Row
 from miner_diag.fusion.saved_systems import FittedTo, save_systems
 from miner_diag.fusion.sensitivity import SensitivityOptions, sensitivity_table
 from miner_diag.fusion.table import fusion_records, seeds_table, training_table, weights_table
@@ -42,6 +45,14 @@ class FittedFold:
     cautions: tuple[str, ...]
     """What is to be said of the selection."""
 
+    form: Form
+    """The form that the run is about; the other one is trained beside it."""
+
+    @property
+    def main(self) -> TrainedSystem:
+        """The fusion of that form."""
+        return self.system(self.form)
+
     @property
     def number(self) -> int:
         """Number of the split by document."""
@@ -58,6 +69,8 @@ def fit_fold(
     rows: Sequence[Row],
     *,
     layers: tuple[int, ...] = (),
+    form: Form,
+    miner: MinerOptions,
     config: FusionConfig,
     mask: MaskOptions,
     training: FusionTrainOptions,
@@ -78,7 +91,9 @@ def fit_fold(
         The systems that are trained.
     layers : tuple of int
         Layers to fuse; those that the probes select if none is given.
-    config, mask, training, tuning
+    form : {"miner", "trained_maps"}
+        The form that the run is about.
+    miner, config, mask, training, tuning
         What is built, and how it is trained.
     grid : SensitivityOptions, optional
         What the sensitivity table tries; there is none if this is not given.
@@ -93,16 +108,26 @@ def fit_fold(
         If the layers cannot be fused, or a training fails.
     """
     probes, cautions = choose_layers(probes, layers)
-    materials = Materials(probes, splits.train.data, config, mask)
     validation, device = splits.validation.data, splits.validation.embedded.backbone.device
+    parts = fit_miner_parts(
+        splits.train.data,
+        validation,
+        miner,
+        layers=layers,
+        more_layers=probes.selected if any(row.name == "miner_our_layers" for row in rows) else (),
+        device=device,
+        state=None if state is None else state / "miner_probes.safetensors",
+        progress=True,
+    )
+    materials = Materials(probes, splits.train.data, config, mask, parts)
     systems = tune_all(
         rows, materials, validation, training, tuning, device=device, state=state, progress=True, report=report
     )
     table = None
     if grid is not None:
-        rates = system_named(systems, "fusion").training
+        rates = system_named(systems, "trained_maps").training
         table = sensitivity_table(materials, validation, rates, grid, device=device, state=state, report=report)
-    return FittedFold(splits, materials, tuple(systems), best_head(systems), table, tuple(cautions))
+    return FittedFold(splits, materials, tuple(systems), best_head(systems), table, tuple(cautions), form)
 
 
 def choose_layers(probes: FittedProbes, layers: tuple[int, ...]) -> tuple[FittedProbes, list[str]]:
@@ -130,12 +155,12 @@ def choose_layers(probes: FittedProbes, layers: tuple[int, ...]) -> tuple[Fitted
 def write_fold(fold: FittedFold, folder: RunFolder) -> None:
     """Write systems, the fusion, tables, records and figures of one split by document."""
     embedded, corpus = fold.splits.validation.embedded, fold.splits.validation.corpus
-    backbone, fusion = embedded.backbone, fold.system("fusion")
+    backbone, fusion, parts = embedded.backbone, fold.main, fold.materials.miner
     FittedTo.of(fold.splits.train.corpus, corpus).write(folder.folder)
     save_systems(folder.folder, fold.systems, backbone.key(), fold.head)
     best = max(range(len(fusion.runs)), key=lambda number: fusion.runs[number].score)
     run = fusion.runs[best]
-    assert isinstance(run.system, Fusion)
+    assert isinstance(run.system, FusionForm)
     run.system.save(
         folder.folder,
         backbone.key(),
@@ -144,12 +169,13 @@ def write_fold(fold: FittedFold, folder: RunFolder) -> None:
         corpus_form=corpus.form,
         fold=corpus.fold,
         training=asdict(fusion.training),
-        config=asdict(fold.materials.config),
-        mask=asdict(fold.materials.mask),
+        **_built_of(fold),
         seed=fusion.training.seed + best,
         best_epoch=run.best_epoch,
         validation_ndcg_at_5=run.score,
     )
+    folder.json("selection", parts.choice.facts())
+    folder.table("masks", parts.masks(parts.layers))
     weights, training = weights_table(fusion), training_table(fold.systems)
     folder.table("weights", weights)
     folder.table("seeds", seeds_table(fold.systems))
@@ -159,7 +185,7 @@ def write_fold(fold: FittedFold, folder: RunFolder) -> None:
     )
     title = f"{backbone.name} on {corpus.name}, {corpus.form} queries"
     folder.figure("weights", weights_figure(weights, title=title))
-    folder.figure("training", training_figure(training, ("fusion", fold.head), title=title))
+    folder.figure("training", training_figure(training, (fold.form, fold.head), title=title))
     if fold.sensitivity is not None:
         folder.table("sensitivity", fold.sensitivity)
         folder.figure("sensitivity", sensitivity_figure(fold.sensitivity, title=title))
@@ -173,7 +199,10 @@ def fold_facts(fold: FittedFold, probes: str) -> dict[str, Any]:
         "train": train.facts(),
         "validation": validation.facts(),
         "probes": probes,
-        "selected_layers": list(fold.materials.layers),
+        "form": fold.form,
+        "selected_layers": {"miner": list(fold.materials.miner.layers), "trained_maps": list(fold.materials.layers)},
+        "miner_probes": _miner_probes(fold.materials.miner),
+        "merged": _merged_cost(fold),
         "systems": [system.name for system in fold.systems],
         "head": fold.head,
     }
@@ -182,27 +211,72 @@ def fold_facts(fold: FittedFold, probes: str) -> dict[str, Any]:
 def closing_lines(fold: FittedFold) -> list[str]:
     """Return what a person takes away; all numbers are of the validation split, and the lines say so."""
     train, validation = fold.splits.train.facts(), fold.splits.validation.facts()
-    layers = ", ".join(map(str, fold.materials.layers))
+    parts = fold.materials.miner
+    of_miner = ", ".join(
+        f"{layer} ({'base' if parts.choice.kinds[layer] == 'base' else 'norm'})" for layer in parts.layers
+    )
     lines = [
         f"Document split {fold.number}: fitted to {train['n_pairs']} pairs of {train['n_documents']} training "
         f"documents, chosen on {validation['n_queries']} queries of {validation['n_documents']} validation documents; "
         "the test documents were not read.",
-        f"The fusion takes layers {layers}. The head on the final layer that validation likes best is {fold.head}.",
+        f"miner, the authors' form, takes layers {of_miner}; trained_maps, ours, takes layers "
+        f"{', '.join(map(str, fold.materials.layers))}. The head on the final layer that validation likes best is "
+        f"{fold.head}.",
+        _merged_line(fold),
         score_line(fold),
         "Rates, epochs and the head were chosen on these queries, so these numbers are too good; those that count are "
         "measured on the test documents by evaluation.",
     ]
-    scores = {name: fold.system(name).validation.mean() for name in ("backbone", "fusion")}
-    if scores["fusion"] <= scores["backbone"]:
-        lines.append("The fusion gains nothing over the backbone on validation: the backbone is the better choice.")
+    backbone = fold.system("backbone").validation.mean()
+    for form in FORMS:
+        if fold.system(form).validation.mean() <= backbone:
+            lines.append(f"{form} gains nothing over the backbone on validation: the backbone is the better choice.")
     return [*lines, *fold.cautions]
 
 
 def score_line(fold: FittedFold) -> str:
-    """Return validation nDCG@5 of backbone, head and fusion as a sentence."""
-    n_seeds = len(fold.system("fusion").runs)
-    scores = [f"{name} {fold.system(name).validation.mean():.4f}" for name in ("backbone", fold.head, "fusion")]
+    """Return validation nDCG@5 of backbone, head and both forms as a sentence."""
+    n_seeds = len(fold.main.runs)
+    scores = [f"{name} {fold.system(name).validation.mean():.4f}" for name in ("backbone", fold.head, *FORMS)]
     return (
         f"Document split {fold.number}, nDCG@5 of validation queries, mean over {n_seeds} "
         f"seed{'s' * (n_seeds > 1)}: {', '.join(scores)}."
+    )
+
+
+def _built_of(fold: FittedFold) -> dict[str, Any]:
+    """Return the options that the form of the run was built with."""
+    if fold.form == "miner":
+        return {"miner": asdict(fold.materials.miner.options)}
+    return {"config": asdict(fold.materials.config), "mask": asdict(fold.materials.mask)}
+
+
+def _miner_probes(parts: MinerParts) -> dict[str, Any]:
+    probes = parts.probes
+    return {
+        "layers": list(probes.layers),
+        "kinds": list(probes.kinds),
+        "validation_ndcg_at_5": probes.scores.tolist(),
+        "best_epoch": probes.best_epoch.tolist(),
+        "temperature": probes.temperature.tolist(),
+        "mean_hard_negatives": probes.n_hard,
+    }
+
+
+def _merged_cost(fold: FittedFold) -> dict[str, int]:
+    merged = _merged(fold)
+    return {"multiply_adds": merged.multiply_adds, "bytes": merged.n_bytes}
+
+
+def _merged(fold: FittedFold) -> MergedMiner:
+    system = fold.system("miner").runs[0].system
+    assert isinstance(system, MinerFusion)
+    return MergedMiner(system)
+
+
+def _merged_line(fold: FittedFold) -> str:
+    merged = _merged(fold)
+    return (
+        f"Merged for serving, miner costs {merged.multiply_adds:,} multiply-adds an item beyond the backbone's forward "
+        f"and holds {merged.n_bytes / 1e6:.2f} MB; its vector has the backbone's size."
     )

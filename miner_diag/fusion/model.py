@@ -1,37 +1,24 @@
-"""The fusion: chosen layers, masked and weighted, in one vector of the same size; its merged form; and its file."""
+"""Our form of the fusion: maps that are trained further, in one vector of the same size; and its merged form."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional
 
 from miner_diag.arrays import finite_array, real_array
-from miner_diag.files import sha256_bytes, write_atomic
 from miner_diag.fusion.errors import FusionError
+from miner_diag.fusion.form import FusionForm
 from miner_diag.fusion.system import System, check_side
 from miner_diag.probes.kinds import KINDS, Kind, unit
-from miner_diag.probes.probe_stack import Probe, Side, differences
-from miner_diag.sealed import SEAL, DamagedError, check_seal, sealed
-
-logger = logging.getLogger(__name__)
-
-FORMAT = 2
-"""Raised when the layout of the files changes. Format 1, which is still read, has no hash of its facts."""
-TENSORS, FACTS = "fusion.safetensors", "fusion.json"
+from miner_diag.probes.probe_stack import Probe, Side
 
 
-class Fusion(System):
+class Fusion(FusionForm):
     """``e = normalize(sum_l a_l normalize(m_l * M_l h_l) + b)``: one vector [D] out of the selected layers.
 
     M_l is the layer's probe: a weight per neuron (base) or a matrix (normalized projection; its LayerNorm is part of
@@ -65,7 +52,7 @@ class Fusion(System):
         a number between 0 and 1, or a number is not finite.
     """
 
-    width: int
+    form = "trained_maps"
 
     def __init__(
         self,
@@ -81,7 +68,7 @@ class Fusion(System):
     ) -> None:
         super().__init__()
         self.check_layers(layers, n_layers)
-        masks = _checked_masks(masks)
+        masks = checked_masks(masks)
         maps = [finite_array(matrix, f"maps[{number}]", FusionError) for number, matrix in enumerate(maps)]
         layer_weights, bias = (
             finite_array(array, name, FusionError) for name, array in (("layer_weights", layer_weights), ("bias", bias))
@@ -102,11 +89,11 @@ class Fusion(System):
         if query_map is not None:
             finite_array(query_map, "query_map", FusionError)
         self.layers, self.kinds, self.n_layers, self.width = tuple(layers), tuple(kinds), n_layers, width
-        self.maps = nn.ParameterList([_parameter(matrix) for matrix in maps])
-        self.layer_weights, self.bias = _parameter(layer_weights), _parameter(bias)
+        self.maps = nn.ParameterList([parameter(matrix) for matrix in maps])
+        self.layer_weights, self.bias = parameter(layer_weights), parameter(bias)
         self.masks: Tensor
         self.register_buffer("masks", torch.from_numpy(np.array(masks, dtype=np.float32)))
-        self.query_map = None if query_map is None else _parameter(query_map)
+        self.query_map = None if query_map is None else parameter(query_map)
 
     @classmethod
     def identity(cls, n_layers: int, width: int) -> Fusion:
@@ -128,7 +115,7 @@ class Fusion(System):
             weights = weights + unit(vectors[:, -1]) @ self.query_map.T
         fused = self.bias.expand(len(vectors), -1)
         for number, (kind, matrix) in enumerate(zip(self.kinds, self.maps, strict=True)):
-            of_side = matrix[_side_number(side, len(matrix))]
+            of_side = matrix[side_number(side, len(matrix))]
             states = unit(vectors[:, number])
             z = states * of_side if kind == "base" else states @ of_side.T
             fused = fused + weights[:, number, None] * unit(self.masks[number] * z)
@@ -138,6 +125,11 @@ class Fusion(System):
         """Return what is trained: matrices learn slowly ("maps"), the few other parameters fast ("weights")."""
         trained = [p for p in self.parameters() if p.requires_grad]
         return {"maps": [p for p in trained if p.ndim == 3], "weights": [p for p in trained if p.ndim != 3]}
+
+    def weights(self) -> np.ndarray:
+        """Return the layer weights [K]."""
+        array: np.ndarray = self.layer_weights.detach().cpu().numpy()
+        return array
 
     def facts(self) -> dict[str, Any]:
         """Return layers and kinds."""
@@ -157,79 +149,6 @@ class Fusion(System):
             n_layers=facts["n_layers"],
             query_map=tensors.get("query_map"),
         )
-
-    def save(self, folder: Path | str, backbone: Mapping[str, str], **facts: Any) -> None:
-        """Write ``fusion.safetensors`` and ``fusion.json`` (backbone, layers, shares, weights and `facts`)."""
-        folder = Path(folder)
-        arrays = {name: p.detach().cpu().numpy() for name, p in self.named_parameters()}
-        arrays["masks"] = self.masks.cpu().numpy().astype(bool)
-        content = save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        held = {
-            "format": FORMAT,
-            "sha256": sha256_bytes(content),
-            "backbone": dict(backbone),
-            "n_layers": self.n_layers,
-            "width": self.width,
-            "layers": list(self.layers),
-            "kinds": list(self.kinds),
-            "kept_shares": [float(share) for share in arrays["masks"].mean(axis=1)],
-            "layer_weights": [float(weight) for weight in arrays["layer_weights"]],
-            **facts,
-        }
-        described = json.dumps(sealed(held), indent=2) + "\n"
-        write_atomic(folder / TENSORS, content)
-        write_atomic(folder / FACTS, described)
-
-    @classmethod
-    def load(cls, folder: Path | str, backbone: Mapping[str, str] | None = None) -> Fusion:
-        """Read what :meth:`save` wrote.
-
-        Parameters
-        ----------
-        folder : path
-            The folder of the two files.
-        backbone : mapping, optional
-            Key of the backbone that the fusion is wanted for, as ``Backbone.key()`` gives it; it is not checked if it
-            is not given.
-
-        Raises
-        ------
-        FusionError
-            If a file is missing or damaged, or the fusion is of another backbone; the fields that differ are named.
-        """
-        folder = Path(folder)
-        for name in (FACTS, TENSORS):
-            if not (folder / name).exists():
-                raise FusionError(f"{folder / name} is not there; fit a fusion with python -m miner_diag.fusion")
-        content = (folder / TENSORS).read_bytes()
-        try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            key, digest = facts["backbone"], facts["sha256"]
-            facts["layers"], facts["n_layers"], facts["kinds"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FusionError(f"{folder / FACTS} is damaged: {error}; fit again") from error
-        if facts.get("format") not in (1, FORMAT):
-            raise FusionError(
-                f"{folder} has fusion format {facts.get('format')}, this version reads 1 and {FORMAT}; fit again"
-            )
-        if facts["format"] == 1 and SEAL not in facts:
-            logger.warning(
-                "%s has fusion format 1, without a hash of its facts, so a change in them would not be noticed; "
-                "fit again to be sure",
-                folder / FACTS,
-            )
-        else:
-            try:
-                check_seal(facts)
-            except DamagedError:
-                raise FusionError(f"{folder / FACTS} was changed after it was written; fit again") from None
-        if digest != sha256_bytes(content):
-            raise FusionError(f"{folder / TENSORS} is not the file that {FACTS} was written with; fit again")
-        refuse_other_backbone(f"{folder} holds a fusion", key, backbone)
-        try:
-            return cls.restore(facts, load_safetensors(content))
-        except (SafetensorError, KeyError) as error:
-            raise FusionError(f"{folder / TENSORS} holds no fusion: {error}") from error
 
 
 class MergedLayer(nn.Module):
@@ -268,7 +187,7 @@ class MergedLayer(nn.Module):
 
     def add_to(self, fused: Tensor, states: Tensor, side: Side) -> None:
         """Add the layer's part to the sum `fused` [N, D], for the layer's states [N, D]."""
-        of_side = self.matrix[_side_number(side, len(self.matrix))]
+        of_side = self.matrix[side_number(side, len(self.matrix))]
         z = functional.linear(states, of_side) if of_side.ndim == 2 else states * of_side
         scale = self.weight / z.norm(dim=1, keepdim=True).clamp_min(1e-12)
         if self.all_kept or of_side.ndim == 1:
@@ -356,19 +275,14 @@ def projection_map(probe: Probe) -> np.ndarray:
     return probe.weight - probe.weight.mean(axis=-1, keepdims=True)
 
 
-def refuse_other_backbone(subject: str, key: Mapping[str, str], backbone: Mapping[str, str] | None) -> None:
-    """Raise FusionError if `key` is not that of the backbone; the fields that differ are named."""
-    different = "" if backbone is None else differences(key, backbone)
-    if different:
-        raise FusionError(f"{subject} of another backbone. Fields that differ: {different}")
-
-
-def _side_number(side: Side, n_sides: int) -> int:
+def side_number(side: Side, n_sides: int) -> int:
+    """Return which of the `n_sides` maps of a layer a side passes: queries the first, pages the last."""
     check_side(side)
     return 0 if n_sides == 1 or side == "query" else 1
 
 
-def _checked_masks(masks: np.ndarray) -> np.ndarray:
+def checked_masks(masks: np.ndarray) -> np.ndarray:
+    """Return masks [K, D] as bool; raise FusionError unless every number is exactly 0 or 1."""
     array = real_array(masks, "masks", FusionError, kinds="fiub")
     kept = array == 1
     if array.ndim != 2 or not (kept | (array == 0)).all():
@@ -379,5 +293,6 @@ def _checked_masks(masks: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _parameter(array: np.ndarray) -> nn.Parameter:
+def parameter(array: np.ndarray) -> nn.Parameter:
+    """Return an array as a float32 parameter."""
     return nn.Parameter(torch.from_numpy(np.array(array, dtype=np.float32, order="C")))

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from miner_diag.fusion.baselines import (
 from miner_diag.fusion.building import FusionConfig, build_fusion, with_random_masks
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.masks import MaskOptions
+from miner_diag.fusion.miner_building import MinerParts, build_miner
+from miner_diag.fusion.miner_rows import DIFFERENCES, Difference, final_layer_alone
 from miner_diag.fusion.model import Fusion
 from miner_diag.fusion.system import System
 from miner_diag.fusion.whitening import whitening_map
@@ -35,6 +37,11 @@ Role = Literal["backbone", "head", "fusion", "baseline", "control", "variant"]
 """What a system is in a comparison: the backbone itself; a head on its final layer alone, trained with the same data (a
 gain of the fusion counts only beyond the one that validation likes best); the fusion; something simpler that combines
 layers (baseline); something that must not gain (control); the fusion with one thing changed (variant)."""
+
+Form = Literal["miner", "trained_maps"]
+"""The forms of the fusion, by the names of their rows: MINER as its authors describe it, and ours."""
+
+FORMS: tuple[Form, ...] = get_args(Form)
 
 ALL_NEURONS = MaskOptions(mask="none")
 """The mask that keeps everything."""
@@ -52,6 +59,8 @@ class Materials:
     """What the fusion is built of."""
     mask: MaskOptions
     """Which neurons the fusion keeps."""
+    miner: MinerParts
+    """What MINER's form is built of."""
 
     def __post_init__(self) -> None:
         """Refuse a selection of the final layer alone."""
@@ -120,6 +129,7 @@ class Materials:
         layer, kind = self.best_probe
         return {
             "layers": ", ".join(map(str, self.layers)),
+            "miner_layers": ", ".join(map(str, self.miner.layers)),
             "mask": self.mask.mask,
             "share": f"{self.mask.share:g}",
             "best_layer": str(layer),
@@ -173,6 +183,10 @@ def _all_layers(materials: Materials, rng: np.random.Generator) -> Fusion:
     return materials.fusion(rng, layers=tuple(range(materials.probes.n_layers)))
 
 
+def _built_by(difference: Difference) -> Callable[[Materials, np.random.Generator], System]:
+    return lambda materials, rng: difference.build(materials)
+
+
 def query_specific(fitted: Fusion) -> Fusion:
     """Return a fitted fusion whose layer weights a query may move by a linear map of its final embedding.
 
@@ -182,6 +196,9 @@ def query_specific(fitted: Fusion) -> Fusion:
     variant.query_map = nn.Parameter(torch.zeros(len(variant.layers), variant.width))
     return variant
 
+
+MINER_TRAINING: Mapping[str, Any] = {"negatives": 0, "hard_negatives": 16}
+"""The negatives of MINER's form: those of the batch and mined ones, as for its probes."""
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -237,6 +254,13 @@ ROWS: tuple[Row, ...] = (
         "baseline",
         "sentence-transformers' weighted mean of all raw layers",
         lambda m, rng: LayerMix(m.probes.n_layers, "ratio"),
+    ),
+    Row(
+        "final_layer_vector",
+        "head",
+        "u and b of MINER's form on the final layer",
+        lambda m, rng: final_layer_alone(m),
+        training=MINER_TRAINING,
     ),
     Row(
         "final_layer_linear",
@@ -308,7 +332,29 @@ ROWS: tuple[Row, ...] = (
         lambda m, rng: m.fusion(rng),
         training={"mrl": True},
     ),
-    Row("fusion", "fusion", "layers {layers}, {mask} mask", lambda m, rng: m.fusion(rng)),
+    Row(
+        "miner",
+        "fusion",
+        "MINER's form, layers {miner_layers}",
+        lambda m, rng: build_miner(m.miner),
+        training=MINER_TRAINING,
+    ),
+    *(
+        Row(
+            difference.name,
+            "variant",
+            difference.what,
+            _built_by(difference),
+            training={} if difference.name == "miner_random_negatives" else MINER_TRAINING,
+        )
+        for difference in DIFFERENCES
+    ),
+    Row(
+        "trained_maps",
+        "fusion",
+        "our form: maps trained further from a whitened start, layers {layers}, {mask} mask",
+        lambda m, rng: m.fusion(rng),
+    ),
     Row(
         "query_specific",
         "variant",
@@ -321,7 +367,7 @@ ROWS: tuple[Row, ...] = (
 HEADS = tuple(row.name for row in ROWS if row.role == "head")
 """Heads on the final layer alone."""
 
-ALWAYS = ("backbone", *HEADS, "fusion")
+ALWAYS = ("backbone", *HEADS, *FORMS)
 """Systems that no choice leaves out."""
 
 DEFAULT = (*ALWAYS, "whitened")

@@ -24,7 +24,8 @@ from miner_diag.fusion.building import FusionConfig
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.fold import FittedFold, closing_lines, fit_fold, fold_facts, score_line, write_fold
 from miner_diag.fusion.masks import MaskOptions
-from miner_diag.fusion.rows import chosen_rows
+from miner_diag.fusion.miner_building import MinerOptions
+from miner_diag.fusion.rows import Form, chosen_rows
 from miner_diag.fusion.saved_systems import COMMAND
 from miner_diag.fusion.sensitivity import SensitivityOptions
 from miner_diag.fusion.training import FusionTrainOptions
@@ -55,21 +56,28 @@ class FusionOptions:
     statistics: Annotated[StatisticsOptions, OmitArgPrefixes] = field(default_factory=StatisticsOptions)
     """How intervals and tests of the probes are taken: their tests decide which kind of probe a layer gets. --seed is
     also the seed of the probes' training."""
+    form: Form = "miner"
+    """The form that is handed out as fusion.safetensors. miner: MINER as its authors describe it, a vector of weights
+    for each layer over frozen probes. trained_maps: ours, a number for each layer over maps that are trained further
+    from a whitened start. Both are trained and saved among the systems."""
+    miner: MinerOptions = field(default_factory=MinerOptions)
+    """What the form miner is built of."""
     probe: StudyOptions = field(default_factory=StudyOptions)
-    """How probes are fitted and compared, and how layers are selected."""
+    """How the probes of the form trained_maps are fitted and compared, and how its layers are selected."""
     config: FusionConfig = field(default_factory=FusionConfig)
-    """What the fusion is built of."""
+    """What the form trained_maps is built of."""
     mask: MaskOptions = field(default_factory=MaskOptions)
-    """Which neurons are kept."""
+    """Which neurons the form trained_maps keeps."""
     training: FusionTrainOptions = field(default_factory=FusionTrainOptions)
     """How the fusion and all that it is compared with are trained."""
     tuning: Annotated[TuningOptions, OmitArgPrefixes] = field(default_factory=TuningOptions)
     """How often each system is trained."""
     systems: tuple[str, ...] = ("default",)
-    """The systems that are trained and saved: default (backbone, whitened final layer, heads and fusion), all (the
-    whole ablation), or names of rows of the ablation. Backbone, heads and fusion are always among them."""
+    """The systems that are trained and saved: default (backbone, whitened final layer, heads and both forms), all (the
+    whole ablation), or names of rows of the ablation. Backbone, heads and both forms are always among them."""
     layers: tuple[int, ...] = ()
-    """The layers to fuse, rising, the final one last; the layers that the probes select are fused if none is given."""
+    """The layers to fuse, in both forms: rising, the final one last. If none is given, normalized CKA selects those of
+    miner, and the probes' nDCG@5 those of trained_maps."""
     folds: tuple[int, ...] = ()
     """Further splits by document, each a number as --fold takes it. Probes and the default systems are fitted to each
     of them as well, and saved in --out/fold-N."""
@@ -192,6 +200,8 @@ def run_fold(
         fitted,
         chosen_rows(options.systems),
         layers=options.layers,
+        form=options.form,
+        miner=options.miner,
         config=options.config,
         mask=options.mask,
         training=options.training,
@@ -252,7 +262,7 @@ def own_probes(splits: Splits, options: FusionOptions, folder: Path) -> FittedPr
 
 def state_folder(options: FusionOptions, embedded_corpus: EmbeddedCorpus) -> Path:
     """Return the folder for states of trainings with these very options, data and backbone: others have another one."""
-    parts = ("probe", "statistics", "config", "mask", "training")
+    parts = ("miner", "probe", "statistics", "config", "mask", "training")
     what: dict[str, Any] = {name: _as_json(getattr(options, name)) for name in parts}
     what |= {
         "layers": list(options.layers),

@@ -26,7 +26,9 @@ from miner_diag.fusion.baselines import (
     SingleProbe,
 )
 from miner_diag.fusion.errors import FusionError, LeakageError
-from miner_diag.fusion.model import Fusion, refuse_other_backbone
+from miner_diag.fusion.form import refuse_other_backbone
+from miner_diag.fusion.miner import MinerFusion
+from miner_diag.fusion.model import Fusion
 from miner_diag.fusion.rows import Role
 from miner_diag.fusion.system import System, encode
 from miner_diag.fusion.tuning import TrainedSystem
@@ -63,6 +65,7 @@ KINDS: dict[str, type[System]] = {
     "concat_pca": ConcatPca,
     "single_probe": SingleProbe,
     "shuffled_layers": ShuffledLayers,
+    "miner": MinerFusion,
 }
 """What a file of systems calls each class; a name, once used, keeps its meaning."""
 

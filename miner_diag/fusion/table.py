@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from miner_diag.fusion.model import Fusion
+from miner_diag.fusion.form import FusionForm
 from miner_diag.fusion.tuning import TrainedSystem
 from miner_diag.probes.splits import Split
 from miner_diag.records import Record
@@ -18,19 +18,22 @@ MEASURE = "ndcg_at_5"
 
 
 def weights_table(fusion: TrainedSystem) -> pd.DataFrame:
-    """Return ``weights.csv``: weight and kept neurons of each layer, for each seed."""
+    """Return ``weights.csv``: weight and kept neurons of each layer, for each seed.
+
+    The weight of MINER's form is the root mean square of the layer's vector u_l.
+    """
     rows = []
     for seed, run in zip(fusion.seeds, fusion.runs, strict=True):
         system = run.system
-        assert isinstance(system, Fusion)
-        masks = system.masks.numpy() > 0
+        assert isinstance(system, FusionForm)
+        masks, layer_weights = system.masks.numpy() > 0, system.weights()
         for number, layer in enumerate(system.layers):
             rows.append(
                 {
                     "seed": seed,
                     "layer": layer,
                     "kind": system.kinds[number],
-                    "weight": float(system.layer_weights[number]),
+                    "weight": float(layer_weights[number]),
                     "kept_share": float(masks[number].mean()),
                     "kept_neurons": int(masks[number].sum()),
                 }

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from miner_diag.files import canonical_json
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.system import System, ndcg_of, states_of
+from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.probes.kinds import unit
 from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
@@ -42,6 +43,11 @@ class FusionTrainOptions:
     negatives: int = 2048
     """The number of training pages, with or without a query, that stand against each query beside the pages of its
     batch; all are taken if there are fewer."""
+    hard_negatives: int = 0
+    """The number of hard negatives of each query of a batch that stand against all of its queries: the pages that the
+    final layer takes for an answer, and that are none. The form miner has 16, and no others but its batch."""
+    guard: float = 0.95
+    """A page that scores above this share of the answer's score, under the final layer, is no hard negative."""
     page_to_query: float = 0.0
     """The weight of the loss that sets each page against the queries of the batch; the loss that sets each query
     against the pages has the rest."""
@@ -64,7 +70,17 @@ class FusionTrainOptions:
             raise ValueError(f"page_to_query must be between 0 and 1; got {self.page_to_query}")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be at least 0; got {self.weight_decay}")
-        for name, least in (("batch_size", 2), ("negatives", 0), ("epochs", 0), ("patience", 1)):
+        if not 0 < self.guard <= 1:
+            raise ValueError(f"guard must be above 0 and at most 1; got {self.guard}")
+        if not self.hard_negatives and self.guard != FusionTrainOptions.guard:
+            raise ValueError("guard has no effect without hard_negatives; leave it out")
+        for name, least in (
+            ("batch_size", 2),
+            ("negatives", 0),
+            ("hard_negatives", 0),
+            ("epochs", 0),
+            ("patience", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
 
@@ -152,6 +168,7 @@ def train(
         return run.done(before)
     batch_size = max(2, min(options.batch_size, len(query_rows) // LEAST_STEPS))
     per_epoch = len(query_rows) // batch_size
+    hard = mine_hard_negatives(train_split, options.hard_negatives, options.guard)
     bar = tqdm(
         total=options.epochs * per_epoch,
         initial=len(run.loss) * per_epoch,
@@ -166,7 +183,8 @@ def train(
             order, losses = rng.permutation(len(query_rows)), []
             for step in range(per_epoch):
                 rows = order[step * batch_size : (step + 1) * batch_size]
-                loss = batch_loss(system, train_split, (query_rows[rows], page_rows[rows]), options, rng, device)
+                pairs = query_rows[rows], page_rows[rows]
+                loss = batch_loss(system, train_split, pairs, options, rng, device, hard[pairs[0]])
                 if not loss.isfinite():
                     raise FusionError(
                         f"the loss of {name} is {loss.item()} at step {step} of epoch {len(run.loss) + 1}; lower the "
@@ -191,11 +209,12 @@ def batch_loss(
     options: FusionTrainOptions,
     rng: np.random.Generator,
     device: Any,
+    hard: np.ndarray,
 ) -> Tensor:
-    """Return InfoNCE of a batch of pairs (rows of queries [B], rows of their pages [B])."""
+    """Return InfoNCE of a batch of pairs, rows of queries [B] and of their pages [B], with hard negatives [B, n]."""
     n_pages = split.pages.shape[0]
     drawn = rng.choice(n_pages, size=min(options.negatives, n_pages), replace=False)
-    pages, own = np.unique(np.concatenate([rows[1], drawn]), return_inverse=True)
+    pages, own = np.unique(np.concatenate([rows[1], drawn, hard[hard >= 0]]), return_inverse=True)
     own = own[: len(rows[1])]
     answers = split.known_matches(rows[0], pages)
     same_page = answers[:, own]  # [B, B]: two queries of one page are no negatives of each other's page

@@ -110,7 +110,9 @@ def tune_all(
     trainer = _Trainer(materials, validation, training, options, {"device": device, "progress": progress}, state)
     systems: list[TrainedSystem] = []
     for row in rows:
-        system = trainer.tune(row) if row.build_on is None else trainer.go_on(row, system_named(systems, "fusion"))
+        system = (
+            trainer.tune(row) if row.build_on is None else trainer.go_on(row, system_named(systems, "trained_maps"))
+        )
         systems.append(system)
         if report is not None:
             score = np.mean([run.score for run in system.runs])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miner_diag.probes.retrieval_data import RetrievalData, Vectors, rows_of
+from miner_diag.probes.retrieval_data import RetrievalData, Vectors, layer_of, rows_of
 
 Start = Literal["identity", "orthogonal", "least_squares"]
 
@@ -60,6 +60,33 @@ def low_rank(weights: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     root = np.sqrt(s[..., :rank])
     left, right = u[..., :rank] * root[..., None, :], root[..., None] * v[..., :rank, :]
     return torch.from_numpy(left.astype(np.float32)), torch.from_numpy(right.astype(np.float32))
+
+
+def least_squares_map(train: RetrievalData, layer: int, unit_input: bool, ridge: float = 0.01) -> np.ndarray:
+    """Return W [D, D] float32 that minimises ``|W x - normalize(e)|^2`` over queries and pages, with a ridge.
+
+    Parameters
+    ----------
+    train : RetrievalData
+        The training items; e is an item's final layer.
+    layer : int
+        The layer of x.
+    unit_input : bool
+        Whether x is brought to unit length first.
+    ridge : float
+        Ridge, in units of the mean of the diagonal of the layer's second moments.
+    """
+    x, e = (
+        np.concatenate([layer_of(side, number) for side in (train.queries, train.pages)]).astype(np.float64)
+        for number in (layer, train.n_layers - 1)
+    )
+    e /= np.linalg.norm(e, axis=1, keepdims=True)
+    if unit_input:
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    moments = x.T @ x
+    moments += ridge * np.trace(moments) / len(moments) * np.eye(len(moments))
+    solved: np.ndarray = np.linalg.solve(moments, x.T @ e).T.astype(np.float32)
+    return solved
 
 
 def _least_squares(sides: list[Vectors], ridge: float) -> Tensor:

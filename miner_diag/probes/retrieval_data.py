@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -113,6 +113,12 @@ def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:
 def layer_of(vectors: Vectors, layer: int) -> np.ndarray:
     """Return one layer's vectors [N, D]."""
     return vectors[:, layer] if isinstance(vectors, np.ndarray) else vectors.layer(layer)
+
+
+def blocks_of(vectors: Vectors, size: int = 1024) -> Iterator[np.ndarray]:
+    """Yield the vectors block by block, [n, L, D] each."""
+    n = vectors.shape[0]
+    return (rows_of(vectors, np.arange(start, min(start + size, n))) for start in range(0, n, size))
 
 
 def final_at_every_layer(final: np.ndarray, n_layers: int, width: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.probes.compare_kinds import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
 from miner_diag.probes.kinds import KINDS, Kind
-from miner_diag.probes.retrieval_data import RetrievalData, Side, Vectors, layer_of, rows_of
+from miner_diag.probes.retrieval_data import RetrievalData, Side, blocks_of, layer_of
 from miner_diag.probes.salience import salience
 from miner_diag.probes.select import FusedScores, SelectionRule, Stability, select, stability
 from miner_diag.probes.train import Fitted, ProbeTrainOptions, evaluate_probes, fit_probes, probe_scores
@@ -183,7 +183,7 @@ def run_study(
         np.array(bootstrap_means(columns, rng, clusters=documents, confidence=confidence), dtype=object), 3
     )
     own_queries, own_pages = (
-        distinct_items(inputs, _blocks(vectors), name=f"{name}_inputs", n=vectors.shape[0])
+        distinct_items(inputs, blocks_of(vectors), name=f"{name}_inputs", n=vectors.shape[0])
         for inputs, vectors, name in (
             (query_inputs, validation.queries, "query"),
             (page_inputs, validation.pages, "page"),
@@ -299,11 +299,6 @@ def comparisons(
 def ratio_of(view: Comparison | None) -> float | None:
     """Return the alignment ratio; None where it does not exist."""
     return None if view is None or view.alignment_ratio is None else view.alignment_ratio.value
-
-
-def _blocks(vectors: Vectors, size: int = 1024) -> Iterator[np.ndarray]:
-    n = vectors.shape[0]
-    return (rows_of(vectors, np.arange(start, min(start + size, n))) for start in range(0, n, size))
 
 
 def _compare(x: np.ndarray, y: np.ndarray, confidence: float) -> Comparison | None:
