@@ -125,7 +125,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
     """Return what stands in a file, and whether that depends on the file alone: neither on time nor on memory."""
     worker = reader(limits)
     given = {"path": str(path.absolute()), "characters": limits.query_characters}
-    opened, _ = worker.ask(path.name, limits.page_seconds, do="open", bookmarks=limits.bookmarks, **given)
+    opened = worker.ask(path.name, limits.page_seconds, do="open", bookmarks=limits.bookmarks, **given)
     titles: dict[int, list[str]] = {}
     for number, title in opened["titles"]:
         titles.setdefault(number, []).append(title)
@@ -140,7 +140,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
             notes.append((f"pages {number:,} to {n_pages:,}", reason))
             break
         try:
-            page, _ = worker.ask(
+            page = worker.ask(
                 "it", min(left, limits.page_seconds), do="read", number=number, titles=titles.get(number, []), **given
             )
         except ReadError as error:
