@@ -225,9 +225,7 @@ def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
 
 
 @contextmanager
-def page_bitmap(
-    page: pdfium.PdfPage, longest_side: int, memory: mmap.mmap | None = None
-) -> Iterator[pdfium.PdfBitmap]:
+def page_bitmap(page: pdfium.PdfPage, longest_side: int, memory: mmap.mmap | None = None) -> Iterator[pdfium.PdfBitmap]:
     """Draw an open page on white, `longest_side` pixels on its longer side, with form fields and annotations.
 
     Parameters

@@ -1,8 +1,9 @@
 """The process that opens untrusted PDFs: it answers requests on its standard input until that is closed.
 
 A request is one line of JSON: what to do, the file, and the processor time it may take. An answer is one line of JSON;
-a picture is drawn into memory that both processes see, and its line states the size. The process bounds its own memory and time, so that a document that goes
-over them ends this process and nothing else; :mod:`miner_diag.corpus.pdf_reader` is the other side.
+a page is drawn into memory that both processes see, and the line states its size. The process bounds its own memory and
+time, so that a document that goes over them ends this process and nothing else; :mod:`miner_diag.corpus.pdf_reader` is
+the other side.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def draw_page(
 def _paint(picture: np.ndarray, boxes: np.ndarray) -> None:
     """Paint boxes (left, top, right, bottom; all inside) of a picture [H, W, 3] white; what lies outside is cut off."""
     margin = max(1, round(BOX_MARGIN * max(picture.shape)))
-    for left, top, right, bottom in np.maximum(boxes + [-margin, -margin, margin + 1, margin + 1], 0):
+    grown = boxes + np.array([-margin, -margin, margin + 1, margin + 1])
+    for left, top, right, bottom in grown.clip(min=0):  # a slice would count from the end what is below 0
         picture[top:bottom, left:right] = 255
 
 
