@@ -74,4 +74,4 @@ def top_p_mask(saliency: np.ndarray, eta: float, floor: int = 1) -> np.ndarray:
 
 def adaptive_etas(scores: np.ndarray, options: TopPOptions) -> np.ndarray:
     """Return eta [K - 1] of the selected inner layers, rising with their validation scores [K - 1]."""
-    return adaptive_shares(scores, options.least_eta, options.most_eta)
+    return adaptive_shares(scores, options.least_eta, options.most_eta) if len(scores) else np.zeros(0)
