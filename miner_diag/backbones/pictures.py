@@ -10,7 +10,7 @@ from PIL import Image
 from miner_diag.backbones.base import BackboneError
 from miner_diag.backbones.reader import Render
 from miner_diag.corpus.images import on_white
-from miner_diag.corpus.pdf import MAX_RENDER_SIDE
+from miner_diag.corpus.limits import MAX_RENDER_SIDE
 
 PROBE_SIDE = 512
 """A page is drawn this large, once, to learn its proportions: they are at most 0.2 % wrong."""

@@ -125,14 +125,14 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
     """Return what stands in a file, and whether that depends on the file alone: neither on time nor on memory."""
     worker = reader(limits)
     given = {"path": str(path.absolute()), "characters": limits.query_characters}
-    opened, _ = worker.ask(path.name, limits.page_seconds, do="open", bookmarks=limits.bookmarks, **given)
+    opened = worker.ask(path.name, limits.page_seconds, do="open", bookmarks=limits.bookmarks, **given)
     titles: dict[int, list[str]] = {}
     for number, title in opened["titles"]:
         titles.setdefault(number, []).append(title)
-    n_pages, n_long, n_broken, spent = opened["pages"], opened["long"], 0, opened["seconds"]
+    n_pages, n_long, n_broken = opened["pages"], opened["long"], 0
+    left = limits.document_seconds - opened["seconds"]
     pages, captions, skipped, notes = [], [], [], []
     for number in range(1, min(n_pages, limits.pages) + 1):
-        left = limits.document_seconds - spent
         if left <= 0 or n_broken == limits.broken_pages:
             reason = f"its document takes more than the {limits.document_seconds:g} seconds that it may take"
             if left > 0:
@@ -140,15 +140,15 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
             notes.append((f"pages {number:,} to {n_pages:,}", reason))
             break
         try:
-            page, _ = worker.ask(
+            page = worker.ask(
                 "it", min(left, limits.page_seconds), do="read", number=number, titles=titles.get(number, []), **given
             )
         except ReadError as error:
             n_broken += isinstance(error, OverLimitError)
-            spent += error.seconds
+            left -= error.seconds
             skipped.append((number, str(error)))
             continue
-        spent += page["seconds"]
+        left -= page["seconds"]
         n_long += page["long"]
         captions.append([Caption(*caption) for caption in page["captions"]])
         pages.append(page)
@@ -169,7 +169,7 @@ def _read_file(path: Path, limits: PdfLimits) -> tuple[dict[str, Any], bool]:
         candidates += [(caption.kind, caption.text) for caption in found]
         kept = {name: page[name] for name in ("number", "characters", "page_hash", "unread_ink")}
         rows.append({**kept, "candidates": list(dict.fromkeys(candidates))})
-    return {"pages": rows, "skipped": skipped, "notes": notes}, n_broken == 0 and spent <= limits.document_seconds
+    return {"pages": rows, "skipped": skipped, "notes": notes}, n_broken == 0 and left >= 0
 
 
 def _cache_path(sha256: str, limits: PdfLimits) -> Path:

@@ -1,7 +1,7 @@
 """Ink of a page that is not its text layer's: pictures, scans, letters drawn as paths, stamps.
 
 A title that is not among a page's characters may still be shown there. Where the text layer is all that is drawn, it is
-not.
+not. SciPy's filters would do, but to import them takes as long as the rest of the reading process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import closing
 import numpy as np
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
-from scipy import ndimage
 
 from miner_diag.corpus.hiding import plain_letters
 from miner_diag.corpus.pdf import HYPHEN, MAX_CHARACTERS, render_page
@@ -56,8 +55,8 @@ def unread_ink(page: pdfium.PdfPage) -> int:
     finally:
         for item in texts:
             pdfium_c.FPDFPageObj_SetIsActive(item, True)
-    darkest = np.asarray(picture).min(axis=2).astype(np.int16)
-    ink = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3) > CONTRAST
+    darkest = np.asarray(picture).min(axis=2)
+    ink = _over_neighbours(np.maximum, darkest) - _over_neighbours(np.minimum, darkest) > CONTRAST
     ink &= ~_rules(ink)
     ink &= ~_rules(ink.T).T  # where lines cross, these take the crossing too
     return int(ink.sum())
@@ -66,6 +65,31 @@ def unread_ink(page: pdfium.PdfPage) -> int:
 def holds_words(ink: int, text: str) -> bool:
     """Return whether so much unread ink (pixels, of :func:`unread_ink`) is enough to show the letters of `text`."""
     return ink >= PIXELS_PER_LETTER * max(1, len(plain_letters(text)))
+
+
+def unbroken_runs(mask: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Return bool [H, W]: pixels that belong, along one axis, to an unbroken run of at least `length` of `mask`.
+
+    Examples
+    --------
+    >>> unbroken_runs(np.array([[True, True, False, True]]), 2, axis=1)
+    array([[ True,  True, False, False]])
+    """
+    rows = np.pad(mask.T if axis == 0 else mask, ((0, 0), (0, 1)))  # so that no run goes on in the next row
+    edges = np.flatnonzero(np.diff(rows.ravel(), prepend=False))
+    starts, ends = edges[::2], edges[1::2]
+    long = ends - starts >= length
+    steps = np.zeros(rows.size, dtype=np.int8)
+    steps[starts[long]], steps[ends[long]] = 1, -1
+    found = steps.cumsum(dtype=np.int8).astype(bool).reshape(rows.shape)[:, :-1]
+    return found.T if axis == 0 else found
+
+
+def _over_neighbours(ufunc: np.ufunc, pixels: np.ndarray) -> np.ndarray:
+    """Return the ufunc's value over each pixel and its neighbours, eight of them where there are so many."""
+    padded = np.pad(pixels, 1, mode="edge")
+    of_three = ufunc(ufunc(padded[:-2], padded[1:-1]), padded[2:])
+    return ufunc(ufunc(of_three[:, :-2], of_three[:, 1:-1]), of_three[:, 2:])
 
 
 def _readable_texts(page: pdfium.PdfPage) -> list[pdfium.PdfObject]:
@@ -84,5 +108,4 @@ def _readable_texts(page: pdfium.PdfPage) -> list[pdfium.PdfObject]:
 
 def _rules(ink: np.ndarray) -> np.ndarray:
     """Return [height, width] bool: ink of level lines at least `RULE_LENGTH` long and at most `RULE_WIDTH` high."""
-    long = ndimage.binary_opening(ink, np.ones((1, RULE_LENGTH), dtype=bool))
-    return long & ~ndimage.binary_opening(ink, np.ones((RULE_WIDTH + 1, 1), dtype=bool))
+    return unbroken_runs(ink, RULE_LENGTH, axis=1) & ~unbroken_runs(ink, RULE_WIDTH + 1, axis=0)

@@ -6,6 +6,10 @@ from dataclasses import dataclass, fields
 
 OUT_OF_MEMORY = 77
 """The exit status of a reading process in which Python got no more memory."""
+MAX_RENDER_SIDE = 4_096
+"""Longest side of a rendered page, in pixels."""
+PICTURE_BYTES = 3 * (MAX_RENDER_SIDE + 1) ** 2
+"""Bytes of the largest rendering: a side may be rounded up by a pixel. A reading process has them besides its bound."""
 LEAST_MEMORY = 256
 """The least memory that a reading process works with, in MB."""
 

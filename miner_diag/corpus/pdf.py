@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pypdfium2 as pdfium
@@ -15,13 +17,12 @@ from PIL import Image
 
 from miner_diag.corpus.annotations import shown_annotations
 from miner_diag.corpus.core import CorpusError
+from miner_diag.corpus.limits import MAX_RENDER_SIDE
 
 MAX_PAGE_POINTS = 14_400.0
 """Longest side of a page box that is read, in points: the limit the PDF specification gives (200 inches)."""
 MAX_IMAGE_PIXELS = 100_000_000
 """Largest picture that is decoded, inside a PDF or on its own: width times height."""
-MAX_RENDER_SIDE = 4_096
-"""Longest side of a rendered page, in pixels."""
 MAX_CHARACTERS = 200_000
 """Characters read from one page; a printed page holds some 3,000."""
 MAX_OUTLINE_DEPTH = 8
@@ -218,18 +219,44 @@ def outline(document: pdfium.PdfDocument, n_bookmarks: int) -> tuple[list[tuple[
 
 
 def render_page(page: pdfium.PdfPage, longest_side: int) -> Image.Image:
-    """Draw an open page in RGB on white, `longest_side` pixels on its longer side, with form fields and annotations.
+    """Draw an open page in RGB; see :func:`page_bitmap`."""
+    with page_bitmap(page, longest_side) as bitmap:
+        return bitmap.to_pil()
+
+
+@contextmanager
+def page_bitmap(page: pdfium.PdfPage, longest_side: int, memory: mmap.mmap | None = None) -> Iterator[pdfium.PdfBitmap]:
+    """Draw an open page on white, `longest_side` pixels on its longer side, with form fields and annotations.
+
+    Parameters
+    ----------
+    page : PdfPage
+        An open page.
+    longest_side : int
+        Pixels of the longer side.
+    memory : mmap, optional
+        At least `PICTURE_BYTES`, which the picture is drawn into; its own memory if this is not given.
+
+    Yields
+    ------
+    PdfBitmap
+        The picture: rows of three bytes for each pixel, blue, green and red, without gaps.
 
     Raises
     ------
     CorpusError
         If `longest_side` is not between 16 and `MAX_RENDER_SIDE`.
     """
+
+    def make(width: int, height: int, **options: Any) -> pdfium.PdfBitmap:
+        buffer = None if memory is None else (ctypes.c_ubyte * (3 * width * height)).from_buffer(memory)
+        return pdfium.PdfBitmap.new_native(width, height, buffer=buffer, **options)
+
     if not 16 <= longest_side <= MAX_RENDER_SIDE:
         raise CorpusError(f"longest_side must be between 16 and {MAX_RENDER_SIDE} pixels; got {longest_side}")
-    bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=True)
+    bitmap = page.render(scale=longest_side / max(page.get_size()), may_draw_forms=True, bitmap_maker=make)
     with closing(bitmap):
-        return bitmap.to_pil().convert("RGB")
+        yield bitmap
 
 
 def _annotated(page: pdfium.PdfPage) -> list[tuple[str, tuple[float, float, float, float]]]:

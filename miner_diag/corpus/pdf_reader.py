@@ -8,24 +8,24 @@ one, it ends, the page that did it is named, and the next request starts another
 from __future__ import annotations
 
 import atexit
-import contextlib
-import fcntl
 import io
 import json
 import logging
+import mmap
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
 from miner_diag.corpus.core import CorpusError
-from miner_diag.corpus.limits import DEFAULT_LIMITS, OUT_OF_MEMORY, PdfLimits
+from miner_diag.corpus.limits import DEFAULT_LIMITS, OUT_OF_MEMORY, PICTURE_BYTES, PdfLimits
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ corpus = types.ModuleType("miner_diag.corpus")  # the package without its __init
 corpus.__path__ = [sys.argv[2]]
 sys.modules["miner_diag.corpus"] = corpus
 from miner_diag.corpus.pdf_worker import main
-main(int(sys.argv[3]), int(sys.argv[4]))
+main(*map(int, sys.argv[3:]))
 """
 
 
@@ -60,7 +60,7 @@ class OverLimitError(ReadError):
 
 
 class PdfReader:
-    """One process that reads and draws, and the pipe to it; requests of several threads take turns.
+    """One process that reads and draws, the pipe to it and the memory that it draws into; threads take turns.
 
     Parameters
     ----------
@@ -73,9 +73,10 @@ class PdfReader:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self._answers: io.BufferedReader | None = None
+        self._drawn: mmap.mmap | None = None
 
-    def ask(self, what: str, seconds: float, **request: Any) -> tuple[dict[str, Any], bytes]:
-        """Send a request and return its answer.
+    def ask(self, what: str, seconds: float, **request: Any) -> dict[str, Any]:
+        """Send a request and return its answer; what is drawn is its `picture`.
 
         Parameters
         ----------
@@ -94,7 +95,7 @@ class PdfReader:
         line = json.dumps({**request, "seconds": seconds}).encode("ascii") + b"\n"
         with self.lock:
             try:
-                found, data, status = self._exchange(line, seconds)
+                found, status = self._exchange(line, seconds)
             except BaseException:  # an interrupted exchange leaves half an answer in the pipe
                 self._end(patience=0.0)
                 raise
@@ -106,7 +107,7 @@ class PdfReader:
             logger.warning("%s: %s", what, message)
         if "error" in found:
             raise ReadError(found["error"], found["seconds"])
-        return found, data
+        return found
 
     def release(self) -> None:
         """Let the process, if there is one, close the document that it read last."""
@@ -136,10 +137,11 @@ class PdfReader:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()  # unbuffered, so that nothing is written
+            self._drawn = None
             process.returncode = 0
 
-    def _exchange(self, line: bytes, seconds: float) -> tuple[dict[str, Any], bytes, int | None]:
-        """Return an answer's line and bytes; or nothing, and the status that the process ended with."""
+    def _exchange(self, line: bytes, seconds: float) -> tuple[dict[str, Any], int | None]:
+        """Return an answer; or nothing, and the status that the process ended with."""
         if self.process is None or self.process.poll() is not None:
             self._end()
             self._start()
@@ -154,42 +156,49 @@ class PdfReader:
             if not answered.poll(1_000 * (WALL_FACTOR * seconds + WALL_SECONDS)):
                 process.kill()
             head = answers.readline(MAX_ANSWER)
-            found = json.loads(head) if head.endswith(b"\n") else None
-            if found is not None and 0 <= found["bytes"] <= MAX_ANSWER:
-                data = answers.read(found["bytes"])
-                if len(data) == found["bytes"]:
-                    return found, data, None
+            if head.endswith(b"\n"):
+                found = json.loads(head)
+                if "size" in found:  # the next request is drawn over it
+                    found["picture"] = self._picture(*found["size"])
+                return found, None
         except BrokenPipeError:
             pass  # it ended before it could take the request; why is told by its status
         self._end()
-        return {}, b"", process.returncode
+        return {}, process.returncode
+
+    def _picture(self, width: int, height: int) -> Image.Image:
+        assert self._drawn is not None
+        with memoryview(self._drawn) as drawn, drawn[: 3 * width * height] as seen:
+            return Image.frombytes("RGB", (width, height), seen, "raw", "BGR")
 
     def _start(self) -> None:
         package = Path(__file__).resolve().parent
         path = json.dumps([str(package.parents[1]), *sys.path])
-        given = [path, str(package), str(os.getpid()), str(self.memory_mb)]
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, *given],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **alone},
-            )
+            with _nameless_file() as pictures:
+                pictures.truncate(PICTURE_BYTES)
+                self._drawn = mmap.mmap(pictures.fileno(), PICTURE_BYTES)
+                numbers = os.getpid(), self.memory_mb, pictures.fileno()
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _PROGRAM, path, str(package), *map(str, numbers)],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, **alone},
+                    pass_fds=[pictures.fileno()],
+                )
         except OSError as error:
             raise CorpusError(
                 f"the process that reads PDFs can't be started with {sys.executable!r}: {error}"
             ) from None
-        if hasattr(fcntl, "F_SETPIPE_SZ"):  # a picture of 1024 pixels then takes three reads, not thirty
-            with contextlib.suppress(OSError):  # more than this user may have: a small pipe works, too
-                fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 1 << 20)  # type: ignore[arg-type]
         self._answers = io.BufferedReader(self.process.stdout, 1 << 16)  # type: ignore[arg-type]
 
     def _end(self, patience: float = 2.0) -> None:
         """Close the pipe and wait so many seconds for the process to end by itself: its own status tells why."""
         process, self.process, answers, self._answers = self.process, None, self._answers, None
+        self._drawn = None
         if process is None or process.stdin is None or answers is None:
             return
         process.stdin.close()
@@ -211,6 +220,16 @@ class PdfReader:
             return f"has no reader: its process ended with {status}; python -c 'import {module}' may tell why"
         name = signal.Signals(-status).name if -status in signal.valid_signals() else "MemoryError"
         return f"is broken or needs more than the {self.memory_mb:,} MB of memory that it may take (its reader: {name})"
+
+
+def _nameless_file() -> BinaryIO:
+    """Return a file that is gone, whatever becomes of the processes, when none of them has it open; in memory on Linux.
+
+    Memory shared by name (:mod:`multiprocessing.shared_memory`) would stay behind when both are killed.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("miner_diag pictures"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 _readers: dict[str, PdfReader] = {}
@@ -258,8 +277,7 @@ def draw_page(
     CorpusError
         If the page can't be drawn, or not within the limits; names the document and the page.
     """
-    found, data = _ask_page(path, number, limits, do="draw", side=longest_side, queries=queries)
-    return Image.frombytes("RGB", tuple(found["size"]), data)
+    return _ask_page(path, number, limits, do="draw", side=longest_side, queries=queries)["picture"]
 
 
 def read_page(path: Path, number: int, limits: PdfLimits = DEFAULT_LIMITS) -> tuple[str, str]:
@@ -270,10 +288,10 @@ def read_page(path: Path, number: int, limits: PdfLimits = DEFAULT_LIMITS) -> tu
     CorpusError
         If the page can't be read, or not within the limits; names the document and the page.
     """
-    found, _ = _ask_page(path, number, limits, do="read", characters=limits.query_characters)
+    found = _ask_page(path, number, limits, do="read", characters=limits.query_characters)
     return found["characters"], found["page_hash"]
 
 
-def _ask_page(path: Path, number: int, limits: PdfLimits, **request: Any) -> tuple[dict[str, Any], bytes]:
+def _ask_page(path: Path, number: int, limits: PdfLimits, **request: Any) -> dict[str, Any]:
     what, file = f"{path.name}, page {number}", str(path.absolute())
     return reader(limits).ask(what, limits.page_seconds, path=file, number=number, **request)

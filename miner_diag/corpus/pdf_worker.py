@@ -1,8 +1,9 @@
 """The process that opens untrusted PDFs: it answers requests on its standard input until that is closed.
 
-A request is one line of JSON: what to do, the file, and the processor time it may take. An answer is one line of JSON
-and the bytes whose number the line states. The process bounds its own memory and time, so that a document that goes
-over them ends this process and nothing else; :mod:`miner_diag.corpus.pdf_reader` is the other side.
+A request is one line of JSON: what to do, the file, and the processor time it may take. An answer is one line of JSON;
+a page is drawn into memory that both processes see, and the line states its size. The process bounds its own memory and
+time, so that a document that goes over them ends this process and nothing else; :mod:`miner_diag.corpus.pdf_reader` is
+the other side.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 import resource
 import signal
@@ -24,19 +26,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pypdfium2 as pdfium
-from PIL import Image, ImageDraw
 
 from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.harvest import outline_query, page_captions
 from miner_diag.corpus.hiding import hidden_characters, located
 from miner_diag.corpus.ink import unread_ink
-from miner_diag.corpus.limits import OUT_OF_MEMORY
+from miner_diag.corpus.limits import OUT_OF_MEMORY, PICTURE_BYTES
 from miner_diag.corpus.pdf import (
     character_boxes,
     line_places,
     open_page,
     open_pdf,
     outline,
+    page_bitmap,
     read_characters,
     render_page,
 )
@@ -114,25 +116,28 @@ def read_page(
     }
 
 
-def draw_page(document: pdfium.PdfDocument, number: int, longest_side: int, queries: tuple[str, ...]) -> Image.Image:
-    """Draw a page in RGB, the queries' words as white boxes."""
-    with open_page(document, number) as page:
-        picture = render_page(page, longest_side)
+def draw_page(
+    document: pdfium.PdfDocument, number: int, longest_side: int, queries: Sequence[str], memory: mmap.mmap
+) -> tuple[int, int]:
+    """Draw a page into `memory`, the queries' words as white boxes; return width and height."""
+    with open_page(document, number) as page, page_bitmap(page, longest_side, memory) as bitmap:
+        size = bitmap.width, bitmap.height
         if queries:
-            indices = np.flatnonzero(hidden_characters(read_characters(page), queries))
-            _paint(picture, character_boxes(page, indices, *picture.size))
-    return picture
+            indices = np.flatnonzero(hidden_characters(read_characters(page), tuple(queries)))
+            _paint(bitmap.to_numpy(), character_boxes(page, indices, *size))
+    return size
 
 
-def _paint(picture: Image.Image, boxes: np.ndarray) -> None:
-    margin = max(1, round(BOX_MARGIN * max(picture.size)))
-    draw = ImageDraw.Draw(picture)
-    for left, top, right, bottom in boxes:
-        draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill="white")
+def _paint(picture: np.ndarray, boxes: np.ndarray) -> None:
+    """Paint boxes (left, top, right, bottom; all inside) of a picture [H, W, 3] white; what lies outside is cut off."""
+    margin = max(1, round(BOX_MARGIN * max(picture.shape)))
+    grown = boxes + np.array([-margin, -margin, margin + 1, margin + 1])
+    for left, top, right, bottom in grown.clip(min=0):  # a slice would count from the end what is below 0
+        picture[top:bottom, left:right] = 255
 
 
-def answer(documents: Documents, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Do what a request asks for.
+def answer(documents: Documents, request: dict[str, Any], memory: mmap.mmap) -> dict[str, Any]:
+    """Do what a request asks for; a page is drawn into `memory`.
 
     Raises
     ------
@@ -141,19 +146,18 @@ def answer(documents: Documents, request: dict[str, Any]) -> tuple[dict[str, Any
     """
     if request["do"] == "close":
         documents.close()
-        return {}, b""
+        return {}
     try:
         document = documents.get(request["path"])
         if request["do"] == "open":
-            return read_outline(document, request["bookmarks"], request["characters"]), b""
+            return read_outline(document, request["bookmarks"], request["characters"])
         number = request["number"]
         if not 1 <= number <= len(document):
             name = Path(request["path"]).name
             raise CorpusError(f"{name} has {len(document)} pages; page {number} was asked for")
         if request["do"] == "read":
-            return read_page(document, number, request["characters"], request.get("titles", ())), b""
-        picture = draw_page(document, number, request["side"], tuple(request["queries"]))
-        return {"size": picture.size}, picture.tobytes()
+            return read_page(document, number, request["characters"], request.get("titles", ()))
+        return {"size": draw_page(document, number, request["side"], request["queries"], memory)}
     except pdfium.PdfiumError as error:
         what = f"page {request['number']}" if "number" in request else "it"
         raise CorpusError(f"{what} is not readable ({error})") from None
@@ -189,15 +193,15 @@ def time_bound(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, answers: BinaryIO, memory: mmap.mmap) -> None:
     """Answer until the requests end."""
     documents, said = Documents(), Said()
     for line in requests:
         request = json.loads(line)
-        start, data = time.process_time(), b""
+        start = time.thread_time()  # while its bound is set, the clock of the process lags by a tick of the kernel's
         try:
             with time_bound(request["seconds"]):
-                found, data = answer(documents, request)
+                found = answer(documents, request, memory)
         except CorpusError as error:
             found = {"error": str(error)}
         except MemoryError:
@@ -206,10 +210,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             found = {"error": f"it can't be read ({type(error).__name__}: {error})"}
             logging.getLogger(__name__).warning(traceback.format_exc())
             documents.close()
-        found |= {"seconds": time.process_time() - start, "memory_mb": memory_mb(), "bytes": len(data)}
-        found["said"] = said.take()
+        found |= {"seconds": time.thread_time() - start, "memory_mb": memory_mb(), "said": said.take()}
         answers.write(json.dumps(found).encode("ascii") + b"\n")
-        answers.write(data)
         answers.flush()
 
 
@@ -236,12 +238,13 @@ def end_with(parent: int, get_parent: Callable[[], int] = os.getppid) -> None:
     os._exit(0)
 
 
-def main(parent: int, mb: int) -> None:
-    """Serve the process that started this one."""
+def main(parent: int, mb: int, pictures: int) -> None:
+    """Serve the process that started this one; `pictures` is the file whose memory both see."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent closes the pipe
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     answers = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)  # what a library prints is no answer
     bound_process(mb)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    serve(sys.stdin.buffer, answers)
+    serve(sys.stdin.buffer, answers, mmap.mmap(pictures, PICTURE_BYTES))
+    os._exit(0)  # nothing is left to write, and to take the libraries down takes a third of the time to load them

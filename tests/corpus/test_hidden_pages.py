@@ -10,9 +10,13 @@ import numpy as np
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from miner_diag import corpus as corpus_package
 from miner_diag.corpus import load_corpus, manifest_names
+from miner_diag.corpus.pdf_worker import _paint
 
 TITLE = "Heights of tides in harbours"
 LEFT_MARGIN = 72
@@ -129,6 +133,17 @@ def test_only_the_words_of_a_caption_are_white(make, folder):
     end_of_label = columns[0] + 65  # "Figure 12:" is 58 points wide, 70 pixels; its first 65 are safe
     np.testing.assert_array_equal(after[:, :end_of_label], before[:, :end_of_label])
     assert not after[:, end_of_label + 15 :].any()
+
+
+@given(st.lists(st.tuples(*[st.integers(-8, 40)] * 4), max_size=4))
+def test_boxes_are_painted_with_their_edges_and_a_margin_and_cut_off_at_the_picture(corners):
+    boxes = np.array([(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]).reshape(-1, 4)
+    wanted = Image.new("RGB", (30, 20))
+    for left, top, right, bottom in boxes:
+        ImageDraw.Draw(wanted).rectangle((left - 1, top - 1, right + 1, bottom + 1), fill="white")
+    picture = np.zeros((20, 30, 3), dtype=np.uint8)
+    _paint(picture, boxes)
+    np.testing.assert_array_equal(picture, np.asarray(wanted))
 
 
 PLACES = {

@@ -59,6 +59,10 @@ def test_the_most_salient_are_kept_and_the_first_of_equals():
         ({"mask": "adaptive", "min_share": 0.25, "max_share": 1.0}, [4, 10, 7, 16]),  # 16 * (0.25, 0.625, 0.4375)
         ({"mask": "random", "min_share": 0.25, "max_share": 1.0}, [4, 10, 7, 16]),
         ({"mask": "fixed", "share": 0.25}, [4, 4, 4, 16]),
+        # to the nearest: 16 * (0.3, 0.65, 0.475) is 4.8, 10.4 and 7.6
+        ({"mask": "adaptive", "min_share": 0.3, "max_share": 1.0}, [5, 10, 8, 16]),
+        ({"mask": "random", "min_share": 0.3, "max_share": 1.0}, [5, 10, 8, 16]),
+        ({"mask": "fixed", "share": 0.3}, [5, 5, 5, 16]),
         ({"mask": "none"}, [16] * 4),
     ],
 )

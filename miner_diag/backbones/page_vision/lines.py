@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from miner_diag.corpus.ink import unbroken_runs
+
 LONGEST_SIDE = 1200
 """The pixels on a page's longer side: letters of 10 points are 14 pixels high, an "l" is 3 wide."""
 
@@ -115,21 +117,15 @@ def _ink(grey: np.ndarray) -> np.ndarray:
 
 def _without_rules(ink: np.ndarray) -> np.ndarray:
     """Drop long thin runs: rules of tables, frames, axes."""
-    across = _runs(ink, RULE, axis=1)
-    down = _runs(ink, RULE // 2, axis=0)
+    across = unbroken_runs(ink, RULE, axis=1)
+    down = unbroken_runs(ink, RULE // 2, axis=0)
     return ink & ~across & ~down
-
-
-def _runs(mask: np.ndarray, length: int, axis: int) -> np.ndarray:
-    """Find the pixels that belong, along one axis, to an unbroken run of at least `length`."""
-    eroded = ndimage.minimum_filter1d(mask.view(np.uint8), length, axis=axis, mode="constant")
-    return ndimage.maximum_filter1d(eroded, length, axis=axis, mode="constant", origin=-1 if length % 2 == 0 else 0) > 0
 
 
 def _boxes(text: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Boxes of what touches after the smear; what is too tall is cut where little ink runs across."""
     padded = np.pad(text, ((0, 0), (SMEAR, SMEAR)))
-    smeared = ~_runs(~padded, SMEAR, axis=1)[:, SMEAR:-SMEAR]  # white that is too narrow to part two words
+    smeared = ~unbroken_runs(~padded, SMEAR, axis=1)[:, SMEAR:-SMEAR]  # white that is too narrow to part two words
     labels, _ = ndimage.label(smeared, np.ones((3, 3)))
     boxes = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
