@@ -107,7 +107,7 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
     caption : str
         What intervals are over.
     """
-    models = list(dict.fromkeys(folds["model"]))
+    models = list(dict.fromkeys(folds.loc[folds["role"] == "fusion", "model"]))  # BM25 has no panel of its own
     figure = new_figure(3.2 + 3.4 * len(models), 3.6)
     axes = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
     for ax, model in zip(axes, models, strict=True):

@@ -25,6 +25,10 @@ B = 0.75
 """How much the length of a page counts."""
 
 
+class NoWordError(ValueError):
+    """No page holds a word, so there is nothing to rank by."""
+
+
 @dataclass(frozen=True, eq=False)
 class Bm25:
     """The scores of all pages for all queries, and what the index takes."""
@@ -54,7 +58,7 @@ def bm25(query_texts: Sequence[str], page_texts: Sequence[str]) -> Bm25:
 
     Raises
     ------
-    ValueError
+    NoWordError
         If no page holds a word.
 
     Examples
@@ -68,7 +72,7 @@ def bm25(query_texts: Sequence[str], page_texts: Sequence[str]) -> Bm25:
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
     words = _words(page_texts)
     if not any(words):
-        raise ValueError(f"page_texts must hold a word on at least one page; none of the {len(words)} pages has one")
+        raise NoWordError(f"page_texts must hold a word on at least one page; none of the {len(words)} pages has one")
     engine = bm25s.BM25(k1=K1, b=B, method="lucene")
     engine.index(words, show_progress=False)
     scores = np.zeros((len(query_texts), len(page_texts)), dtype=np.float32)
