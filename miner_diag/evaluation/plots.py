@@ -84,7 +84,9 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     ax.set_yticks(
         range(len(rows)),
         [
-            _label(row.model, row.system, row.role) if several else row.system.replace("_", " ")
+            _label(row.model, row.system, row.role)
+            if several or row.role == "lexical"
+            else row.system.replace("_", " ")
             for row in rows.itertuples()
         ],
     )
