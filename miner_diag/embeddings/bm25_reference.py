@@ -14,8 +14,9 @@ import numpy as np
 
 from miner_diag.figures import BLACK, ORANGE
 from miner_diag.records import Record
-from miner_diag.retrieval.bm25 import Bm25, NoWordError, bm25, describe_bm25
-from miner_diag.retrieval.ndcg import Ndcg, ndcg_with_ties
+from miner_diag.retrieval.bm25 import Bm25Index, NoWordError, describe_bm25
+from miner_diag.retrieval.ndcg import Ndcg
+from miner_diag.retrieval.ranking import ndcg_by_blocks
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.stats import Interval, StatisticsOptions, bootstrap_mean
 
@@ -48,8 +49,8 @@ class RankedTexts:
     """Which text it is: `TEXT_LAYER`, or "text read by page-text"."""
     reader: str | None
     """The retriever that read it; None for the text layer."""
-    index: Bm25
-    """The scores, and what the index takes."""
+    index: Bm25Index
+    """The pages' words."""
     ndcg: Ndcg
     """NDCG of each query, with the bounds that ties leave."""
 
@@ -79,6 +80,7 @@ def rank_texts(
     sources += [(f"text read by {model}", model, list(texts)) for model, texts in (texts_read or {}).items()]
     query_ids, page_ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
     relevance = Relevance.from_qrels(part.qrels, query_ids, page_ids, ignore_self=part.ignore_self)
+    queries = [query.text for query in part.queries]
     ranked: list[RankedTexts] = []
     missing: list[str] = []
     seen: list[Sequence[str]] = []
@@ -87,12 +89,16 @@ def rank_texts(
             continue
         seen.append(texts)
         try:
-            index = bm25([query.text for query in part.queries], texts)
+            index = Bm25Index(texts)
         except NoWordError:
             missing.append(f"There is no BM25 over the {name}: it holds no word on any of the {len(texts)} pages.")
             continue
-        ranked.append(RankedTexts(name, reader, index, ndcg_with_ties(index.scores, relevance, k)))
+        ranked.append(RankedTexts(name, reader, index, _ndcg(index, queries, relevance, k)))
     return ranked, missing
+
+
+def _ndcg(index: Bm25Index, queries: Sequence[str], relevance: Relevance, k: int) -> Ndcg:
+    return ndcg_by_blocks(lambda rows: index.scores(queries[rows]), relevance, k)
 
 
 @dataclass(frozen=True, eq=False)

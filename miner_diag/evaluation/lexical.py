@@ -52,6 +52,6 @@ def lexical_system(text: RankedTexts, against: str | None = None) -> ScoredSyste
         ndcg[None],
         (None,),
         text.index.vocabulary,
-        text.index.index_bytes / text.index.scores.shape[1],
+        text.index.size_bytes / text.index.n_pages,
         against,
     )

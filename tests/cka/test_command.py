@@ -32,7 +32,7 @@ from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.records import read_records
 from miner_diag.retrieval import ndcg_at_k
-from miner_diag.retrieval.bm25 import bm25
+from miner_diag.retrieval.bm25 import Bm25Index
 from miner_diag.stats import StatisticsOptions, bootstrap_mean
 from tests.handbooks import write_handbooks
 
@@ -159,7 +159,7 @@ def test_bm25_stands_beside_the_layers_on_the_same_queries_and_documents(first, 
     """In the table, the records, the picture and a sentence; by the words of the pages, which are read whole here."""
     part = load_corpus(documents)
     index = {page.page_id: number for number, page in enumerate(part.pages)}
-    scores = bm25([query.text for query in part.queries], [page.text for page in part.pages]).scores
+    scores = Bm25Index([page.text for page in part.pages]).scores([query.text for query in part.queries])
     gold = [{index[page_id]: grade for page_id, grade in part.qrels[query.query_id].items()} for query in part.queries]
     values = ndcg_at_k(scores, gold)
     for column in ("bm25_ndcg_at_5", "bm25_text_read_ndcg_at_5"):

@@ -11,6 +11,7 @@ from miner_diag.embeddings import Embedded
 from miner_diag.embeddings.bm25_reference import MEASURES, bm25_reference, draw_bm25, rank_texts
 from miner_diag.figures import new_figure
 from miner_diag.records import Record
+from miner_diag.retrieval.bm25 import Bm25Index
 from miner_diag.stats import StatisticsOptions, bootstrap_mean
 from tests.embeddings.helpers import PretendBackbone
 
@@ -62,6 +63,19 @@ def test_ranks_by_hand():
     np.testing.assert_allclose(whole.ndcg.values, [1, 1, np.mean([1, 1 / np.log2(3)])])
     # no page holds "gamma": all three tie. "omega words" is the shorter page of the two with "words", so it comes first
     np.testing.assert_allclose(cut.ndcg.values, [np.mean([1, 1 / np.log2(3), 1 / 2]), 1, 1 / np.log2(3)])
+
+
+def test_scores_are_never_held_whole(monkeypatch):
+    """Layers that are larger than the memory are read block by block, and so must this be."""
+    asked, scores = [], Bm25Index.scores
+    monkeypatch.setattr("miner_diag.retrieval.ranking._BLOCK", 6)  # two queries of three pages
+    monkeypatch.setattr(Bm25Index, "scores", lambda index, texts: asked.append(len(texts)) or scores(index, texts))
+    (ranked,), _ = rank_texts(corpus_of(TEXTS))
+    assert asked == [2, 1]
+    monkeypatch.undo()
+    (whole,), _ = rank_texts(corpus_of(TEXTS))
+    for name in ("values", "worst", "best"):
+        np.testing.assert_array_equal(getattr(ranked.ndcg, name), getattr(whole.ndcg, name))
 
 
 def test_ranks_that_count_are_the_callers():
