@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from miner_diag.sealed import DamagedError, read_sealed, sealed
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from miner_diag.backbones.reader import Render
+    from miner_diag.corpus.core import Page
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +64,53 @@ class PictureReader:
 
     def read(self, picture: Image.Image) -> str:
         """Return the picture's text, one line of text a line; "" if it shows none."""
+        return self._read(picture)[0]
+
+    def read_page(self, page: Page, render: Render, *, draw_again: bool = True) -> str:
+        """Return the text of a page's picture.
+
+        Parameters
+        ----------
+        page : Page
+            The page.
+        render : callable
+            Takes a page_id and the longest side in pixels, and draws the page.
+        draw_again : bool
+            Whether a page is drawn whose picture's words are remembered. If not, they are those of the last picture
+            that was drawn of it: its name, text, hash and whether words are hidden tell it from others, as in the
+            store.
+        """
+        content = [page.page_id, page.text, page.page_hash, page.words_hidden]
+        identity = sha256_bytes(canonical_json(content).encode())
+        path = self._memory / "pages" / identity[:2] / f"{identity}.json"
+        last = None if draw_again else _remembered(path, ("picture",))
+        memory = None if last is None else self._recall(last["picture"])
+        if memory is not None:
+            return self._text(memory)
+        text, picture = self._read(render(page.page_id, self.longest_side))
+        write_atomic(path, canonical_json(sealed({"picture": picture})))
+        return text
+
+    def _read(self, picture: Image.Image) -> tuple[str, str]:
+        """Return the picture's text, and the name under which its words are remembered."""
         pixels = np.ascontiguousarray(np.asarray(on_white(picture)))
         name = sha256_bytes(str(pixels.shape).encode() + pixels.tobytes())
-        path = self._memory / name[:2] / f"{name}.json"
-        memory = _remembered(path)
-        if memory is None or not (memory["whole"] or self._enough(memory["lines"])):
+        memory = self._recall(name)
+        if memory is None:
             lines, complete = self._recognise(pixels)
             memory = {"lines": lines, "whole": complete}
-            write_atomic(path, canonical_json(sealed(memory)))
+            write_atomic(self._words(name), canonical_json(sealed(memory)))
+        return self._text(memory), name
+
+    def _words(self, name: str) -> Path:
+        return self._memory / name[:2] / f"{name}.json"
+
+    def _recall(self, name: str) -> dict[str, Any] | None:
+        """Return what was read of a picture; None if that is not enough."""
+        memory = _remembered(self._words(name), ("lines", "whole"))
+        return memory if memory is not None and (memory["whole"] or self._enough(memory["lines"])) else None
+
+    def _text(self, memory: dict[str, Any]) -> str:
         return "\n".join(self._needed(memory["lines"]))
 
     def _recognise(self, pixels: np.ndarray) -> tuple[list[str], bool]:
@@ -101,13 +144,13 @@ class PictureReader:
         return lines
 
 
-def _remembered(path: Path) -> dict[str, Any] | None:
-    """Return what was read before; None if nothing was, or the file is damaged, which a warning says."""
+def _remembered(path: Path, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return fields of what was kept; None if nothing was, or the file is damaged, which a warning says."""
     if not path.is_file():
         return None
     try:
         memory = read_sealed(path)
-        return {name: memory[name] for name in ("lines", "whole")}
+        return {name: memory[name] for name in names}
     except (DamagedError, KeyError) as error:
         logger.warning("%s is damaged (%s); the picture is read again", path, error)
         return None

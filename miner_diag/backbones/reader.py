@@ -88,8 +88,16 @@ class PageReader:
             return "text-layer"
         return f"{self.kind}: {self._picture_reader().describe()}"
 
-    def read(self, pages: Sequence[Page]) -> list[str]:
+    def read(self, pages: Sequence[Page], *, draw_again: bool = True) -> list[str]:
         """Return the pages' texts, in their order.
+
+        Parameters
+        ----------
+        pages : sequence of Page
+            The pages.
+        draw_again : bool
+            Whether pages are drawn whose pictures were read before. What enters a retriever is read of a fresh drawing;
+            to tell what entered it, the words that were read of the last one do.
 
         Raises
         ------
@@ -105,7 +113,7 @@ class PageReader:
             self.counts["left empty"] += len(pictures)
             pictures = []
         texts = [page.text for page in pages]
-        for number, text in self._read_pictures(pages, pictures):
+        for number, text in self._read_pictures(pages, pictures, draw_again):
             texts[number] = text
         self.counts.update({"ocr": len(pictures), "text-layer": len(pages) - len(pictures)})
         empty = sum(not text.strip() for text in texts)
@@ -114,7 +122,7 @@ class PageReader:
             logger.info("%d of %d pages have no text; they share the embedding of an empty text", empty, len(pages))
         return texts
 
-    def _read_pictures(self, pages: Sequence[Page], numbers: Sequence[int]) -> list[tuple[int, str]]:
+    def _read_pictures(self, pages: Sequence[Page], numbers: Sequence[int], draw_again: bool) -> list[tuple[int, str]]:
         if not numbers:
             return []
         if self.render is None:
@@ -124,7 +132,7 @@ class PageReader:
             )
         reader = self._picture_reader()
         bar = tqdm(numbers, desc="reading pictures", unit="page", delay=2, leave=None, disable=not self.progress)
-        return [(number, reader.read(self.render(pages[number].page_id, reader.longest_side))) for number in bar]
+        return [(number, reader.read_page(pages[number], self.render, draw_again=draw_again)) for number in bar]
 
     def _picture_reader(self) -> PictureReader:
         if self._make_picture_reader is not None:

@@ -165,7 +165,7 @@ class TextEncoder:
 
     def texts_read(self, pages: Sequence[Page]) -> list[str]:
         """Return what is read of each page: all of its text, or what stands before the cut."""
-        texts = self.reader.read(pages)
+        texts = self.reader.read(pages, draw_again=False)
         if self.long_pages == "windows":
             return texts
         encoded = self._encode([page.page_id for page in pages], texts, "page")

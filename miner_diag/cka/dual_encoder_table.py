@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from miner_diag.cka.dual_encoder import SIDES, DualEncoderDiagnosis, DualEncoderLayer
 from miner_diag.cka.plots import COLOURS
 from miner_diag.cka.table import comparison_measures, measure_cells, null_cells, with_ends
+from miner_diag.embeddings.bm25_reference import COLUMNS as BM25_COLUMNS
+from miner_diag.embeddings.bm25_reference import Bm25Reference
 from miner_diag.figures import new_figure
 from miner_diag.records import Record
 from miner_diag.stats import Interval
@@ -35,6 +37,7 @@ COLUMNS = (
     "ndcg_at_5_low",
     "ndcg_at_5_high",
     "chance_ndcg_at_5",
+    *BM25_COLUMNS,
     "n_items",
     "n_documents",
     "effective_documents",
@@ -42,17 +45,18 @@ COLUMNS = (
     "above_null",
 )
 """Columns of ``layers.csv`` for a dual encoder: a row is a layer of one encoder. nDCG@5 is given at the last layers
-alone. Items and documents are those that the layer's CKA is over; the null is that of the CKA."""
+alone, and so is that of BM25. Items and documents are those that the layer's CKA is over; the null is that of the
+CKA."""
 
 
-def dual_encoder_layer_table(diagnosis: DualEncoderDiagnosis) -> pd.DataFrame:
+def dual_encoder_layer_table(diagnosis: DualEncoderDiagnosis, reference: Bm25Reference | None = None) -> pd.DataFrame:
     """Return one row per layer of either encoder with the columns `COLUMNS`."""
     rows = []
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
         measures = [(name, interval) for name, interval, _ in _measures(layer)]
         if layer.relative_depth == 1:
-            measures.append(("ndcg_at_5", diagnosis.ndcg))
+            measures += [("ndcg_at_5", diagnosis.ndcg), *(reference.measures() if reference else ())]
             row["chance_ndcg_at_5"] = diagnosis.chance
         row |= measure_cells(measures, COLUMNS)
         row |= null_cells(layer.to_final, "final", diagnosis.rules.estimator)

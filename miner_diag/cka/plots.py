@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from miner_diag.cka.curves import table_curves
 from miner_diag.cka.hsic import check_estimator
+from miner_diag.embeddings.bm25_reference import draw_bm25
 from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, finish_figure, new_figure
 
 COLOURS = {"page": BLUE, "query": VERMILLION, "pair": GREEN, "ndcg": BLACK}
@@ -54,9 +55,11 @@ def layer_figure(table: pd.DataFrame, *, threshold: float, estimator: str = "deb
     """
     kinds = table["probe_kind"].where(table["probe_kind"].notna(), "normalized_projection").tolist()
     chance = float(table["chance_ndcg_at_5"].iloc[0])
-    return layer_curves(
+    figure = layer_curves(
         table_curves(table), kinds, threshold=threshold, chance=chance, estimator=estimator, title=title
     )
+    draw_bm25(figure.axes[-1], table)
+    return figure
 
 
 def layer_curves(

@@ -31,6 +31,7 @@ from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import Embedded, StoreOptions, layer_bytes, open_corpus
+from miner_diag.embeddings.bm25_reference import Bm25Reference, bm25_reference
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder
 from miner_diag.stats import Interval, StatisticsOptions
@@ -116,12 +117,15 @@ def run(options: CKAOptions) -> None:
     backbone, corpus = embedded.backbone, embedded.corpus
     facts = embedded.facts()
     folder.stage("noise floor")
+    reference = bm25_reference(embedded, options.statistics, by_document=by_document)
+    folder.stage("bm25")
     make_report = shared_layer_report if backbone.shared_layers else dual_encoder_report
-    report = make_report(embedded, options, by_document)
+    report = make_report(embedded, options, by_document, reference)
     folder.stage("diagnosis")
     folder.table("layers", report.layers)
     folder.table(report.matrix_name, report.matrix, index=True)
-    folder.records(report.records)
+    of_bm25 = reference.records(dataset=corpus.name, split=corpus.part, seed=options.statistics.seed)
+    folder.records([*report.records, *of_bm25])
     folder.figure("layers", report.curves)
     folder.figure("cka_matrix", report.heat_map)
     folder.stage("write")
@@ -134,12 +138,12 @@ def run(options: CKAOptions) -> None:
     facts |= report.facts | {"intervals_over": "documents" if by_document else "items", "notes": notes}
     folder.finish(
         facts=facts,
-        lines=[*report.sentences, *notes, *skipped_lines(corpus.skipped)],
+        lines=[*report.sentences, *reference.lines(), *notes, *skipped_lines(corpus.skipped)],
         next_command=command_line("probes", options.load, options.data, options.store),
     )
 
 
-def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bool) -> Report:
+def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bool, reference: Bm25Reference) -> Report:
     """Diagnose a retriever whose queries and pages pass the same layers; large layers are read block by block."""
     stores, backbone, corpus = embedded.stores, embedded.backbone, embedded.corpus
     common = item_facts(embedded, by_document)
@@ -151,7 +155,7 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
         diagnosis = diagnose(
             stores.queries.layer_embeddings, stores.pages.layer_embeddings, **common, device=str(backbone.device)
         )
-    table, matrix, estimator = layer_table(diagnosis), page_matrix_frame(diagnosis), options.rules.estimator
+    table, matrix, estimator = layer_table(diagnosis, reference), page_matrix_frame(diagnosis), options.rules.estimator
     curves = layer_figure(
         table,
         threshold=options.rules.ratio_threshold,
@@ -179,7 +183,7 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
     )
 
 
-def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bool) -> Report:
+def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bool, reference: Bm25Reference) -> Report:
     """Diagnose a dual encoder: each encoder by itself, never layer l of one with layer l of the other.
 
     Raises
@@ -204,7 +208,7 @@ def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bo
         rng=np.random.default_rng(options.statistics.seed),
         device=str(backbone.device),
     )
-    table, cross = dual_encoder_layer_table(diagnosis), cross_frame(diagnosis)
+    table, cross = dual_encoder_layer_table(diagnosis, reference), cross_frame(diagnosis)
     heat_map = _heat_map(cross, options.rules.estimator, f"{_title(embedded)}\nqueries and their pages")
     heat_map.axes[0].set(xlabel="layer of the page encoder", ylabel="layer of the query encoder")
     widths = {side: backbone.layer_shape(side)[1] for side in ("query", "page")}

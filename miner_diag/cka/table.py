@@ -10,6 +10,8 @@ import pandas as pd
 from miner_diag.cka.alignment import Comparison
 from miner_diag.cka.diagnosis import Diagnosis, LayerDiagnosis
 from miner_diag.cka.hsic import check_estimator
+from miner_diag.embeddings.bm25_reference import COLUMNS as BM25_COLUMNS
+from miner_diag.embeddings.bm25_reference import Bm25Reference
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -43,6 +45,7 @@ COLUMNS = (
     "ndcg_at_5_low",
     "ndcg_at_5_high",
     "chance_ndcg_at_5",
+    *BM25_COLUMNS,
     "effective_rank_page",
     "anisotropy_page",
     "n_queries",
@@ -69,13 +72,14 @@ SIDES = {**VIEWS, "effective_rank_page": "page", "anisotropy_page": "page"}
 """The side of each measure of one side, by its name without "cka", "cosine" or "alignment_ratio"."""
 
 
-def layer_table(diagnosis: Diagnosis) -> pd.DataFrame:
-    """Return one row per layer with the columns `COLUMNS`."""
+def layer_table(diagnosis: Diagnosis, reference: Bm25Reference | None = None) -> pd.DataFrame:
+    """Return one row per layer with the columns `COLUMNS`; BM25's numbers are in every row."""
     rows = []
     for layer in diagnosis.layers:
         row: dict[str, object] = dict.fromkeys(COLUMNS)
         row |= measure_cells(((name, interval) for name, interval, _ in layer_measures(layer)), COLUMNS)
         row |= null_cells(layer.query_page, "query_page", diagnosis.rules.estimator)
+        row |= measure_cells(reference.measures() if reference else (), BM25_COLUMNS)
         row |= {
             "layer": layer.layer,
             "chance_ndcg_at_5": diagnosis.chance,

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from miner_diag.corpus import Corpus
+from miner_diag.embeddings.bm25_reference import BM25, TEXT_LAYER
 from miner_diag.evaluation.compare import Comparison, EvaluationError
-from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, named
+from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, named, system_key
 from miner_diag.evaluation.table import comparison_table
 
 HEAD = "head"
@@ -67,7 +68,7 @@ def put_together(splits: Sequence[SplitValues]) -> tuple[dict[str, np.ndarray], 
 
 @dataclass(frozen=True, eq=False)
 class FoldScores:
-    """Backbone, heads and fusion of one fusion run on the test documents of one document split."""
+    """Backbone, heads and fusion of one fusion run, and BM25, on the test documents of one document split."""
 
     model: str
     """What the retriever is called in tables."""
@@ -76,7 +77,7 @@ class FoldScores:
     part: Corpus
     """The test queries and pages of this document split."""
     systems: tuple[ScoredSystem, ...]
-    """The backbone first."""
+    """The backbone first, BM25 last."""
 
     @property
     def documents(self) -> list[str]:
@@ -93,23 +94,40 @@ class FoldScores:
         """The head that validation liked best in this document split."""
         return next(system for system in self.systems if system.key == self.fusion.head)
 
+    def lexical(self, key: str) -> ScoredSystem | None:
+        """Return BM25 over the text of this key, which is the whole text layer where the split has no other text."""
+        own = {system.key: system for system in self.systems if system.role == "lexical"}
+        whole = system_key(BM25, TEXT_LAYER)
+        return own.get(key) if key == whole else own.get(key, own.get(whole))
+
 
 def systems_together(folds: Sequence[FoldScores]) -> tuple[list[ScoredSystem], list[str]]:
-    """Return backbone, chosen head and fusion on the queries of all document splits, and the queries' documents."""
+    """Return backbone, chosen head, fusion and BM25 on the queries of all document splits, and the queries' documents.
+
+    A text that holds no word in one of the splits has no row of BM25.
+    """
     first = folds[0]
+    texts = {system.key: system for fold in folds for system in fold.systems if system.role == "lexical"}
+    lexical: dict[str, list[ScoredSystem]] = {}
+    for key in texts:
+        found = [system for fold in folds if (system := fold.lexical(key)) is not None]
+        if len(found) == len(folds):
+            lexical[key] = found
     values = [
         SplitValues(
             [query.query_id for query in fold.part.queries],
             fold.documents,
-            {BACKBONE: fold.systems[0].ndcg, HEAD: fold.head.ndcg, "fusion": fold.fusion.ndcg},
+            {BACKBONE: fold.systems[0].ndcg, HEAD: fold.head.ndcg, "fusion": fold.fusion.ndcg}
+            | {key: found[number].ndcg for key, found in lexical.items()},
         )
-        for fold in folds
+        for number, fold in enumerate(folds)
     ]
     together, documents = put_together(values)
     backbone = replace(first.systems[0], ndcg=together[BACKBONE])
     what = "the head that validation likes best in each split"
     head = replace(first.head, name=named(HEAD, first.label), ndcg=together[HEAD], what=what)
-    return [backbone, head, replace(first.fusion, ndcg=together["fusion"], head=head.key)], documents
+    fusion = replace(first.fusion, ndcg=together["fusion"], head=head.key)
+    return [backbone, head, fusion, *(replace(texts[key], ndcg=together[key]) for key in lexical)], documents
 
 
 def fold_table(fold: FoldScores, comparison: Comparison) -> pd.DataFrame:

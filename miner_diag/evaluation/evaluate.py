@@ -164,7 +164,9 @@ def evaluate(
             evaluation.read(scores.corpus, evaluation.systems[-1].model)
             if run is not None:
                 run.stage("late interaction")
-    _add(evaluation, lexical_systems(evaluation.part, evaluation.texts_read, evaluation.backbones))
+    lexical, missing = lexical_systems(evaluation.part, evaluation.texts_read, evaluation.backbones)
+    _add(evaluation, lexical)
+    evaluation.notes += missing
     if run is not None:
         run.stage("bm25")
     return evaluation
@@ -253,10 +255,10 @@ def _add_oracle(
 def _score_folds(
     evaluation: Evaluation, embedded_corpus: EmbeddedCorpus, folder: Path, main: FoldScores, memory_gb: float
 ) -> list[FoldScores]:
-    """Score backbone, heads and fusion on the test documents of each document split that a run was fitted to."""
+    """Score backbone, heads, fusion and BM25 on the test documents of each document split that a run was fitted to."""
     corpus, backbone = embedded_corpus.corpus, embedded_corpus.backbone
     others = {fold: path for fold, path in fold_folders(folder).items() if fold != corpus.fold}
-    scored = [main] if others else []
+    scored = [_with_bm25(evaluation, main, evaluation.texts_read.get(main.model))] if others else []
     for fold, path in others.items():
         dealt = resplit(corpus, fold)
         refuse_leakage(str(path), read_fitted_to(path), dealt.split("test"))
@@ -266,8 +268,17 @@ def _score_folds(
         run = score_run(
             path, taken.data, own_row, backbone.key(), label=main.label, device=backbone.device, main_only=True
         )
-        scored.append(FoldScores(main.model, main.label, taken.corpus, (own_row, *run.main_systems)))
+        of_fold = FoldScores(main.model, main.label, taken.corpus, (own_row, *run.main_systems))
+        scored.append(_with_bm25(evaluation, of_fold, backbone.texts_read(taken.corpus.pages)))
     return scored
+
+
+def _with_bm25(evaluation: Evaluation, fold: FoldScores, texts_read: Sequence[str] | None) -> FoldScores:
+    """Add BM25, compared with the backbone of the document split, or note why there is none."""
+    read = {} if texts_read is None else {fold.model: texts_read}
+    lexical, missing = lexical_systems(fold.part, read, [fold.model])
+    evaluation.notes += [f"document split {fold.part.fold}: {note}" for note in missing]
+    return replace(fold, systems=(*fold.systems, *lexical))
 
 
 def same_data(fitted_to: FittedTo, corpus: Corpus) -> bool:

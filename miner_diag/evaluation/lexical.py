@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from miner_diag.corpus import Corpus
-from miner_diag.evaluation.scored_system import BACKBONE, K, ScoredSystem, system_key
-from miner_diag.retrieval.bm25 import bm25, describe_bm25
-from miner_diag.retrieval.ndcg import Ndcg, ndcg_with_ties
-from miner_diag.retrieval.relevance import Relevance
-
-BM25 = "bm25"
-"""What tables call the retriever."""
-TEXT_LAYER = "text layer"
-"""The name of the system that ranks by the words of the pages' whole text."""
+from miner_diag.embeddings.bm25_reference import BM25, RankedTexts, rank_texts
+from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, system_key
+from miner_diag.retrieval.bm25 import describe_bm25
 
 
-def lexical_systems(part: Corpus, texts_read: Mapping[str, Sequence[str]], models: Sequence[str]) -> list[ScoredSystem]:
+def lexical_systems(
+    part: Corpus, texts_read: Mapping[str, Sequence[str]], models: Sequence[str]
+) -> tuple[list[ScoredSystem], list[str]]:
     """Score BM25 over the whole text of the pages, and over the text that each retriever read where that is another.
 
     Parameters
@@ -31,54 +27,31 @@ def lexical_systems(part: Corpus, texts_read: Mapping[str, Sequence[str]], model
 
     Returns
     -------
-    list of ScoredSystem
-        Texts without a single word give no row.
+    systems : list of ScoredSystem
+        A row for each text that holds a word.
+    missing : list of str
+        A sentence for each other text.
     """
-    whole = [page.text for page in part.pages]
-    sources = [(TEXT_LAYER, whole, models[0] if models else None)]
-    sources += [(f"text read by {model}", list(texts), model) for model, texts in texts_read.items()]
-    systems, seen = [], []
-    for name, texts, model in sources:
-        if texts in seen or not any(text.strip() for text in texts):
-            continue
-        seen.append(texts)
-        against = None if model is None else system_key(model, BACKBONE)
-        systems.append(score_bm25(part, texts, name, against)[0])
-    return systems
+    ranked, missing = rank_texts(part, texts_read)
+    systems = []
+    for text in ranked:
+        model = text.reader if text.reader is not None else next(iter(models), None)
+        systems.append(lexical_system(text, None if model is None else system_key(model, BACKBONE)))
+    return systems, missing
 
 
-def score_bm25(
-    part: Corpus, texts: Sequence[str], name: str = TEXT_LAYER, against: str | None = None, *, k: int = K
-) -> tuple[ScoredSystem, Ndcg]:
-    """Score BM25 over the given texts of the pages.
-
-    Parameters
-    ----------
-    part : Corpus
-        The queries and P pages.
-    texts : sequence of str [P]
-        What is indexed of each page.
-    name : str
-        Which texts these are, in a table.
-    against : str, optional
-        The key of the system that it is compared with.
-    k : int
-        Ranks that count.
-    """
-    ranked = bm25([query.text for query in part.queries], texts)
-    query_ids, page_ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
-    relevance = Relevance.from_qrels(part.qrels, query_ids, page_ids, ignore_self=part.ignore_self)
-    ndcg = ndcg_with_ties(ranked.scores, relevance, k)
-    system = ScoredSystem(
+def lexical_system(text: RankedTexts, against: str | None = None) -> ScoredSystem:
+    """Return BM25 over a text as a system; `against` is the key of the system that it is compared with."""
+    engine, ndcg = describe_bm25(), text.ndcg.values
+    return ScoredSystem(
         BM25,
-        describe_bm25(),
-        name,
+        engine,
+        text.name,
         "lexical",
-        f"{describe_bm25()}, over the {name}",
-        ndcg.values[None],
+        f"{engine}, over the {text.name}",
+        ndcg[None],
         (None,),
-        ranked.vocabulary,
-        ranked.index_bytes / len(texts),
+        text.index.vocabulary,
+        text.index.size_bytes / text.index.n_pages,
         against,
     )
-    return system, ndcg

@@ -84,7 +84,9 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     ax.set_yticks(
         range(len(rows)),
         [
-            _label(row.model, row.system, row.role) if several else row.system.replace("_", " ")
+            _label(row.model, row.system, row.role)
+            if several or row.role == "lexical"
+            else row.system.replace("_", " ")
             for row in rows.itertuples()
         ],
     )
@@ -107,7 +109,7 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
     caption : str
         What intervals are over.
     """
-    models = list(dict.fromkeys(folds["model"]))
+    models = list(dict.fromkeys(folds.loc[folds["role"] == "fusion", "model"]))  # BM25 has no panel of its own
     figure = new_figure(3.2 + 3.4 * len(models), 3.6)
     axes = np.atleast_1d(figure.subplots(1, len(models), sharey=True))
     for ax, model in zip(axes, models, strict=True):

@@ -22,7 +22,7 @@ from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
 from miner_diag.evaluation.scored_system import compare_scored
 from miner_diag.evaluation.systems import Source, read_sources, with_systems
-from miner_diag.evaluation.table import comparison_table, evaluation_records, fusion_sentences
+from miner_diag.evaluation.table import bm25_sentences, comparison_table, evaluation_records, fusion_sentences
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder, begin_run
 from miner_diag.stats import StatisticsOptions
@@ -190,6 +190,7 @@ def _write_folds(
         counts = f"{comparison.n_queries} queries of {len(set(documents))} documents"
         where = f"the test documents of {len(folds)} document splits together ({counts})"
         lines += fusion_sentences(comparison, systems, where, several=several)
+        lines += bm25_sentences(comparison, systems, where)
     folds_csv, together_csv = (pd.concat(frames, ignore_index=True) for frames in (tables, together))
     folder.table("folds", folds_csv)
     folder.table("folds_together", together_csv)

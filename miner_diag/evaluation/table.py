@@ -188,6 +188,16 @@ def fusion_sentences(
     return lines
 
 
+def bm25_sentences(comparison: Comparison, systems: Sequence[ScoredSystem], where: str) -> list[str]:
+    """Return what BM25 reaches, and its difference to the backbone, in words; parameters as in `fusion_sentences`."""
+    return [
+        f"On {where}, BM25 over the {system.name} reaches nDCG@5 {with_ends(row.value, row.interval)}, less the "
+        f"backbone {difference_words(row.to_backbone)}."
+        for row, system in zip(comparison.systems, systems, strict=True)
+        if system.role == "lexical" and row.to_backbone is not None
+    ]
+
+
 def difference_words(difference: Difference, base: float | None = None) -> str:
     """Return a difference with its interval, its p values and its verdict; relative to `base` if that is given."""
     if difference.interval is None or difference.p_holm is None:

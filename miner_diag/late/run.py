@@ -14,8 +14,9 @@ from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions, open_corpus, open_token_corpus
+from miner_diag.embeddings.bm25_reference import rank_texts
 from miner_diag.evaluation.late import score_late
-from miner_diag.evaluation.lexical import score_bm25
+from miner_diag.evaluation.lexical import lexical_system
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, compare_scored, system_key
 from miner_diag.evaluation.systems import backbone_ndcg, score_backbone, with_systems
 from miner_diag.late.table import late_lines, late_records
@@ -90,11 +91,9 @@ def run(options: LateOptions) -> None:
         folder.stage("against")
     late = scores.system(system_key(systems[0].model, BACKBONE) if systems else None)
     systems.insert(0, late)
-    if any(page.text.strip() for page in part.pages):
-        texts = [page.text for page in part.pages]
-        lexical, lexical_ndcg = score_bm25(part, texts, against=late.backbone, k=options.k)
-        systems.append(lexical)
-        ndcgs.append(lexical_ndcg)
+    ranked, missing = rank_texts(part, k=options.k)
+    systems += [lexical_system(text, late.backbone) for text in ranked]
+    ndcgs += [text.ndcg for text in ranked]
     documents = [query.doc_id for query in part.queries] if by_document else None
     comparison = compare_scored(systems, documents, options.statistics)
     files = {"ndcg_per_query": ndcgs[0]} | ({AGAINST: ndcgs[1]} if options.against is not None else {})
@@ -107,7 +106,7 @@ def run(options: LateOptions) -> None:
         "effective_documents": comparison.effective_documents,
         "caption": comparison.caption(),
     }
-    lines = [*late_lines(comparison, systems, scores), *scores.embedded.notes(), *cautions]
+    lines = [*late_lines(comparison, systems, scores), *missing, *scores.embedded.notes(), *cautions]
     lines += skipped_lines(part.skipped)
     words = command_line("evaluation", options.data, options.store, split="test")
     next_command = with_systems(words, ["runs/fusion", options.load.model])

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from miner_diag.embeddings.bm25_reference import draw_bm25
 from miner_diag.figures import BLACK, BLUE, VERMILLION, finish_figure, new_figure
 from miner_diag.probes.kinds import KINDS
 
@@ -55,6 +56,7 @@ def probe_curves(table: pd.DataFrame, ax: Axes | None = None, *, chance: float, 
     ax.axhline(chance, color="0.5", linewidth=1.0, linestyle=":", label=f"random order ({chance:.3f})")
     ax.set(xlabel="layer (0 is the embedding output)", ylabel="nDCG@5, validation queries")
     ax.set_ylim(bottom=0)
+    draw_bm25(ax, table)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)

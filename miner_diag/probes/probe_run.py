@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from miner_diag.cka.distinct import notes_on
 from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
+from miner_diag.embeddings.bm25_reference import bm25_reference
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
 from miner_diag.probes.splits import Splits
@@ -89,22 +90,25 @@ def write_probe_run(
     """
     validation, backbone = splits.validation, splits.validation.embedded.backbone
     corpus = validation.corpus
+    by_document, cautions = over_documents(corpus, statistics.intervals_over)
+    reference = bm25_reference(validation.embedded, statistics, by_document=by_document)
+    run.stage("bm25")
     result.fits[0].stack.save(run.folder / "probes.safetensors")
     write_tensors(run.folder / "salience.safetensors", dict(zip(KINDS, result.salience, strict=True)), {})
     run.json("selection", selection_facts(result, options.selection))
-    run.records(
-        study_records(
-            result,
-            model=backbone.name,
-            model_revision=backbone.revision,
-            dataset=corpus.name,
-            split=corpus.part,
-            width=validation.data.width,
-            seed=statistics.seed,
-            query_ids=validation.data.relevance.query_ids,
-        )
+    records = study_records(
+        result,
+        model=backbone.name,
+        model_revision=backbone.revision,
+        dataset=corpus.name,
+        split=corpus.part,
+        width=validation.data.width,
+        seed=statistics.seed,
+        query_ids=validation.data.relevance.query_ids,
     )
-    table, concentrated = probe_table(result), concentration_frame(result)
+    records += reference.records(dataset=corpus.name, split=corpus.part, seed=statistics.seed)
+    run.records(records)
+    table, concentrated = probe_table(result, reference), concentration_frame(result)
     run.table("probes", table)
     run.table("rule", rule_table(result))
     run.table("controls", control_table(result))
@@ -112,12 +116,11 @@ def write_probe_run(
     for name, figure in _figures(result, splits, options, table, concentrated).items():
         run.figure(name, figure)
     run.stage("write")
-    _, cautions = over_documents(corpus, statistics.intervals_over)
     lines = sentences(result, options.ratio_threshold)
     if result.side is not None:
         lines.insert(0, DUAL_ENCODER.format(side=result.side))
-    lines += [*splits.notes(), *notes_on(result.queries, result.pages), *cautions, _masked(result)]
-    lines += skipped_lines(corpus.skipped)
+    notes = [*splits.notes(), *notes_on(result.queries, result.pages), *cautions, _masked(result)]
+    lines += [*reference.lines(), *notes, *skipped_lines(corpus.skipped)]
     run.finish(facts=_facts(result, splits, options), lines=lines, next_command=next_command)
 
 

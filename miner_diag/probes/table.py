@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from miner_diag.cka.table import measure_cells
+from miner_diag.embeddings.bm25_reference import COLUMNS as BM25_COLUMNS
+from miner_diag.embeddings.bm25_reference import Bm25Reference
 from miner_diag.probes.compare_kinds import THRESHOLDS, RuleScore, best_threshold, left_out_hits, score_rule
 from miner_diag.probes.controls import Control
 from miner_diag.probes.kinds import KINDS
@@ -34,6 +37,7 @@ COLUMNS = (
     "selected",
     "selection_frequency",
     "kept_neurons_90",
+    *BM25_COLUMNS,
 )
 """The columns of ``probes.csv``; a cell is empty where the number does not exist. The table of a dual encoder's query
 encoder has alignment_ratio_query_final instead of alignment_ratio_page_final."""
@@ -43,8 +47,9 @@ MEASURE = "ndcg_at_5"
 ("raw"); these names stand in the field `system`."""
 
 
-def probe_table(study: Study) -> pd.DataFrame:
-    """Return one row per layer and kind with the columns `COLUMNS`."""
+def probe_table(study: Study, reference: Bm25Reference | None = None) -> pd.DataFrame:
+    """Return one row per layer and kind with the columns `COLUMNS`; BM25's numbers are in every row."""
+    of_bm25 = measure_cells(reference.measures() if reference else (), BM25_COLUMNS)
     rows = []
     for layer, verdict in enumerate(study.verdicts):
         for number, kind in enumerate(KINDS):
@@ -70,6 +75,7 @@ def probe_table(study: Study) -> pd.DataFrame:
                     "selected": layer in study.selected,
                     "selection_frequency": float(study.stability.frequency[layer]),
                     "kept_neurons_90": neurons_for(values) if values.any() else None,
+                    **of_bm25,
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns={"alignment_ratio_page_final": study.ratio_name})

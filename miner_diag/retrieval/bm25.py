@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 
 import numpy as np
@@ -25,16 +24,8 @@ B = 0.75
 """How much the length of a page counts."""
 
 
-@dataclass(frozen=True, eq=False)
-class Bm25:
-    """The scores of all pages for all queries, and what the index takes."""
-
-    scores: np.ndarray
-    """[Q, P] float32, at least 0; 0 where a query and a page share no word."""
-    vocabulary: int
-    """The number of different words of the pages."""
-    index_bytes: int
-    """The size of the sparse matrix of word scores."""
+class NoWordError(ValueError):
+    """No page holds a word, so there is nothing to rank by."""
 
 
 def describe_bm25() -> str:
@@ -42,42 +33,55 @@ def describe_bm25() -> str:
     return f"bm25s {metadata.version('bm25s')}, lucene, k1 {K1:g}, b {B:g}, English stop words left out, no stemming"
 
 
-def bm25(query_texts: Sequence[str], page_texts: Sequence[str]) -> Bm25:
-    """Score every page for every query by BM25.
+class Bm25Index:
+    """Pages that are ranked by the words that they share with a query.
 
     Parameters
     ----------
-    query_texts : sequence of str
-        The Q queries.
-    page_texts : sequence of str
-        The P pages. A page without words has the score 0 for every query.
+    page_texts : sequence of str [P]
+        The pages. A page without words has the score 0 for every query.
 
     Raises
     ------
-    ValueError
+    NoWordError
         If no page holds a word.
 
     Examples
     --------
-    >>> pages = ["the index of the corpus", "a corpus of pages", "nothing of the kind"]
-    >>> bm25(["corpus index"], pages).scores.argmax(axis=1)
+    >>> index = Bm25Index(["the index of the corpus", "a corpus of pages", "nothing of the kind"])
+    >>> index.scores(["corpus index"]).argmax(axis=1)
     array([0])
     """
-    import bm25s  # half a second, which commands that do not need it should not wait
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
-    words = _words(page_texts)
-    if not any(words):
-        raise ValueError(f"page_texts must hold a word on at least one page; none of the {len(words)} pages has one")
-    engine = bm25s.BM25(k1=K1, b=B, method="lucene")
-    engine.index(words, show_progress=False)
-    scores = np.zeros((len(query_texts), len(page_texts)), dtype=np.float32)
-    for row, query in enumerate(_words(query_texts)):
-        known = [word for word in query if word in engine.vocab_dict]
-        if known:
-            scores[row] = engine.get_scores(known)
-    index_bytes = sum(engine.scores[name].nbytes for name in ("data", "indices", "indptr"))
-    return Bm25(scores, len({word for page in words for word in page}), index_bytes)
+    def __init__(self, page_texts: Sequence[str]) -> None:
+        import bm25s  # half a second, which commands that do not need it should not wait
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
+        words = _words(page_texts)
+        if not any(words):
+            raise NoWordError(
+                f"page_texts must hold a word on at least one page; none of the {len(words)} pages has one"
+            )
+        self.n_pages = len(words)
+        """The number of pages."""
+        self.vocabulary = len({word for page in words for word in page})
+        """The number of different words of the pages."""
+        self._engine = bm25s.BM25(k1=K1, b=B, method="lucene")
+        self._engine.index(words, show_progress=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the sparse matrix of word scores."""
+        return sum(self._engine.scores[name].nbytes for name in ("data", "indices", "indptr"))
+
+    def scores(self, query_texts: Sequence[str]) -> np.ndarray:
+        """Return the scores [Q, P] float32, at least 0; 0 where a query and a page share no word."""
+        scores = np.zeros((len(query_texts), self.n_pages), dtype=np.float32)
+        for row, query in enumerate(_words(query_texts)):
+            known = [word for word in query if word in self._engine.vocab_dict]
+            if known:
+                scores[row] = self._engine.get_scores(known)
+        return scores
 
 
 def _words(texts: Sequence[str]) -> list[list[str]]:

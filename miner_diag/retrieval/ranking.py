@@ -1,8 +1,8 @@
-"""NDCG@k of vectors: every page is scored for every query, a block of queries at a time."""
+"""NDCG@k of vectors or of other scores: every page is scored for every query, a block of queries at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -59,22 +59,39 @@ def ndcg_of_vectors(
         raise ValueError(
             f"relevance must hold one row per query: it has {relevance.n_queries}, queries has {len(queries)}"
         )
-    step = max(1, _BLOCK // max(1, len(pages)))
+
+    def scores_of(rows: slice) -> np.ndarray:
+        return score_all(queries[rows], pages, similarity, query_ids=relevance.query_ids[rows], page_ids=page_ids)
+
+    return ndcg_by_blocks(scores_of, relevance, k)
+
+
+def ndcg_by_blocks(scores_of: Callable[[slice], np.ndarray], relevance: Relevance, k: int = 5) -> Ndcg:
+    """Take nDCG@k of a score matrix that is never held whole.
+
+    Parameters
+    ----------
+    scores_of : callable
+        Takes a range of queries and returns their scores [q, P] of every page.
+    relevance : Relevance
+        Grades of Q queries over P pages.
+    k : int
+        Number of ranks that count.
+    """
+    step = max(1, _BLOCK // max(1, relevance.n_pages))
     parts = []
-    for start in range(0, len(queries), step):
-        stop = min(start + step, len(queries))
-        ids = relevance.query_ids[start:stop]
+    for start in range(0, relevance.n_queries, step):
+        stop = min(start + step, relevance.n_queries)
         first, last = np.searchsorted(relevance.query, [start, stop])
         part = Relevance(
             relevance.query[first:last] - start,
             relevance.page[first:last],
             relevance.grade[first:last],
-            ids,
+            relevance.query_ids[start:stop],
             relevance.n_pages,
             None if relevance.own_page is None else relevance.own_page[start:stop],
         )
-        scores = score_all(queries[start:stop], pages, similarity, query_ids=ids, page_ids=page_ids)
-        parts.append(ndcg_with_ties(scores, part, k))
+        parts.append(ndcg_with_ties(scores_of(slice(start, stop)), part, k))
     return Ndcg(
         values=np.concatenate([part.values for part in parts]),
         worst=np.concatenate([part.worst for part in parts]),

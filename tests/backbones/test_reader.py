@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ class Eyes:
     def __init__(self, max_words=None):
         self.max_words = max_words
 
-    def read(self, picture):
+    def read_page(self, page, render, *, draw_again):
         type(self).looks += 1
+        picture = render(page.page_id, self.longest_side)
         return "" if picture == "p9" else f"seen {picture}"
 
 
@@ -155,3 +157,61 @@ def test_a_damaged_memory_is_read_again(monkeypatch, rng):
     memory.write_text('{"lines": ["a"')
     assert PictureReader().read(image) == "a"
     assert len(looks) == 2
+
+
+def drawing(rng):
+    """What draws another picture each time, and the list of what it drew."""
+    drawn = []
+
+    def draw(page_id, longest_side):
+        drawn.append((page_id, longest_side))
+        return Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+
+    return draw, drawn
+
+
+def test_a_page_whose_words_are_remembered_is_not_drawn_unless_asked(monkeypatch, rng):
+    """Neither by another reader, nor where less of it is needed; what is not enough is drawn and read again."""
+    lines_of(monkeypatch, ["a b", "c d", "e f"])
+    draw, drawn = drawing(rng)
+
+    def text(max_words, draw_again=False):
+        return PictureReader(max_words).read_page(page(1, ""), draw, draw_again=draw_again)
+
+    assert (text(3), text(2), text(3)) == ("a b\nc d", "a b", "a b\nc d")
+    assert drawn == [("p1", PictureReader.longest_side)]
+    assert text(None) == text(None) == "a b\nc d\ne f" and text(3) == "a b\nc d"
+    assert len(drawn) == 2
+    text(3, draw_again=True)
+    assert len(drawn) == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"page_id": "p2"}, {"text": "less"}, {"page_hash": "other"}, {"words_hidden": True}, {}]
+)
+def test_another_page_or_another_form_of_it_is_drawn(monkeypatch, rng, change):
+    """Words that were whited out must not come back from what was read of the untouched page."""
+    lines_of(monkeypatch, ["a"])
+    draw, drawn = drawing(rng)
+    for shown in (page(1, "more"), replace(page(1, "more"), **change)):
+        PictureReader().read_page(shown, draw, draw_again=False)
+    assert len(drawn) == (2 if change else 1)
+
+
+def test_the_last_drawing_counts(monkeypatch):
+    """A caller that draws a page otherwise is told what was read of its own picture."""
+    monkeypatch.setattr(PictureReader, "_recognise", lambda self, pixels: ([str(pixels.max())], True))
+    monkeypatch.setattr(ocr, "describe_engine", lambda: "pretended")
+    for value in (3, 9):
+        PictureReader().read_page(page(1, ""), lambda *_, v=value: Image.new("RGB", (4, 4), (v,) * 3))
+    assert PictureReader().read_page(page(1, ""), render, draw_again=False) == "9"
+
+
+def test_a_damaged_note_of_a_page_is_made_again(monkeypatch, rng, caplog):
+    looks = lines_of(monkeypatch, ["a"])
+    image = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    PictureReader().read_page(page(1, ""), lambda *_: image)
+    (note,) = (ocr.cache_folder() / "ocr").glob("*/pages/*/*.json")
+    note.write_text("{")
+    assert PictureReader().read_page(page(1, ""), lambda *_: image, draw_again=False) == "a"
+    assert len(looks) == 1 and "is damaged" in caplog.text  # the words themselves are still there

@@ -197,7 +197,7 @@ def test_a_picture_is_read_to_its_end_only_with_windows(long_pages, monkeypatch)
         def describe(self):
             return "a test"
 
-        def read(self, _picture):
+        def read_page(self, _page, _render, *, draw_again):
             return words(1000 if asked[-1] is None else asked[-1])
 
     monkeypatch.setattr("miner_diag.backbones.page_vision.backbone.LinePictureReader", Reader)

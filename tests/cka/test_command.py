@@ -27,10 +27,13 @@ from miner_diag.cka import linear_cka
 from miner_diag.cka.__main__ import main
 from miner_diag.cka.plots import layer_figure
 from miner_diag.cka.run import CKAOptions, run
+from miner_diag.corpus import load_corpus
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.records import read_records
-from miner_diag.stats import StatisticsOptions
+from miner_diag.retrieval import ndcg_at_k
+from miner_diag.retrieval.bm25 import Bm25Index
+from miner_diag.stats import StatisticsOptions, bootstrap_mean
 from tests.handbooks import write_handbooks
 
 FILES = ("layers.csv", "cka_matrix_page.csv", "records.jsonl", "run.json", "layers.png", "cka_matrix.png")
@@ -152,6 +155,37 @@ def test_words_that_query_and_page_share_are_found_by_the_embedding_layer(first)
     assert first.layers["retrieval_aligned"][0]
 
 
+def test_bm25_stands_beside_the_layers_on_the_same_queries_and_documents(first, documents):
+    """In the table, the records, the picture and a sentence; by the words of the pages, which are read whole here."""
+    part = load_corpus(documents)
+    index = {page.page_id: number for number, page in enumerate(part.pages)}
+    scores = Bm25Index([page.text for page in part.pages]).scores([query.text for query in part.queries])
+    gold = [{index[page_id]: grade for page_id, grade in part.qrels[query.query_id].items()} for query in part.queries]
+    values = ndcg_at_k(scores, gold)
+    for column in ("bm25_ndcg_at_5", "bm25_text_read_ndcg_at_5"):
+        assert first.layers[column].to_numpy() == pytest.approx(np.full(4, values.mean()))
+        interval = bootstrap_mean(values, np.random.default_rng(0), clusters=[query.doc_id for query in part.queries])
+        assert first.layers[f"{column}_low"][0] == pytest.approx(interval.low)
+        assert first.layers[f"{column}_high"][0] == pytest.approx(interval.high)
+    records = [record for record in first.records if record.model == "bm25"]
+    assert {(record.system, record.measure) for record in records} == {("text layer", "ndcg_at_5")}
+    assert [record.value for record in records] == pytest.approx([values.mean(), *values])
+    assert records[0].n_clusters == 7
+    said = f"For orientation: BM25 reaches nDCG@5 {interval} over the text layer of the pages, all of which small-bert"
+    assert said in first.shown and any(said in sentence for sentence in first.run["sentences"])
+    panel = layer_figure(first.layers, threshold=0.5).axes[-1]
+    assert values.mean() in [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == "--"]
+    assert [text.get_text() for text in panel.texts] == [f"BM25, text layer ({values.mean():.3f})"]
+
+
+def test_what_a_retriever_cuts_off_is_missing_in_its_own_line(arguments, checkpoints, documents, copied, capsys):
+    main(arguments(checkpoints.small, documents, copied, "--max-tokens", "8"))
+    table = pd.read_csv(copied / "layers.csv")
+    assert (table["bm25_text_read_ndcg_at_5"] < table["bm25_ndcg_at_5"]).all()
+    assert "over the text layer of the pages and " in capsys.readouterr().out
+    assert len(layer_figure(table, threshold=0.5).axes[-1].texts) == 2
+
+
 def test_matrix_is_layers_by_layers_and_agrees_with_the_table(first):
     matrix = pd.read_csv(first.out / "cka_matrix_page.csv", index_col="layer")
     assert matrix.shape == (4, 4) and list(matrix.index) == [0, 1, 2, 3] and list(matrix.columns) == list("0123")
@@ -270,7 +304,7 @@ def test_the_command_and_the_function_are_one(first, checkpoints, documents, sto
 def test_another_seed_moves_the_bootstrap_and_no_value(arguments, first, checkpoints, documents, copied):
     main(arguments(checkpoints.small, documents, copied, "--seed", "1"))
     table = pd.read_csv(copied / "layers.csv")
-    ends = ["ndcg_at_5_low", "ndcg_at_5_high"]
+    ends = [column for column in table if re.search("ndcg_at_5_(low|high)$", column)]
     pd.testing.assert_frame_equal(table.drop(columns=ends), first.layers.drop(columns=ends))
     assert not table[ends].equals(first.layers[ends])
 
@@ -294,7 +328,7 @@ def test_another_model_is_kept_apart_and_the_table_is_its_own(arguments, checkpo
     main(arguments(checkpoints.other, documents, copied))
     assert len(kept(store) - before) == 1
     assert pd.read_csv(copied / "layers.csv")["layer"].tolist() == [0, 1, 2]
-    assert {record.model for record in read_records(copied / "records.jsonl")} == {"other-bert"}
+    assert {record.model for record in read_records(copied / "records.jsonl")} == {"other-bert", "bm25"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from miner_diag.cka import linear_cka
 from miner_diag.cka.__main__ import main
@@ -18,6 +19,7 @@ from miner_diag.cka.dual_encoder_table import (
 )
 from miner_diag.records import read_records
 from tests.backbones.tiny import save_dual_encoder
+from tests.corpus.files import write_table
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,9 @@ def test_the_command(kind, documents, tmp_path, capsys):
     main([*retriever, *data, "--out", str(out)])
     layers = pd.read_csv(out / "layers.csv")
     assert layers.groupby("side").size().to_dict() == {"query": 4, "page": 5}
+    last = layers["ndcg_at_5"].notna()
+    assert last.sum() == 2 and (layers["bm25_ndcg_at_5"].notna() == last).all()
+    assert layers["bm25_text_read_ndcg_at_5"].isna().all()  # it reads nothing
     cross = pd.read_csv(out / "cka_matrix_query_page.csv", index_col=0)
     assert cross.index.tolist() == [0, 1, 2, 3] and len(cross.columns) <= 5
     run = json.loads((out / "run.json").read_text())
@@ -126,7 +131,35 @@ def test_the_command(kind, documents, tmp_path, capsys):
         assert (out / name).stat().st_size > 1000
     shown = capsys.readouterr().out
     assert "dual encoder" in shown and "Dual encoder: nDCG@5" in shown and "tower" not in shown
+    assert "over the text layer of the pages; tiny looks at their pictures." in shown
     redrawn = dual_encoder_figure(layers, run["backbone"]["backbone"])
     assert all(len(ax.get_lines()) == 2 for ax in redrawn.axes)
     with pytest.raises(SystemExit, match="diagnosis of a dual encoder holds them whole. Raise --memory-gb"):
         main([*retriever, *data, "--out", str(out), "--memory-gb", "1e-6"])
+
+
+def test_pages_without_a_text_layer_have_no_bm25_and_a_sentence_says_so(tmp_path, rng, capsys):
+    numbers = range(8)
+    rows = [{"_id": f"p{n}", "image": f"{n}.png", "doc": f"d{n}"} for n in numbers]
+    asked = [{"_id": f"q{n}", "text": f"words of picture {n}"} for n in numbers]
+    folder = write_table(tmp_path / "scans", asked, rows, [(f"q{n}", f"p{n}", "1") for n in numbers])
+    for n in numbers:
+        Image.fromarray(rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+    checkpoint = save_dual_encoder(tmp_path / "tiny", "clip")
+    where = [
+        "--data",
+        str(folder),
+        "--split",
+        "all",
+        "--store",
+        str(tmp_path / "store"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    main(["--model", str(checkpoint), "--device", "cpu", *where])
+    shown = capsys.readouterr().out
+    assert "There is no BM25 over the text layer: it holds no word on any of the 8 pages." in shown
+    assert "For orientation" not in shown
+    layers = pd.read_csv(tmp_path / "out" / "layers.csv")
+    assert layers[[column for column in layers if column.startswith("bm25")]].isna().all(axis=None)
+    assert {record.model for record in read_records(tmp_path / "out" / "records.jsonl")} == {"tiny"}

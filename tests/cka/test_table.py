@@ -24,8 +24,10 @@ PROMISED = (
     "alignment_ratio_query_final_low, alignment_ratio_query_final_high, cka_query_page, cka_query_page_low, "
     "cka_query_page_high, cka_query_page_null_p95, cka_query_page_null_mean, cka_query_page_p, cosine_query_page, "
     "alignment_ratio_query_page, alignment_ratio_query_page_low, alignment_ratio_query_page_high, ndcg_at_5, "
-    "ndcg_at_5_low, ndcg_at_5_high, chance_ndcg_at_5, effective_rank_page, anisotropy_page, n_queries, n_pages, "
-    "n_queries_in_cka, n_pages_in_cka, n_pairs_in_cka, n_documents, effective_documents, probe_kind, retrieval_aligned"
+    "ndcg_at_5_low, ndcg_at_5_high, chance_ndcg_at_5, bm25_ndcg_at_5, bm25_ndcg_at_5_low, bm25_ndcg_at_5_high, "
+    "bm25_text_read_ndcg_at_5, bm25_text_read_ndcg_at_5_low, bm25_text_read_ndcg_at_5_high, effective_rank_page, "
+    "anisotropy_page, n_queries, n_pages, n_queries_in_cka, n_pages_in_cka, n_pairs_in_cka, "
+    "n_documents, effective_documents, probe_kind, retrieval_aligned"
 ).split(", ")
 
 ENDS = ("_low", "_high")
@@ -158,7 +160,7 @@ def test_records_hold_every_number_of_the_table(planted, table, records):
 
 def test_ends_of_intervals_are_those_of_the_records_and_hold_the_value(table, records):
     measures = [column.removesuffix("_low") for column in PROMISED if column.endswith("_low")]
-    assert len(measures) == 7  # three CKAs, three alignment ratios, nDCG@5
+    assert len(measures) == 9  # three CKAs, three alignment ratios, nDCG@5, and that of BM25 over two texts
     for measure in measures:
         for layer, row in table.iterrows():
             low, value, high = row[f"{measure}_low"], row[measure], row[f"{measure}_high"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 
@@ -157,11 +158,25 @@ def test_document_splits_each_and_together(evaluated, table):
     folds, together = (pd.read_csv(evaluated.out / f"{name}.csv") for name in ("folds", "folds_together"))
     assert set(folds["fold"]) == {0, 1}
     assert (folds[folds["chosen"]].groupby(["fold", "role"]).size() == 1).all()
-    assert list(together["system"]) == ["backbone", "head", "fusion"] and set(together["folds"]) == {"0 1"}
+    assert list(together["system"]) == ["backbone", "head", "fusion", "text layer"]
+    assert set(together["folds"]) == {"0 1"}
     assert (together["n_queries"] >= folds["n_queries"].max()).all()
     test = table[table["split"] == "test"].set_index("system")
     for row in folds[folds["fold"] == 0].itertuples():  # the split of the evaluation itself: the same numbers
         assert (row.ndcg_at_5, row.low, row.high) == tuple(test.loc[row.system, ["ndcg_at_5", "low", "high"]])
+    bm25 = together.set_index("system").loc["text layer"]
+    assert (bm25["model"], bm25["role"], bm25["backbone"], bm25["family"]) == (
+        "bm25",
+        "lexical",
+        "small-bert",
+        "context",
+    )
+    base = together["ndcg_at_5"][0]
+    assert bm25["difference_to_backbone"] == pytest.approx(bm25["ndcg_at_5"] - base)
+    assert bm25["difference_low"] <= bm25["difference_to_backbone"] <= bm25["difference_high"]
+    assert list(folds.groupby("fold")["role"].last()) == ["lexical", "lexical"]
+    said = rf"2 document splits together \(.*\), BM25 over the text layer reaches nDCG@5 {bm25['ndcg_at_5']:.4f} \["
+    assert re.search(said, evaluated.printed)
     assert "on the test documents of 2 document splits together" in evaluated.printed
     assert "On the test documents of document split 1, fusion reaches" in evaluated.printed
 
@@ -244,9 +259,11 @@ def test_two_runs_of_one_retriever_have_names_of_their_own(fitted, arguments, tm
         "backbone",
         "head (fusion)",
         "fusion (fusion)",
+        "text layer",
         "backbone",
         "head (other-fusion)",
         "fusion (other-fusion)",
+        "text layer",
     ]
 
 

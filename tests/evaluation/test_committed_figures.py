@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 FIGURES = Path(__file__).parents[2] / "figures"
-KEY = ["data", "queries", "split", "fold", "folds", "model", "system"]
-"""What a number is of. `fold` stands in tables of document splits, `folds` in that of several splits together."""
+KEY = ["data", "queries", "split", "fold", "folds", "model", "system", "backbone"]
+"""What a number is of. `fold` stands in tables of document splits, `folds` in that of several splits together; BM25 is
+compared with several backbones there."""
 COMPARED = [
     "ndcg_at_5",
     "low",
@@ -23,7 +24,7 @@ COMPARED = [
     "head_p_value",
 ]
 """What must be the same. p_holm is not among them: it belongs to the family of its table."""
-NEEDED = {"data", "queries", "split", "model", "system", "ndcg_at_5", "low", "high", "p_value", "family"}
+NEEDED = {"data", "queries", "split", "model", "system", "backbone", "ndcg_at_5", "low", "high", "p_value", "family"}
 
 
 def read_tables():
@@ -46,9 +47,13 @@ if not any("p_value" in table.columns for table in TABLES.values()):
     )
 
 
+def keyed(table):
+    defaults = {name: table.get(name, default) for name, default in (("fold", 0), ("folds", ""))}
+    return table.assign(**defaults, backbone=table["backbone"].fillna("")).set_index(KEY)
+
+
 def indexed(table):
-    table = table.assign(fold=table.get("fold", 0), folds=table.get("folds", ""))
-    return table.set_index(KEY)[[column for column in COMPARED if column in table.columns]]
+    return keyed(table)[[column for column in COMPARED if column in table.columns]]
 
 
 def test_there_are_tables_to_compare():
@@ -79,10 +84,10 @@ def test_the_same_system_has_the_same_interval_and_p_value_in_every_table():
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("04_ablation_")])
-def test_the_main_table_holds_backbone_head_and_fusion_of_the_ablation(name):
+def test_the_main_table_holds_backbone_head_fusion_and_bm25_of_the_ablation(name):
     if NEEDED - set(TABLES[name].columns) or NEEDED - set(TABLES["05_main_table.csv"].columns):
         pytest.fail(f"figures/{name} or figures/05_main_table.csv has the columns of an earlier version")
     ablation, main = TABLES[name], indexed(TABLES["05_main_table.csv"])
     shared = ablation[ablation["split"] == "test"].pipe(indexed).index.intersection(main.index)
-    roles = ablation.assign(fold=0, folds="").set_index(KEY).loc[shared, "role"]
-    assert sorted(roles) == ["backbone", "fusion", "head"]
+    roles = keyed(ablation).loc[shared, "role"]
+    assert sorted(roles) == ["backbone", "fusion", "head", "lexical"]

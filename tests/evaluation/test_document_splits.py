@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miner_diag.evaluation import EvaluationError, SplitValues, SystemValues, compare_systems, put_together
+from miner_diag.corpus.core import Corpus, Page, Query
+from miner_diag.evaluation import (
+    EvaluationError,
+    ScoredSystem,
+    SplitValues,
+    SystemValues,
+    compare_systems,
+    put_together,
+)
+from miner_diag.evaluation.document_splits import FoldScores, systems_together, together_table
+from miner_diag.evaluation.scored_system import compare_scored
 from miner_diag.stats import StatisticsOptions
 
 
@@ -85,3 +95,61 @@ def test_refuses_splits_that_do_not_match():
     moved = SplitValues(SECOND.query_ids, ["x", "z"], SECOND.values)
     with pytest.raises(EvaluationError, match="query b must have one document; got y and x"):
         put_together([FIRST, moved])
+
+
+def fold_scores(part, rows):
+    """Backbone, head and fusion of value 0.5, and BM25 over texts of these names and values [Q]."""
+    flat = np.full((1, len(part.queries)), 0.5)
+    made = [
+        ("model", "backbone", "backbone", flat),
+        ("model", "plain", "head", flat),
+        ("model", "fused", "fusion", flat),
+    ]
+    made += [("bm25", name, "lexical", np.array([values])) for name, values in rows.items()]
+    systems = tuple(
+        ScoredSystem(
+            *(model, "r", name, role, "", ndcg, (None,), 4, 16.0, None if role == "backbone" else "model: backbone"),
+            head="model: plain" if role == "fusion" else None,
+        )
+        for model, name, role, ndcg in made
+    )
+    return FoldScores("model", "", part, systems)
+
+
+def part_of(*names):
+    pages = tuple(Page(name, f"d{name}", 1, "words", name) for name in names)
+    queries = tuple(Query(f"q{name}", "words", "given", f"d{name}") for name in names)
+    qrels = {f"q{name}": {name: 1} for name in names}
+    return Corpus("tiny", "verbatim", 0, pages, queries, qrels, {p.doc_id: "test" for p in pages}, lambda *_: None)
+
+
+READ = "text read by model"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        # by hand: "b" is in both splits, so it counts with its mean
+        ({"text layer": [0.1, 0.3]}, {"text layer": [0.5, 0.9]}, {"text layer": [0.1, 0.4, 0.9]}),
+        # in the second split the retriever read the text layer as it is, so there is one row for both texts
+        (
+            {"text layer": [0.1, 0.3], READ: [0.0, 0.1]},
+            {"text layer": [0.5, 0.9]},
+            {"text layer": [0.1, 0.4, 0.9], READ: [0.0, 0.3, 0.9]},
+        ),
+        # scans in the second split: no text layer, so there is none over all of them
+        ({"text layer": [0.1, 0.3], READ: [0.0, 0.1]}, {READ: [0.5, 0.9]}, {READ: [0.0, 0.3, 0.9]}),
+        ({}, {}, {}),
+    ],
+)
+def test_bm25_is_compared_with_the_backbone_over_all_splits(one, other, expected):
+    folds = [fold_scores(part_of("a", "b"), one), fold_scores(part_of("b", "c"), other)]
+    systems, documents = systems_together(folds)
+    assert documents == ["da", "db", "dc"]
+    lexical = {system.name: system for system in systems if system.role == "lexical"}
+    assert lexical.keys() == expected.keys()
+    comparison = compare_scored(systems, None, StatisticsOptions())
+    table = together_table(folds, systems, comparison).set_index("system")
+    for name, values in expected.items():
+        np.testing.assert_allclose(lexical[name].ndcg, [values])
+        assert table.loc[name, "difference_to_backbone"] == pytest.approx(np.mean(values) - 0.5)

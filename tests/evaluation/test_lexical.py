@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miner_diag.corpus.core import Corpus, Page, Query
-from miner_diag.evaluation.lexical import lexical_systems, score_bm25
+from miner_diag.evaluation.lexical import lexical_systems
 
 TEXTS = ["alpha beta gamma", "alpha delta words", "omega words here"]
 
@@ -18,7 +18,8 @@ def part():
 
 
 def test_texts_that_are_the_same_give_one_row(part):
-    systems = lexical_systems(part, {"reads-all": TEXTS}, ["reads-all"])
+    systems, missing = lexical_systems(part, {"reads-all": TEXTS}, ["reads-all"])
+    assert missing == []
     assert [(system.name, system.role, system.backbone) for system in systems] == [
         ("text layer", "lexical", "reads-all: backbone")
     ]
@@ -28,7 +29,7 @@ def test_texts_that_are_the_same_give_one_row(part):
 
 def test_what_a_retriever_cut_off_is_missing_in_its_row(part):
     cut = ["alpha beta", "alpha delta words", "omega words"]
-    systems = lexical_systems(part, {"cuts": cut, "reads-all": TEXTS}, ["reads-all", "cuts"])
+    systems, _ = lexical_systems(part, {"cuts": cut, "reads-all": TEXTS}, ["reads-all", "cuts"])
     assert [system.name for system in systems] == ["text layer", "text read by cuts"]
     assert systems[1].backbone == "cuts: backbone"
     assert systems[0].ndcg[0, 0] == 1.0
@@ -37,7 +38,7 @@ def test_what_a_retriever_cut_off_is_missing_in_its_row(part):
     assert systems[1].ndcg[0, 1] == 1.0
 
 
-def test_pictures_without_text_give_no_row(part):
+def test_pictures_without_text_give_a_sentence_and_no_row(part):
     blank = Corpus(
         part.name,
         part.form,
@@ -48,11 +49,10 @@ def test_pictures_without_text_give_no_row(part):
         part.splits,
         part.renderer,
     )
-    assert lexical_systems(blank, {}, ["looks-at-pictures"]) == []
-    read = lexical_systems(blank, {"reads-pictures": TEXTS}, ["reads-pictures"])
-    assert [system.name for system in read] == ["text read by reads-pictures"]
-
-
-def test_ranks_that_count_are_the_callers(part):
-    system, ndcg = score_bm25(part, TEXTS, k=1)
-    assert ndcg.k == 1 and system.backbone is None
+    systems, missing = lexical_systems(blank, {}, ["looks-at-pictures"])
+    assert systems == [] and missing == [
+        "There is no BM25 over the text layer: it holds no word on any of the 3 pages."
+    ]
+    read, missing_too = lexical_systems(blank, {"reads-pictures": TEXTS}, ["reads-pictures"])
+    assert [system.name for system in read] == ["text read by reads-pictures"] and missing_too == missing
+    assert read[0].backbone == "reads-pictures: backbone"

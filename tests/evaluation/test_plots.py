@@ -44,6 +44,13 @@ def test_what_is_far_off_stands_at_the_edge_with_its_number(ablation):
     assert [text.get_text() for text in ax.texts] == ["-0.900"] and ax.get_xlim()[0] > -0.3
 
 
+def test_bm25_is_named_where_one_retriever_is_not(ablation):
+    bm25 = {"system": "text layer", "role": "lexical", "model": "bm25", "difference_to_backbone": 0.1, "split": "test"}
+    bm25 |= {"difference_low": 0.05, "difference_high": 0.15, "verdict": "better"}
+    (ax,) = ablation_figure(pd.concat([ablation, pd.DataFrame([bm25])])).axes
+    assert labels(ax.yaxis)[-2:] == ["fusion", "bm25, text layer"]
+
+
 def test_systems_of_several_retrievers_are_named():
     table = table_of([*systems_of("a", others=[("no_bias", "variant", 0.1)]), *systems_of("b")])
     (ax,) = ablation_figure(table).axes
@@ -76,6 +83,8 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
         }
         for role, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
     ]
+    bm25 = {**rows[0], "model": "bm25", "role": "lexical", "chosen": False, "difference_to_backbone": 0.9}
+    rows, together = [*rows, bm25], [*together, bm25]  # it is in the tables, and has no panel
     (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(together)).axes
     fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
     np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])

@@ -189,7 +189,12 @@ def pretend_embedded(swap=None, shared_layers=True):
         renderer=lambda page, side: None,
     )
     backbone = SimpleNamespace(
-        key=lambda side=None: dict(KEY), device="cpu", shared_layers=shared_layers, name="planted", revision="1"
+        key=lambda side=None: dict(KEY),
+        device="cpu",
+        shared_layers=shared_layers,
+        name="planted",
+        revision="1",
+        texts_read=lambda pages: [page.text for page in pages],
     )
     vectors = {f"q{i:03}": queries[i] for i in range(n)} | {f"p{i:03}": pages[i] for i in range(n)}
     return PretendEmbeddedCorpus(corpus, backbone, vectors)

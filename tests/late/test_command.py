@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,6 +204,19 @@ def test_a_single_query_has_no_interval(encoder, tmp_path, monkeypatch, capsys):
     assert "nDCG@5           1.0000, intervals over 1 single queries" in printed
     assert "difference       +0.0000 (a single query has no spread)" in printed
     assert read_records(tmp_path / "run" / "records.jsonl")[0].low is None
+
+
+def test_bm25_is_a_line_or_a_sentence_says_why_it_is_not(corpus, encoder, tmp_path, monkeypatch, capsys):
+    main(arguments(encoder, tmp_path / "run"))
+    records = {(r.model, r.system, r.measure): r for r in read_records(tmp_path / "run" / "records.jsonl")}
+    assert ("bm25", "text layer", "ndcg_at_5") in records and "BM25             " in capsys.readouterr().out
+    blank = replace(corpus, pages=tuple(replace(page, text="") for page in corpus.pages))
+    monkeypatch.setattr(data_options, "load_corpus", lambda data, **options: blank)
+    folder = save_late(tmp_path / CLASSES[0], CLASSES[0])
+    fixed = ["--model", str(folder), "--device", "cpu", "--store", str(tmp_path / "store")]
+    main([*fixed, "--out", str(tmp_path / "scans")])
+    assert "There is no BM25 over the text layer: it holds no word on any of the 24 pages." in capsys.readouterr().out
+    assert "bm25" not in {record.model for record in read_records(tmp_path / "scans" / "records.jsonl")}
 
 
 def test_bad_input_is_a_sentence(corpus, encoder, tmp_path, capsys):

@@ -137,6 +137,11 @@ def pretend_embedded(*, shared_layers=True, same_pictures=False, n_layers=3, wid
         renderer=lambda page, side: None,
     )
     backbone = SimpleNamespace(
-        key=lambda side=None: dict(KEY), device="cpu", shared_layers=shared_layers, name="planted", revision="1"
+        key=lambda side=None: dict(KEY),
+        device="cpu",
+        shared_layers=shared_layers,
+        name="planted",
+        revision="1",
+        texts_read=lambda pages: [page.text for page in pages],
     )
     return PretendEmbeddedCorpus(corpus, backbone, queries, pages)

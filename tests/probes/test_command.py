@@ -18,8 +18,10 @@ from safetensors.numpy import load_file
 from miner_diag.backbones import LoadOptions, load_backbone
 from miner_diag.backbones.text_encoder import TextEncoder
 from miner_diag.corpus import load_corpus
+from miner_diag.embeddings.bm25_reference import rank_texts
 from miner_diag.probes import ProbeStack
 from miner_diag.probes.__main__ import main
+from miner_diag.probes.plots import probe_curves
 from miner_diag.probes.table import COLUMNS
 from miner_diag.records import read_records
 
@@ -101,6 +103,21 @@ def test_means_are_those_of_the_records(first):
         per_query = of_probe["value"]
         assert per_query.mean() == pytest.approx(row.validation_ndcg_at_5, abs=1e-12)
         assert len(per_query) == first.run["n_queries"]
+
+
+def test_bm25_stands_beside_the_probes_on_the_validation_queries(first, documents):
+    part = load_corpus(documents, queries="verbatim").split("validation")
+    ranked, _ = rank_texts(part)
+    values, table = ranked[0].ndcg.values, first.table
+    for column in ("bm25_ndcg_at_5", "bm25_text_read_ndcg_at_5"):  # the retriever reads all
+        assert table[column].to_numpy() == pytest.approx(np.full(8, values.mean()))
+        assert (table[f"{column}_low"] <= table[column]).all() and (table[column] <= table[f"{column}_high"]).all()
+    records = [record for record in read_records(first.out / "records.jsonl") if record.model == "bm25"]
+    assert [record.value for record in records] == pytest.approx([values.mean(), *values])
+    assert f"For orientation: BM25 reaches nDCG@5 {values.mean():.4f} [" in first.printed
+    assert [text.get_text() for text in probe_curves(table, chance=0.1).texts] == [
+        f"BM25, text layer ({values.mean():.3f})"
+    ]
 
 
 def test_probes_are_saved_for_this_backbone(first):
@@ -222,7 +239,7 @@ def test_seed_and_confidence_are_those_of_the_command_line(first, documents, tmp
     table, records = pd.read_csv(out / "probes.csv"), read_records(out / "records.jsonl")
     assert (table["raw_ndcg_at_5"] == first.table["raw_ndcg_at_5"]).all()
     assert (table["high"] - table["low"] < first.table["high"] - first.table["low"] + 1e-12).all()
-    assert {record.seed for record in records} == {5}
+    assert {record.seed for record in records if record.model != "bm25"} == {5}
     assert {record.confidence for record in records if record.low is not None} == {0.5}
     stacks = [ProbeStack.load(folder / "probes.safetensors") for folder in (first.out, out)]
     assert np.abs(stacks[0].weights - stacks[1].weights).max() > 0
@@ -242,7 +259,8 @@ def test_each_half_of_a_dual_encoder_is_probed_by_itself(first, documents, tmp_p
         assert table["alignment_ratio_query_page"].isna().all()
         run = json.loads((out / side / "run.json").read_text())
         assert run["side"] == side and f"probes of the {side} encoder" in run["seconds_by_stage"]
-        assert {record.side for record in read_records(out / side / "records.jsonl")} == {side}
+        records = read_records(out / side / "records.jsonl")
+        assert {record.side for record in records if record.model != "bm25"} == {side}
         # the final layer alone is what the retriever is, whichever side is probed
         raw = table["raw_ndcg_at_5"].iloc[-1]
         assert raw == pytest.approx(first.table["raw_ndcg_at_5"].iloc[-1], abs=1e-9)

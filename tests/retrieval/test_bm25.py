@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from miner_diag.retrieval.bm25 import K1, B, bm25, describe_bm25
+from miner_diag.retrieval.bm25 import K1, B, Bm25Index, NoWordError, describe_bm25
 
 PAGES = ["index corpus corpus", "corpus pages", "nothing else", ""]
 
@@ -28,11 +28,11 @@ def by_hand(query, pages):
 
 @pytest.mark.parametrize("query", ["corpus", "index pages", "else corpus"])
 def test_scores_are_those_of_the_formula(query):
-    np.testing.assert_allclose(bm25([query], PAGES).scores[0], by_hand(query, PAGES), rtol=1e-5)
+    np.testing.assert_allclose(Bm25Index(PAGES).scores([query])[0], by_hand(query, PAGES), rtol=1e-5)
 
 
 def test_case_stop_words_and_unknown_words_do_not_count():
-    found = bm25(["the CORPUS of xyzzy", "corpus", "xyzzy", ""], PAGES).scores
+    found = Bm25Index(PAGES).scores(["the CORPUS of xyzzy", "corpus", "xyzzy", ""])
     np.testing.assert_array_equal(found[0], found[1])
     assert not found[2].any() and not found[3].any()
     assert found.dtype == np.float32 and found.shape == (4, 4)
@@ -41,22 +41,22 @@ def test_case_stop_words_and_unknown_words_do_not_count():
 
 def test_the_order_of_pages_moves_their_scores_alone():
     order = [2, 0, 3, 1]
-    forward, turned = bm25(["index corpus"], PAGES).scores, bm25(["index corpus"], [PAGES[n] for n in order]).scores
+    forward, turned = (Bm25Index(pages).scores(["index corpus"]) for pages in (PAGES, [PAGES[n] for n in order]))
     np.testing.assert_allclose(turned[0], forward[0, order], rtol=1e-6)
 
 
 def test_what_the_index_takes_grows_with_its_words():
-    small, large = bm25(["corpus"], PAGES), bm25(["corpus"], [*PAGES, "many more words stand here"])
+    small, large = Bm25Index(PAGES), Bm25Index([*PAGES, "many more words stand here"])
     assert large.vocabulary > small.vocabulary == 5
-    assert large.index_bytes > small.index_bytes > 0
+    assert large.size_bytes > small.size_bytes > 0 and large.n_pages == 5
     assert "k1 1.5" in describe_bm25() and "bm25s" in describe_bm25()
 
 
 def test_the_library_says_nothing_of_its_own(caplog):
-    bm25(["corpus"], PAGES)
+    Bm25Index(PAGES).scores(["corpus"])
     assert not caplog.records
 
 
 def test_pages_without_a_single_word_are_refused():
-    with pytest.raises(ValueError, match="page_texts must hold a word on at least one page; none of the 2 pages has"):
-        bm25(["corpus"], ["", " . "])
+    with pytest.raises(NoWordError, match="page_texts must hold a word on at least one page; none of the 2 pages has"):
+        Bm25Index(["", " . "])

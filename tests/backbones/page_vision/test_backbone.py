@@ -156,6 +156,13 @@ def test_what_was_read_is_remembered(corpus, pages, monkeypatch):
     assert LinePictureReader().read(picture) == first
 
 
+def test_what_it_read_is_told_without_drawing(backbone, pages, monkeypatch):
+    backbone.prepare(pages, "page")
+    read = backbone.reader.read(pages)
+    monkeypatch.setattr(backbone.reader, "render", lambda *_: pytest.fail("drew a page"))
+    assert backbone.texts_read(pages) == read and any(read)
+
+
 def test_the_late_partner_sees_the_same_tokens(backbone, corpus, pages):
     late = load_late_backbone(LoadOptions("page-vision-late", device="cpu"), render=corpus.render, progress=False)
     assert late.long_pages == "windows"
