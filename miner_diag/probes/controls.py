@@ -141,7 +141,9 @@ def random_label_selection(
     final, counts, gains = fused.n_layers - 1, np.zeros(fused.n_layers), []
     for _ in range(n_draws):
         order = rng.permutation(fused.relevance.n_pages)
-        dealt = FusedScores(fused.scores, replace(fused.relevance, page=order[fused.relevance.page]))
+        dealt = FusedScores(
+            fused.scores, replace(fused.relevance, page=order[fused.relevance.page]), [str(n) for n in fused.labels]
+        )
         layers = select(dealt, rule)
         counts[layers] += 1
         gains.append(dealt.ndcg(frozenset(layers)).mean() - dealt.ndcg(frozenset([final])).mean())

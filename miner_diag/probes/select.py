@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from miner_diag.arrays import finite_array, label_array, real_array
+from miner_diag.cka.jackknife import t_quantile
 from miner_diag.retrieval.ndcg import ndcg_at_k
 from miner_diag.retrieval.relevance import Relevance
+from miner_diag.stats import effective_number
 
 Rule = Literal["top_k", "within_delta", "greedy"]
 
@@ -29,6 +31,9 @@ class SelectionRule:
     """The largest distance from the final layer that within_delta allows, in nDCG@5."""
     min_gain: float = 0.0
     """The gain in nDCG@5 that greedy demands of every further layer: it stops when no layer adds more than this."""
+    gain_confidence: float = 0.95
+    """greedy adds a layer only if the whole interval of its gain at this confidence lies above min_gain, over documents
+    where they are known, so that no layer is kept for what may be noise. 0 takes the estimate itself."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -36,7 +41,14 @@ class SelectionRule:
             raise ValueError(f"top_k must be at least 1, the final layer; got {self.top_k}")
         if self.delta < 0 or self.min_gain < 0:
             raise ValueError(f"delta and min_gain must be at least 0; got {self.delta} and {self.min_gain}")
-        for name, rule in (("top_k", "top_k"), ("delta", "within_delta"), ("min_gain", "greedy")):
+        if not 0 <= self.gain_confidence < 1:
+            raise ValueError(f"gain_confidence must be at least 0 and below 1; got {self.gain_confidence}")
+        for name, rule in (
+            ("top_k", "top_k"),
+            ("delta", "within_delta"),
+            ("min_gain", "greedy"),
+            ("gain_confidence", "greedy"),
+        ):
             if rule != self.rule and getattr(self, name) != getattr(SelectionRule, name):
                 raise ValueError(
                     f"{name} is an option of rule {rule} and has no effect with rule {self.rule}; leave it out, or "
@@ -58,14 +70,28 @@ class FusedScores:
         Scores of each layer's chosen probe.
     relevance : Relevance
         Which pages answer which query.
+    clusters : sequence [Q] of str, optional
+        Document of each query; each query counts for itself if this is not given.
+
+    Raises
+    ------
+    ValueError
+        If the scores are not [L, Q, P], or the clusters not [Q].
     """
 
-    def __init__(self, scores: np.ndarray, relevance: Relevance) -> None:
+    def __init__(self, scores: np.ndarray, relevance: Relevance, clusters: Sequence[str] | None = None) -> None:
         scores = real_array(scores, "scores")
         if scores.ndim != 3 or not len(scores):
             raise ValueError(f"scores must be [L, Q, P], the scores of each layer; got {list(scores.shape)}")
         self.scores = scores
         self.relevance = relevance
+        self.labels = np.arange(relevance.n_queries)
+        if clusters is not None:
+            self.labels = np.unique(label_array(clusters, "clusters"), return_inverse=True)[1]
+            if self.labels.shape != (relevance.n_queries,):
+                raise ValueError(
+                    f"clusters must label each of the {relevance.n_queries} queries; got {list(self.labels.shape)}"
+                )
         self._known: dict[frozenset[int], np.ndarray] = {}
 
     @property
@@ -111,7 +137,7 @@ def select(fused: FusedScores, rule: SelectionRule, weights: np.ndarray | None =
         return float(fused.ndcg(layers) @ weights / weights.sum())
 
     if rule.rule == "greedy":
-        return sorted(_greedy(worth, final, rule))
+        return sorted(_greedy(fused, weights, rule))
     alone = [worth(frozenset([layer])) for layer in range(final + 1)]
     if rule.rule == "within_delta":
         return sorted({layer for layer in range(final) if alone[layer] >= alone[final] - rule.delta} | {final})
@@ -140,7 +166,6 @@ def stability(
     rule: SelectionRule,
     rng: np.random.Generator,
     *,
-    clusters: tuple[str, ...] | None = None,
     n_resamples: int = 200,
 ) -> Stability:
     """Select again on bootstrap resamples of the queries, for the probes of every seed.
@@ -148,22 +173,15 @@ def stability(
     Parameters
     ----------
     runs : list of FusedScores
-        The scores of each training.
+        The scores of each training; where they know documents, whole documents are drawn.
     rule : SelectionRule
         How to choose.
     rng : Generator
         Generator for the resamples.
-    clusters : tuple [Q] of str, optional
-        Documents of the queries; if given, whole documents are drawn.
     n_resamples : int
         Number of resamples for each seed.
     """
-    n_queries = runs[0].relevance.n_queries
-    labels = np.arange(n_queries)
-    if clusters is not None:
-        labels = np.unique(label_array(clusters, "clusters"), return_inverse=True)[1]
-        if labels.shape != (n_queries,):
-            raise ValueError(f"clusters must label each of the {n_queries} queries; got {list(labels.shape)}")
+    labels = runs[0].labels
     n_units = int(labels.max()) + 1
     chosen = [tuple(select(run, rule)) for run in runs]
     counts, exact = np.zeros(runs[0].n_layers), 0
@@ -177,12 +195,27 @@ def stability(
     return Stability(counts / total, exact / total, n_resamples, len(runs), tuple(chosen))
 
 
-def _greedy(worth: Callable[[frozenset[int]], float], final: int, rule: SelectionRule) -> frozenset[int]:
+def _greedy(fused: FusedScores, weights: np.ndarray, rule: SelectionRule) -> frozenset[int]:
+    final = fused.n_layers - 1
     kept = frozenset([final])
-    while len(kept) <= final:
-        with_layer = {layer: worth(kept | {layer}) for layer in range(final + 1) if layer not in kept}
-        best = max(with_layer, key=lambda layer: (with_layer[layer], layer))
-        if with_layer[best] <= worth(kept) + rule.min_gain:
+    while len(kept) < fused.n_layers:
+        gains = {layer: fused.ndcg(kept | {layer}) - fused.ndcg(kept) for layer in range(final) if layer not in kept}
+        sure = {layer: gain for layer, gain in gains.items() if _low(gain, weights, fused.labels, rule) > rule.min_gain}
+        if not sure:
             break
-        kept |= {best}
+        kept |= {max(sure, key=lambda layer: (float(sure[layer] @ weights), layer))}
     return kept
+
+
+def _low(gain: np.ndarray, weights: np.ndarray, labels: np.ndarray, rule: SelectionRule) -> float:
+    """Return the lower end of the interval of a mean gain, from the spread of documents' sums (cluster-robust)."""
+    mean = float(gain @ weights / weights.sum())
+    if rule.gain_confidence == 0:
+        return mean
+    sizes = np.bincount(labels, weights)
+    sums = np.bincount(labels, weights * (gain - mean))
+    n_units = int((sizes > 0).sum())
+    if n_units < 2:
+        return -np.inf
+    error = np.sqrt(n_units / (n_units - 1) * np.square(sums).sum()) / weights.sum()
+    return mean - t_quantile(rule.gain_confidence, effective_number(sizes[sizes > 0])) * float(error)

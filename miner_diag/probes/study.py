@@ -211,12 +211,12 @@ def run_study(
             confidence=confidence,
         )
         correlations += [correlation for correlation in (all_layers, inner_layers) if correlation is not None]
-    runs = [FusedScores(chosen_scores(fit, verdicts, validation), validation.relevance) for fit in fits]
+    runs = [FusedScores(chosen_scores(fit, verdicts, validation), validation.relevance, documents) for fit in fits]
     selected = select(runs[0], rule)
     fused = bootstrap_means(runs[0].ndcg(frozenset(selected))[:, None], rng, clusters=documents, confidence=confidence)[
         0
     ]
-    stable = stability(runs, rule, rng, clusters=documents, n_resamples=options.resamples)
+    stable = stability(runs, rule, rng, n_resamples=options.resamples)
     shuffled: list[Control] = []
     random_selection = None
     if controls:
