@@ -40,8 +40,8 @@ class LoadOptions:
     """
 
     model: str = "page-text"
-    """The retriever: page-text, page-vision (reads the page's picture), a local folder of a checkpoint, or a hub id
-    (miner-diag backbones lists known ones)."""
+    """The retriever: page-text, page-text-bge (12 layers; fetched once), page-vision (reads the page's picture), a
+    local folder of a checkpoint, or a hub id (miner-diag backbones lists known ones)."""
     model_family: str | None = None
     """The family of a checkpoint whose files do not say which retriever it is: one of those that miner-diag backbones
     lists, or text."""

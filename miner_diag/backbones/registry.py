@@ -25,7 +25,7 @@ from miner_diag.backbones.families import (
 from miner_diag.backbones.hub import Source, find_source
 from miner_diag.backbones.known import KnownModel, known_model
 from miner_diag.backbones.options import LoadOptions
-from miner_diag.backbones.page_text import minilm_folder
+from miner_diag.backbones.page_text import bge_folder, minilm_folder
 from miner_diag.backbones.pictures import PagePictures
 from miner_diag.backbones.pipeline import is_adapter, read_json, read_pipeline, refuse_adapter
 from miner_diag.backbones.reader import EXTRA, Render, can_read_pictures
@@ -45,7 +45,15 @@ EMBEDDED = {
             "text_encoder:TextEncoder",
             _TEXT_OPTIONS | {"pooling", "reader", "window_pooling"},
             long_pages="windows",
-            embedded=True,
+            weights=minilm_folder,
+        ),
+        Retriever(
+            "page-text-bge",
+            "bge-small-en-v1.5 over the page's text; 13 hidden states, width 384, cls pooling; fetched once (73 MB)",
+            "text_encoder:TextEncoder",
+            _TEXT_OPTIONS | {"pooling", "reader", "window_pooling"},
+            long_pages="windows",
+            weights=bge_folder,
         ),
         Retriever(
             "page-vision",
@@ -53,7 +61,7 @@ EMBEDDED = {
             "page_vision.backbone:load_page_vision",
             _TEXT_OPTIONS | {"pooling", "window_pooling"},
             long_pages="windows",
-            embedded=True,
+            weights=minilm_folder,
         ),
         Retriever(
             "page-text-late",
@@ -62,7 +70,7 @@ EMBEDDED = {
             _TEXT_OPTIONS | {"kept_tokens", "reader"},
             long_pages="windows",
             late=True,
-            embedded=True,
+            weights=minilm_folder,
         ),
         Retriever(
             "page-vision-late",
@@ -71,7 +79,7 @@ EMBEDDED = {
             _TEXT_OPTIONS | {"kept_tokens"},
             long_pages="windows",
             late=True,
-            embedded=True,
+            weights=minilm_folder,
         ),
     )
 }
@@ -147,9 +155,10 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
     if options.model in EMBEDDED:
         retriever = EMBEDDED[options.model]
         retriever.check_honours(options, retriever.name, _without_effect(options, retriever))
+        assert retriever.weights is not None
         return retriever.load(
             Checkpoint(
-                minilm_folder(),
+                retriever.weights(),
                 retriever.name,
                 options,
                 pictures,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from miner_diag.backbones.checkpoint import Checkpoint
@@ -49,8 +50,9 @@ class Retriever:
     """What it does with long pages and queries where the user does not say."""
     late: bool = False
     """Whether it gives a vector for every token instead of one for the item."""
-    embedded: bool = False
-    """Whether it comes with the package."""
+    weights: Callable[[], Path] | None = None
+    """Returns the folder of an embedded retriever's weights, fetched where they are not here; None for a kind of
+    checkpoint."""
     model_types: tuple[str, ...] = ()
     """The ``model_type`` that config.json states; empty where the type does not decide."""
     sign: str = ""

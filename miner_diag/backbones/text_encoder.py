@@ -53,8 +53,12 @@ class TextEncoder:
 
     Its last layer, L2-normalised, is what sentence-transformers returns for the same text, where that is within the
     limit. Both sides pass the same layers. A longer text is cut at the limit, or read in windows as long as the limit,
-    whose pooled vectors become one in every layer (:mod:`miner_diag.backbones.windows`). Batches are padded on the
-    right, where positions count from 0 for every item; pooling reads the attention mask, so it would not matter.
+    whose pooled vectors become one in every layer (:mod:`miner_diag.backbones.windows`). Under cls and last pooling
+    each window has a first or last token of its own, and the item's vector is the mean of their states: weighted by the
+    windows' tokens, or all alike. Such a checkpoint was trained on single inputs, so this mean is our choice.
+
+    Batches are padded on the right, where positions count from 0 for every item; pooling reads the attention mask, so
+    it would not matter.
 
     An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
     so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.

@@ -75,7 +75,7 @@ KINDS = {
 }
 """Kind -> what saves a tiny checkpoint of it in a folder."""
 
-EMBEDDED = ("page-text", "page-vision", "page-text-late", "page-vision-late")
+EMBEDDED = ("page-text", "page-text-bge", "page-vision", "page-text-late", "page-vision-late")
 ON_A_HUB = {"text on a hub": "text", "ColPali on a hub": "ColPaliForRetrieval", "text-late on a hub": "text-late"}
 
 VALUES = {
@@ -164,6 +164,8 @@ def honoured(kind):
 
 @pytest.fixture(scope="module", params=[*EMBEDDED, *KINDS, *ON_A_HUB])
 def kind_and_backbone(request, plain_options):
+    if request.param == "page-text-bge":
+        request.getfixturevalue("bge_folder")
     return request.param, load(request.param, plain_options(request.param))
 
 
