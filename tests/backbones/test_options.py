@@ -82,6 +82,7 @@ VALUES = {
     "revision": SECOND,
     "base_model": "elsewhere",
     "pooling": "cls",
+    "layer_pooling": "mean",
     "reader": "text-layer" if can_read_pictures() else "ocr",
     "kept_tokens": "all",
     "device": "cpu" if torch.cuda.is_available() else "cuda",
@@ -97,6 +98,18 @@ VALUES = {
     "model_family": "clip",
 }
 """Another value than that of the plain options, for every field but the model."""
+
+MEAN_POOLED = (
+    "page-text",
+    "page-vision",
+    "text",
+    "text with code",
+    "text on a hub",
+    "jina_v4",
+    "nemotron_vl",
+    "modernvbert",
+)
+"""The kinds whose plain options pool every layer as the mean over tokens."""
 
 OTHER_FAMILY = {"gme": "dse", "dse": "gme", "biqwen2_5": "jina_v4", "clip": "siglip"}
 
@@ -151,6 +164,8 @@ def other_value(kind, option, backbone):
         return f"A page: {backbone.processor.visual_prompt_prefix}"  # with the picture's token in it
     if option == "long_pages" and kind in EMBEDDED:
         return "truncate"
+    if option == "pooling" and kind == "page-text-bge":  # which is cls already
+        return "mean"
     return VALUES[option]
 
 
@@ -159,6 +174,7 @@ def honoured(kind):
     entry = next(one for one in RETRIEVERS if one.name == family_of(kind))
     fit = {"revision": kind in ON_A_HUB, "base_model": "adapter" in kind, "trust_remote_code": "with code" in kind}
     fit |= dict.fromkeys(("window_overlap", "window_pooling"), kind in EMBEDDED)  # a checkpoint cuts unless asked
+    fit["layer_pooling"] = kind not in MEAN_POOLED
     return {option for option in entry.honours if fit.get(option, True)}
 
 
@@ -194,6 +210,18 @@ def test_an_option_changes_the_key_or_is_refused(kind_and_backbone, option, plai
         return
     assert option in honoured(kind), f"{option} is not declared"
     assert changed != backbone.key(), f"{option} has no effect on {kind} and is not refused"
+
+
+@pytest.mark.parametrize("kind", ["page-text", "text", "text on a hub", "modernvbert"])
+@pytest.mark.parametrize("pooling", ["cls", "last"])
+def test_layer_pooling_counts_where_one_token_is_read(kind, pooling, plain_options):
+    one_token = replace(plain_options(kind), pooling=pooling)
+    means = load(kind, replace(one_token, layer_pooling="mean"))
+    assert means.pooling == pooling and means.key() != load(kind, one_token).key()
+    with pytest.raises(
+        BackboneError, match="^--layer-pooling mean has no effect on .*: it pools every layer as the mean"
+    ):
+        load(kind, replace(plain_options(kind), pooling="mean", layer_pooling="mean"))
 
 
 @pytest.mark.parametrize("kind", ["text", "text-late"])
