@@ -190,6 +190,12 @@ def test_the_options_are_kept(kind_and_backbone, plain_options):
     assert backbone.options == plain_options(kind)
 
 
+def test_the_stated_pooling_of_an_embedded_one_is_its_own(kind_and_backbone):
+    kind, backbone = kind_and_backbone
+    stated = {entry.name: entry.pooling for entry in RETRIEVERS}.get(kind)
+    assert stated == (None if kind not in EMBEDDED or kind.endswith("-late") else backbone.pooling)
+
+
 @pytest.mark.parametrize("option", sorted(OPTION_NAMES - {"model"}))
 def test_an_option_changes_the_key_or_is_refused(kind_and_backbone, option, plain_options):
     kind, backbone = kind_and_backbone
@@ -292,6 +298,8 @@ def test_options_are_checked_before_weights_are_fetched(kind, plain_options, mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", note)
     with pytest.raises(BackboneError, match="--max-pixels 5 has no effect on "):
         load(kind, replace(plain, max_pixels=5))
+    with pytest.raises(BackboneError, match="--layer-pooling mean has no effect on "):
+        load(kind, replace(plain, layer_pooling="mean"))
     assert fetched and all(files == SETTINGS for files in fetched)
     load(kind, plain)
     assert "*.safetensors" in fetched[-1]
