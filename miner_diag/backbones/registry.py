@@ -60,7 +60,7 @@ EMBEDDED = {
         ),
         Retriever(
             "page-vision",
-            "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+            "the layers of page-text over what a small reader of our own makes out in the picture; no text layer",
             "page_vision.backbone:load_page_vision",
             _TEXT_OPTIONS | _POOLINGS,
             long_pages="windows",
