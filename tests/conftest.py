@@ -19,11 +19,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(request, monkeypatch, tmp_path_factory):
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
     """No test reads or fills the user's cache; what one session reads of a PDF its other tests may reuse."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("MINER_DIAG_CACHE", str(folder))
+    with pytest.MonkeyPatch.context() as patch:  # before fixtures of modules, which fill the cache too
+        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)

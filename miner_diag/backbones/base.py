@@ -24,6 +24,8 @@ __all__ = [
     "BackboneError",
     "CheckpointError",
     "Encoded",
+    "KeptLayers",
+    "OnePooling",
     "Pooling",
     "Side",
     "UnknownBackboneError",
@@ -69,6 +71,16 @@ class Encoded:
     pixels: Callable[[], Mapping[str, np.ndarray]] | None = None
     """Draws and preprocesses the item's picture, called in the forward, so that no two batches' pixels are held
     together; None where no picture is looked at. Arrays of a batch are joined along their first axis."""
+
+
+@dataclass(frozen=True)
+class KeptLayers:
+    """Which vectors of an item are kept from one forward, and which of them are its layers."""
+
+    count: int
+    """The number R of vectors that are kept."""
+    layers: tuple[int, ...]
+    """[L], the number of each layer's vector among them."""
 
 
 @runtime_checkable
@@ -124,9 +136,30 @@ class Backbone(Protocol):
         """Return what the backbone reads of each page as text, cut where it cuts; None where it looks at pictures."""
         ...
 
+    def kept(self, side: Side) -> KeptLayers:
+        """Return which vectors of an item of that side are kept, and which of them are its layers."""
+        ...
+
     def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Run one forward; return layer_embeddings [B, L, D], float32, pooled inside the forward."""
         ...
+
+    def embed_kept(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Run one forward; return all vectors that are kept of it [B, R, D], float32."""
+        ...
+
+
+class OnePooling:
+    """What retrievers share whose layers are pooled in one way: an item's layers are all that is kept of it."""
+
+    def kept(self: Any, side: Side) -> KeptLayers:
+        """Return that each vector that is kept is a layer."""
+        n_layers, _ = self.layer_shape(side)
+        return KeptLayers(n_layers, tuple(range(n_layers)))
+
+    def embed_kept(self: Any, batch: Sequence[Encoded]) -> np.ndarray:
+        """Return what :meth:`embed` returns."""
+        return self.embed(batch)
 
 
 def forward_key(backbone: Any) -> dict[str, str]:

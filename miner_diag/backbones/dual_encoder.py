@@ -11,7 +11,17 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Side, check_side, forward_key, item_id
+from miner_diag.backbones.base import (
+    SIDES,
+    BackboneError,
+    Encoded,
+    OnePooling,
+    Pooling,
+    Side,
+    check_side,
+    forward_key,
+    item_id,
+)
 from miner_diag.backbones.batches import join_pixels, pad_batch
 from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.hooks import find_blocks, pooled_forward
@@ -27,7 +37,7 @@ MOST_STRETCHED = 4
 """The longer side of a drawn page is at most this many times the shorter one, which the page encoder sees."""
 
 
-class DualEncoder:
+class DualEncoder(OnePooling):
     """A dual encoder. Each side has its own layers, depth and width; ``layer_shape(side)`` tells.
 
     Layer l of the query encoder and layer l of the page encoder are different things and must not be paired. The last

@@ -16,7 +16,7 @@ CHECKPOINT = EVERY | {"revision", "max_tokens", "query_prompt"}
 """The options that every checkpoint in a folder or on a hub honours."""
 ONE_VECTOR = CHECKPOINT | {"model_family"}
 """The options that every checkpoint with one vector a page honours."""
-VISION_LANGUAGE = ONE_VECTOR | {"pooling", "max_pixels", "page_prompt"}
+VISION_LANGUAGE = ONE_VECTOR | {"pooling", "layer_pooling", "max_pixels", "page_prompt"}
 """The options of vision-language models."""
 WINDOWS = frozenset({"long_pages", "window_overlap"})
 """The options of retrievers that can read a long text in windows."""
@@ -111,7 +111,7 @@ TEXT = Retriever(
     "text",
     "any transformers or sentence-transformers text encoder; it reads the page's text",
     "text_encoder:TextEncoder",
-    ONE_VECTOR | CODE | WINDOWS | {"pooling", "reader", "page_prompt", "window_pooling"},
+    ONE_VECTOR | CODE | WINDOWS | {"pooling", "layer_pooling", "reader", "page_prompt", "window_pooling"},
 )
 """Text encoders."""
 

@@ -98,8 +98,8 @@ def pooled_forward(
         pools [B, E].
     blocks : ModuleList
         The transformer blocks, in order.
-    pool : callable, [B, T, D] -> [B, D]
-        Applied to each layer inside its hook.
+    pool : callable, [B, T, D] -> [B, D] or [B, P, D]
+        Applied to each layer inside its hook; in P ways at once where it returns that.
     name : str
         What messages call the backbone.
     width : int, optional
@@ -107,7 +107,7 @@ def pooled_forward(
 
     Returns
     -------
-    ndarray [B, L, D]
+    ndarray [B, L, D] or [B, L, P, D]
         float32.
 
     Raises

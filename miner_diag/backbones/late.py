@@ -109,7 +109,7 @@ class LastLayerTokens:
         key = {
             name: value
             for name, value in self.encoder.key(side).items()
-            if name not in ("pooling", "prompt_pooled", "window_pooling")
+            if name not in ("pooling", "layer_pooling", "prompt_pooled", "window_pooling")
         }
         return key | {"backbone": self.name, "kept_tokens": self.kept_tokens}
 

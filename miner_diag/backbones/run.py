@@ -33,7 +33,7 @@ def run(options: BackbonesOptions) -> None:
             more = {"bf16_gb": model.bf16_gb, "here": machine.verdict(model), "honours": _honoured_by(model)}
             print(json.dumps({**asdict(model), **more}))
         return
-    print("Embedded, nothing to fetch:")
+    print("Embedded, no hub needed:")
     _print_kinds(EMBEDDED.values())
     print(f"\nKnown checkpoints (--model HUB_ID, or a local folder of it), on this machine: {_devices(machine)}")
     _print_models([model for model in known_models() if not model.late], machine)

@@ -23,7 +23,8 @@ from miner_diag.backbones.base import (
 )
 from miner_diag.backbones.batches import pad_batch
 from miner_diag.backbones.checkpoint import Checkpoint
-from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
+from miner_diag.backbones.hooks import find_blocks, passes_final_norm
+from miner_diag.backbones.layer_pooling import TwoPoolings
 from miner_diag.backbones.loading import choose_device, load_model, load_tokenizer
 from miner_diag.backbones.options import LongPages, Pooling, WindowPooling
 from miner_diag.backbones.pipeline import read_pipeline
@@ -48,13 +49,17 @@ TEXTS_AT_ONCE = 256
 """The number of texts that are tokenised between two steps of the progress bar."""
 
 
-class TextEncoder:
+class TextEncoder(TwoPoolings):
     """A transformers or sentence-transformers checkpoint over the text of queries and pages.
 
     Its last layer, L2-normalised, is what sentence-transformers returns for the same text, where that is within the
     limit. Both sides pass the same layers. A longer text is cut at the limit, or read in windows as long as the limit,
-    whose pooled vectors become one in every layer (:mod:`miner_diag.backbones.windows`). Batches are padded on the
-    right, where positions count from 0 for every item; pooling reads the attention mask, so it would not matter.
+    whose pooled vectors become one in every layer (:mod:`miner_diag.backbones.windows`). Under cls and last pooling
+    each window has a first or last token of its own, and the item's vector is the mean of their states: weighted by the
+    windows' tokens, or all alike. Such a checkpoint was trained on single inputs, so this mean is our choice.
+
+    Batches are padded on the right, where positions count from 0 for every item; pooling reads the attention mask, so
+    it would not matter.
 
     An empty text (a page that shows none, an empty query) is embedded as the prompt and special tokens alone,
     so all such pages share one vector; where a tokenizer gives no token at all, its end-of-text token stands in.
@@ -133,6 +138,8 @@ class TextEncoder:
             "pooling": self.pooling,
             "prompt_pooled": str(self.pipeline.include_prompt),
         }
+        if self.layer_pooling is not None:
+            key["layer_pooling"] = self.layer_pooling
         if self.long_pages == "windows":  # not where texts are cut, so that the keys of other stores stay as they were
             key["long_pages"] = f"windows, {self.window_overlap} tokens of overlap"
             key["window_pooling"] = self.window_pooling
@@ -186,29 +193,16 @@ class TextEncoder:
         fill = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": self.tokenizer.pad_token_type_id or 0}
         return pad_batch(windows_of(batch), fill, padding_side, self.device)
 
-    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
-        """Pass every token once and pool every layer inside the forward.
-
-        Parameters
-        ----------
-        batch : sequence of Encoded
-            B items that :meth:`prepare` returned.
-
-        Returns
-        -------
-        ndarray [B, L, D]
-            layer_embeddings, float32, not normalised.
-        """
+    def embed_kept(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Pass every token once, pool inside the forward, and join the windows; return [B, R, D], float32."""
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
         vectors = [self.embed_collated(*self.collate(windows)) for windows in window_batches(batch)]
         return join_windows(np.concatenate(vectors), batch, self.window_pooling)
 
     def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
-        return pooled_forward(
-            lambda: self.model(**inputs).last_hidden_state, self._blocks, Pooler(pool_mask, self.pooling), self.name
-        )
+        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
+        return self.pool_forward(lambda: self.model(**inputs).last_hidden_state, pool_mask)
 
     def token_states(self, batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run one forward and pool nothing, for late interaction; an item that is read in windows has a row for each.

@@ -19,9 +19,9 @@ from miner_diag.backbones.base import SIDES, BackboneError, Encoded, Pooling, Si
 from miner_diag.backbones.batches import join_pixels, pad_batch
 from miner_diag.backbones.checkpoint import Checkpoint
 from miner_diag.backbones.families import FamilyDefaults
-from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward
+from miner_diag.backbones.hooks import find_blocks, passes_final_norm
+from miner_diag.backbones.layer_pooling import TwoPoolings
 from miner_diag.backbones.loading import choose_device, load_image_processor, load_model, load_tokenizer
-from miner_diag.backbones.pooling import Pooler
 from miner_diag.backbones.revision import folder_revision
 from miner_diag.backbones.settings import choose_dtype, overrule_pooling, text_limit
 from miner_diag.backbones.templates import Template, encode_between, expand_placeholder, without_markers
@@ -42,7 +42,7 @@ class Plan:
     """The token ids [V] that stand instead of the placeholder."""
 
 
-class VisionLanguageRetriever(ABC):
+class VisionLanguageRetriever(TwoPoolings, ABC):
     """A vision-language checkpoint with one vector a page; families say what is particular to them.
 
     Layer 0 is what enters the first block: text embeddings with the visual tokens in their places. Layer l is what
@@ -171,6 +171,8 @@ class VisionLanguageRetriever(ABC):
             "pooling": self.pooling,
             **self.extra_key(),
         }
+        if self.layer_pooling is not None:
+            key["layer_pooling"] = self.layer_pooling
         for one in SIDES if side is None else (side,):
             check_side(one)
             template = self._templates[one]
@@ -212,15 +214,15 @@ class VisionLanguageRetriever(ABC):
         """Return None: pages are looked at as pictures."""
         return
 
-    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
-        """Draw the batch's pictures, run one forward and pool every layer inside it; return [B, L, D], float32."""
+    def embed_kept(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Draw the batch's pictures, run one forward and pool inside it; return [B, R, D], float32."""
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
         return self.embed_collated(*self.collate(batch))
 
     def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
-        return pooled_forward(lambda: self.forward(inputs), self._blocks, Pooler(pool_mask, self.pooling), self.name)
+        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
+        return self.pool_forward(lambda: self.forward(inputs), pool_mask)
 
     def encode_query(self, name: str, text: str) -> Encoded:
         """Return one query in its template."""

@@ -135,8 +135,10 @@ class EmbeddedCorpus:
         """
         queries, pages = self._stored.take(part)
         stores = CorpusStores(
-            EmbeddingStore(queries, self.backbone.layer_shape("query")),
-            EmbeddingStore(pages, self.backbone.layer_shape("page")),
+            *(
+                EmbeddingStore(rows, self.backbone.layer_shape(side), self.backbone.kept(side))
+                for side, rows in zip(SIDES, (queries, pages), strict=True)
+            )
         )
         refuse_unread_pages(self.backbone, part, stores.pages.counts)
         if self._run is not None:
@@ -147,6 +149,9 @@ class EmbeddedCorpus:
         n_layers, width = self.backbone.layer_shape(side)
         key = {**self.backbone.key(side), "token_budget": str(self.options.token_budget)}
         fields = {"layers": n_layers, "width": width, "dtype": "float32"}
+        if "layer_pooling" in key:  # both lie in the store, and the option says which vectors are read
+            key["layer_pooling"] = "both"
+            fields["kept"] = self.backbone.kept(side).count
         folder = StoreFolder(self.options.store, LAYERS, side, self.backbone.name, key, fields)
         return StoredSide(folder, self.corpus, self._embed)
 
@@ -157,8 +162,11 @@ class EmbeddedCorpus:
 
     def _sizes(self, counts: Mapping[Side, int]) -> tuple[str, int]:
         shapes = {side: self.backbone.layer_shape(side) for side in sorted(counts)}  # pages first, as in the sentence
-        size = sum(layer_bytes((counts[side], *shape)) for side, shape in shapes.items())
+        kept = {side: self.backbone.kept(side).count for side in shapes}
+        size = sum(layer_bytes((counts[side], kept[side], width)) for side, (_, width) in shapes.items())
         layers = " and ".join(dict.fromkeys(f"{n_layers} layers x {width}" for n_layers, width in shapes.values()))
+        if any(kept[side] > n_layers for side, (n_layers, _) in shapes.items()):
+            layers += ", inner ones under both poolings (--layer-pooling)"
         return f"embedding {items_words(counts)} with {self.backbone.name}: {layers}, {size_words(size)}", size
 
 

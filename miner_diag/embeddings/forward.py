@@ -36,7 +36,7 @@ def embed_layers(
     token_budget: int,
     advance: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
-    """Run every item through a retriever once and pool each layer.
+    """Run every item through a retriever once and pool each layer, in both ways where the retriever has two.
 
     Batches are made of these items alone, of like length.
 
@@ -56,7 +56,7 @@ def embed_layers(
     Returns
     -------
     dict
-        "layer_embeddings" [n, L, D] float32, "notes" [n] int64, "characters" [n, 2] int64, "inputs" [n] int64.
+        "layer_embeddings" [n, R, D] float32, "notes" [n] int64, "characters" [n, 2] int64, "inputs" [n] int64.
 
     Raises
     ------
@@ -66,10 +66,10 @@ def embed_layers(
         If one item alone does not fit into memory.
     """
     encoded = backbone.prepare(items, side)
-    vectors = np.empty((len(encoded), *backbone.layer_shape(side)), dtype=np.float32)
+    vectors = np.empty((len(encoded), *_kept_shape(backbone, side)), dtype=np.float32)
     for batch in plan_batches([item.n_tokens for item in encoded], token_budget):
         members = [encoded[position] for position in batch]
-        layers = embed_halving(backbone, members)
+        layers = embed_halving(backbone.embed_kept, members)
         _check_layers(backbone, members, layers)
         vectors[batch] = layers
         advance(len(batch))
@@ -138,9 +138,9 @@ def input_hash(item: Query | Page, encoded: Encoded) -> int:
     return int.from_bytes(sha256.digest()[:8], "little", signed=True)
 
 
-def embed_halving(backbone: Backbone, batch: Sequence[Encoded]) -> np.ndarray:
-    """Embed a batch, in parts where memory does not suffice; see :func:`run_halving`. Return [B, L, D]."""
-    parts = run_halving(backbone.embed, batch)
+def embed_halving(embed: Callable[[Sequence[Encoded]], np.ndarray], batch: Sequence[Encoded]) -> np.ndarray:
+    """Embed a batch, in parts where memory does not suffice; see :func:`run_halving`. Return what `embed` does."""
+    parts = run_halving(embed, batch)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -176,16 +176,22 @@ def run_halving(forward: Callable[[Sequence[Encoded]], Output], batch: Sequence[
     return run_halving(forward, batch[:half]) + run_halving(forward, batch[half:])
 
 
+def _kept_shape(backbone: Backbone, side: Side) -> tuple[int, int]:
+    """Return (R, D): how many vectors of an item are kept, and their width."""
+    return backbone.kept(side).count, backbone.layer_shape(side)[1]
+
+
 def _check_layers(backbone: Backbone, batch: Sequence[Encoded], layers: np.ndarray) -> None:
-    expected = (len(batch), *backbone.layer_shape(batch[0].side))
+    expected = (len(batch), *_kept_shape(backbone, batch[0].side))
     if layers.shape != expected or layers.dtype != np.float32:
         raise ValueError(
             f"layer embeddings must be float32 {list(expected)}; {backbone.name} gave {layers.dtype} "
             f"{list(layers.shape)} for {batch[0].side} {batch[0].item_id!r} and its batch"
         )
-    finite = np.isfinite(layers).all(axis=2)  # [B, L]
+    finite = np.isfinite(layers).all(axis=2)  # [B, R]
     if not finite.all():
-        row, layer = (int(index) for index in np.argwhere(~finite)[0])
+        row, kept = (int(index) for index in np.argwhere(~finite)[0])
+        layer = kept % backbone.layer_shape(batch[0].side)[0]  # behind the layers come inner ones in another pooling
         raise NonFiniteError(
             f"layer {layer} of {backbone.name} is not finite for {batch[row].side} {batch[row].item_id!r} "
             f"({int((~finite).sum())} layer vectors of {finite.size} in its batch; dtype "

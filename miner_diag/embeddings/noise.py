@@ -103,7 +103,10 @@ def noise_floor(
             store.items.shard_numbers[chosen].tolist(), store.items.shard_rows[chosen].tolist(), strict=True
         )
     ]
-    digest = sha256_bytes(canonical_json([store.items.folder.digest, rows]).encode())
+    compared: list[Any] = [store.items.folder.digest, rows]
+    if store.kept.layers != tuple(range(store.shape[1])):
+        compared.append(store.kept.layers)
+    digest = sha256_bytes(canonical_json(compared).encode())
     path = store.folder / NOISE / f"{digest[:32]}-{NOISE_FORMAT}.json"
     if path.exists():
         kept = read_json(path)
@@ -127,7 +130,7 @@ def measure_noise(
 ) -> NoiseFloor:
     """Embed items one by one, and compare them with the given rows of the store."""
     side = store.items.folder.side
-    alone = np.concatenate([embed_halving(backbone, [item]) for item in backbone.prepare(items, side)])
+    alone = np.concatenate([embed_halving(backbone.embed, [item]) for item in backbone.prepare(items, side)])
     alone = alone.astype(np.float64)
     norms = np.linalg.norm(alone, axis=2)  # [n, L]
     relative = np.linalg.norm(alone - store.rows(rows), axis=2) / np.where(norms > 0, norms, 1.0)

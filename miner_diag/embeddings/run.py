@@ -80,7 +80,8 @@ def closing_lines(embedded: Embedded) -> list[str]:
     lines = []
     for side, store in zip(("queries", "pages"), embedded.stores, strict=True):
         n_items, n_layers, width = store.shape
-        lines.append(f"{n_items:,} {side} x {n_layers} layers x {width} are in {store.folder}")
+        both = ", inner ones under both poolings," if store.kept.count > n_layers else ""
+        lines.append(f"{n_items:,} {side} x {n_layers} layers x {width}{both} are in {store.folder}")
     largest = max(embedded.noise.max_relative_difference)
     lines += [
         embedded.backbone.last_layer,

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from miner_diag.backbones.base import KeptLayers
 from miner_diag.embeddings.shards import EMPTY, DamagedStoreError, Kind
 from miner_diag.embeddings.stored import Rows
 
@@ -33,9 +34,11 @@ class EmbeddingStore:
         Where each of the N items lies.
     layer_shape : (L, D)
         The number of layers and their width.
+    kept : KeptLayers, optional
+        Which of the vectors that are kept of an item are its layers; each one if this is not given.
     """
 
-    def __init__(self, items: Rows, layer_shape: tuple[int, int]) -> None:
+    def __init__(self, items: Rows, layer_shape: tuple[int, int], kept: KeptLayers | None = None) -> None:
         self.items = items
         """Where each item lies."""
         self.folder = items.folder.path
@@ -46,9 +49,13 @@ class EmbeddingStore:
         """The ids of the items, in the order in which they were asked for."""
         self.shape: tuple[int, int, int] = (len(items.ids), *layer_shape)
         """(N, L, D)."""
+        n_layers, width = layer_shape
+        self.kept = kept or KeptLayers(n_layers, tuple(range(n_layers)))
+        """Which of the vectors that are kept of an item are its layers."""
+        self._layers = np.array(self.kept.layers)
         for shard in items.shards:
             vectors = shard.tensors["layer_embeddings"]
-            if vectors.shape != (len(shard.ids), *layer_shape) or vectors.dtype != np.float32:
+            if vectors.shape != (len(shard.ids), self.kept.count, width) or vectors.dtype != np.float32:
                 raise DamagedStoreError(shard.path, f"it holds {vectors.dtype} {list(vectors.shape)}")
 
     def __len__(self) -> int:
@@ -70,7 +77,7 @@ class EmbeddingStore:
         """All pooled vectors [N, L, D], float32, read into memory once; row i is item ``ids[i]``. Read-only."""
         vectors = np.empty(self.shape, dtype=np.float32)
         for positions, shard, rows in self.items.by_shard():
-            vectors[positions] = shard.tensors["layer_embeddings"][rows]
+            vectors[positions] = shard.tensors["layer_embeddings"][rows[:, None], self._layers]
         vectors.setflags(write=False)
         return vectors
 
@@ -86,7 +93,7 @@ class EmbeddingStore:
             raise ValueError(f"layer must be 0 … {self.shape[1] - 1}; got {layer}")
         vectors = np.empty((self.shape[0], self.shape[2]), dtype=np.float32)
         for positions, shard, rows in self.items.by_shard():
-            vectors[positions] = shard.tensors["layer_embeddings"][rows, layer]
+            vectors[positions] = shard.tensors["layer_embeddings"][rows, self._layers[layer]]
         return vectors
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
@@ -104,7 +111,7 @@ class EmbeddingStore:
             raise ValueError(f"rows must be 0 … {len(self) - 1}; got {rows.min()} … {rows.max()}")
         vectors = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         for positions, shard, shard_rows in self.items.by_shard(rows) if rows.size else ():
-            vectors[positions] = shard.tensors["layer_embeddings"][shard_rows]
+            vectors[positions] = shard.tensors["layer_embeddings"][shard_rows[:, None], self._layers]
         return vectors
 
     def take(self, ids: Sequence[str]) -> EmbeddingStore:
@@ -115,4 +122,4 @@ class EmbeddingStore:
         ValueError
             If an id is not among these items; it is named.
         """
-        return EmbeddingStore(self.items.take(ids), (self.shape[1], self.shape[2]))
+        return EmbeddingStore(self.items.take(ids), (self.shape[1], self.shape[2]), self.kept)

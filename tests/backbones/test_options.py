@@ -75,13 +75,14 @@ KINDS = {
 }
 """Kind -> what saves a tiny checkpoint of it in a folder."""
 
-EMBEDDED = ("page-text", "page-vision", "page-text-late", "page-vision-late")
+EMBEDDED = ("page-text", "page-text-bge", "page-vision", "page-text-late", "page-vision-late")
 ON_A_HUB = {"text on a hub": "text", "ColPali on a hub": "ColPaliForRetrieval", "text-late on a hub": "text-late"}
 
 VALUES = {
     "revision": SECOND,
     "base_model": "elsewhere",
     "pooling": "cls",
+    "layer_pooling": "mean",
     "reader": "text-layer" if can_read_pictures() else "ocr",
     "kept_tokens": "all",
     "device": "cpu" if torch.cuda.is_available() else "cuda",
@@ -97,6 +98,18 @@ VALUES = {
     "model_family": "clip",
 }
 """Another value than that of the plain options, for every field but the model."""
+
+MEAN_POOLED = (
+    "page-text",
+    "page-vision",
+    "text",
+    "text with code",
+    "text on a hub",
+    "jina_v4",
+    "nemotron_vl",
+    "modernvbert",
+)
+"""The kinds whose plain options pool every layer as the mean over tokens."""
 
 OTHER_FAMILY = {"gme": "dse", "dse": "gme", "biqwen2_5": "jina_v4", "clip": "siglip"}
 
@@ -151,6 +164,8 @@ def other_value(kind, option, backbone):
         return f"A page: {backbone.processor.visual_prompt_prefix}"  # with the picture's token in it
     if option == "long_pages" and kind in EMBEDDED:
         return "truncate"
+    if option == "pooling" and kind == "page-text-bge":  # which is cls already
+        return "mean"
     return VALUES[option]
 
 
@@ -159,17 +174,26 @@ def honoured(kind):
     entry = next(one for one in RETRIEVERS if one.name == family_of(kind))
     fit = {"revision": kind in ON_A_HUB, "base_model": "adapter" in kind, "trust_remote_code": "with code" in kind}
     fit |= dict.fromkeys(("window_overlap", "window_pooling"), kind in EMBEDDED)  # a checkpoint cuts unless asked
+    fit["layer_pooling"] = kind not in MEAN_POOLED
     return {option for option in entry.honours if fit.get(option, True)}
 
 
 @pytest.fixture(scope="module", params=[*EMBEDDED, *KINDS, *ON_A_HUB])
 def kind_and_backbone(request, plain_options):
+    if request.param == "page-text-bge":
+        request.getfixturevalue("bge_folder")
     return request.param, load(request.param, plain_options(request.param))
 
 
 def test_the_options_are_kept(kind_and_backbone, plain_options):
     kind, backbone = kind_and_backbone
     assert backbone.options == plain_options(kind)
+
+
+def test_the_stated_pooling_of_an_embedded_one_is_its_own(kind_and_backbone):
+    kind, backbone = kind_and_backbone
+    stated = {entry.name: entry.pooling for entry in RETRIEVERS}.get(kind)
+    assert stated == (None if kind not in EMBEDDED or kind.endswith("-late") else backbone.pooling)
 
 
 @pytest.mark.parametrize("option", sorted(OPTION_NAMES - {"model"}))
@@ -192,6 +216,18 @@ def test_an_option_changes_the_key_or_is_refused(kind_and_backbone, option, plai
         return
     assert option in honoured(kind), f"{option} is not declared"
     assert changed != backbone.key(), f"{option} has no effect on {kind} and is not refused"
+
+
+@pytest.mark.parametrize("kind", ["page-text", "text", "text on a hub", "modernvbert"])
+@pytest.mark.parametrize("pooling", ["cls", "last"])
+def test_layer_pooling_counts_where_one_token_is_read(kind, pooling, plain_options):
+    one_token = replace(plain_options(kind), pooling=pooling)
+    means = load(kind, replace(one_token, layer_pooling="mean"))
+    assert means.pooling == pooling and means.key() != load(kind, one_token).key()
+    with pytest.raises(
+        BackboneError, match="^--layer-pooling mean has no effect on .*: it pools every layer as the mean"
+    ):
+        load(kind, replace(plain_options(kind), pooling="mean", layer_pooling="mean"))
 
 
 @pytest.mark.parametrize("kind", ["text", "text-late"])
@@ -262,6 +298,8 @@ def test_options_are_checked_before_weights_are_fetched(kind, plain_options, mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", note)
     with pytest.raises(BackboneError, match="--max-pixels 5 has no effect on "):
         load(kind, replace(plain, max_pixels=5))
+    with pytest.raises(BackboneError, match="--layer-pooling mean has no effect on "):
+        load(kind, replace(plain, layer_pooling="mean"))
     assert fetched and all(files == SETTINGS for files in fetched)
     load(kind, plain)
     assert "*.safetensors" in fetched[-1]

@@ -100,8 +100,8 @@ def count_forwards(monkeypatch):
     from miner_diag.backbones.text_encoder import TextEncoder
 
     batches = []
-    embed = TextEncoder.embed
-    monkeypatch.setattr(TextEncoder, "embed", lambda self, batch: batches.append(len(batch)) or embed(self, batch))
+    embed = TextEncoder.embed_kept
+    monkeypatch.setattr(TextEncoder, "embed_kept", lambda self, batch: batches.append(len(batch)) or embed(self, batch))
     return batches
 
 

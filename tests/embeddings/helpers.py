@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miner_diag.backbones.base import Encoded
+from miner_diag.backbones.base import Encoded, KeptLayers, OnePooling
 from miner_diag.backbones.options import LoadOptions
 from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.corpus.splits import split_of
@@ -20,7 +20,7 @@ from miner_diag.embeddings.tokens import TOKENS
 L, D = 4, 6
 
 
-class PretendBackbone:
+class PretendBackbone(OnePooling):
     """Layer l of an item is a function of its words, and, if `noise` is set, of its batch mates in the last bits."""
 
     name, revision, n_layers, width, pooling = "pretend", "sha256:0", L - 1, D, "mean"
@@ -79,6 +79,30 @@ class PretendBackbone:
     def _mates(batch):
         """A number that depends on who is in the batch, and 0 for an item alone."""
         return sum((len(batch) > 1) * number * item.n_tokens for number, item in enumerate(batch, start=1)) % 97
+
+
+class PretendReadout(PretendBackbone):
+    """It reads one token: its inner layers are kept under a second pooling too."""
+
+    name = "pretend-readout"
+
+    def __init__(self, layer_pooling="readout"):
+        super().__init__()
+        self.layer_pooling = layer_pooling
+
+    def key(self, side=None):
+        return {**super().key(side), "layer_pooling": self.layer_pooling}
+
+    def kept(self, side):
+        means = (*range(L, 2 * L - 1), L - 1)
+        return KeptLayers(2 * L - 1, tuple(range(L)) if self.layer_pooling == "readout" else means)
+
+    def embed_kept(self, batch):
+        layers = super().embed(batch)
+        return np.concatenate([layers, 2 + layers[:, :-1]], axis=1)
+
+    def embed(self, batch):
+        return self.embed_kept(batch)[:, list(self.kept("page").layers)]
 
 
 class PretendLate(PretendBackbone):

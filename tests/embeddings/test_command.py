@@ -123,7 +123,7 @@ def test_end_to_end_on_a_tiny_checkpoint(small_corpus, arguments, tmp_path):
     assert max(run["noise_floor"]["max_relative_difference"]) < 1e-5
     load = LoadOptions(str(tmp_path / "m"), pooling="mean", reader="text-layer", device="cpu")
     embedded_corpus = open_corpus(load, DataOptions(), StoreOptions(tmp_path / "store"), progress=False)
-    embedded_corpus.backbone.embed = lambda batch: pytest.fail("all of it is in the store")
+    embedded_corpus.backbone.embed_kept = lambda batch: pytest.fail("all of it is in the store")
     store = embedded_corpus.take(embedded_corpus.corpus.split("validation")).stores.pages
     assert store.shape == (len(small_corpus.split("validation").pages), 3, 8)
     assert np.isfinite(store.layer_embeddings).all()

@@ -291,7 +291,7 @@ def test_out_of_memory_halves_the_batch_and_logs_it(backbone, corpus, options, t
 def test_one_item_that_does_not_fit_is_named(backbone, corpus):
     backbone.room, page = 0, corpus.pages[0]
     with pytest.raises(OutOfMemoryError, match=rf"page '{page.page_id}' alone \(\d+ tokens\) does not fit .* lower"):
-        embed_halving(backbone, backbone.prepare([page], "page"))
+        embed_halving(backbone.embed, backbone.prepare([page], "page"))
 
 
 def test_other_errors_are_not_taken_for_memory(backbone, corpus):
@@ -300,7 +300,7 @@ def test_other_errors_are_not_taken_for_memory(backbone, corpus):
 
     backbone.embed = broken
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        embed_halving(backbone, backbone.prepare(corpus.pages[:2], "page"))
+        embed_halving(backbone.embed, backbone.prepare(corpus.pages[:2], "page"))
 
 
 def test_pages_on_which_nothing_can_be_read_are_refused(backbone, corpus, options):

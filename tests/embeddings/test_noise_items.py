@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from miner_diag.backbones.base import KeptLayers
 from miner_diag.embeddings import noise
 
 
@@ -13,7 +14,7 @@ class Store:
         from types import SimpleNamespace
 
         shards = [SimpleNamespace(name="a"), SimpleNamespace(name="b")]
-        self.folder = folder
+        self.folder, self.shape, self.kept = folder, (n, 1, 1), KeptLayers(1, (0,))
         self.items = SimpleNamespace(
             shards=shards,
             shard_numbers=np.arange(n) % 2,

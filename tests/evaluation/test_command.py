@@ -78,7 +78,7 @@ def no_forward(monkeypatch):
     """Any forward of a single-vector retriever fails."""
     from miner_diag.backbones.text_encoder import TextEncoder
 
-    monkeypatch.setattr(TextEncoder, "embed", lambda *args: pytest.fail("a forward"))
+    monkeypatch.setattr(TextEncoder, "embed_kept", lambda *args: pytest.fail("a forward"))
 
 
 # --- on the fusion's own test documents

@@ -116,7 +116,7 @@ def test_the_partner_is_read_from_the_store_that_all_commands_share(corpus, enco
     load = LoadOptions(str(encoder), device="cpu", reader="text-layer")
     part = corpus.split("validation")
     embedded = open_corpus(load, DataOptions(), StoreOptions(tmp_path / "store")).take(part)  # as cka does
-    monkeypatch.setattr(TextEncoder, "embed", lambda self, batch: pytest.fail("a forward of the partner"))
+    monkeypatch.setattr(TextEncoder, "embed_kept", lambda self, batch: pytest.fail("a forward of the partner"))
     main([*arguments(encoder, tmp_path / "run"), "--against", str(encoder)])
     assert embedded.stores.pages.shape == (24, 4, 32)
 

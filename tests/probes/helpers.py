@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from miner_diag.backbones import Encoded
+from miner_diag.backbones.base import OnePooling
 from miner_diag.corpus import Corpus, Page, Query
 from miner_diag.embeddings import EmbeddedCorpus, StoreOptions
 from miner_diag.probes import RetrievalData
@@ -47,7 +48,7 @@ KEY = {"backbone": "planted", "backbone_revision": "1"}
 N_DOCUMENTS, PER_DOCUMENT = 24, 6
 
 
-class FunctionBackbone:
+class FunctionBackbone(OnePooling):
     """A retriever whose layers of an item are a function of its id."""
 
     name, revision, shared_layers, device = "planted", "1", True, "cpu"

@@ -208,7 +208,7 @@ def again(first, documents, tmp_path_factory):
     try:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
             patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-            patch.setattr(TextEncoder, "embed", refuse)
+            patch.setattr(TextEncoder, "embed_kept", refuse)
             main(arguments(first.checkpoint, documents, out, first.store, "--memory-gb", "1e-9"))
         return SimpleNamespace(out=out, backend=mpl.get_backend())
     finally:

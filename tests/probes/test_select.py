@@ -21,6 +21,20 @@ def test_greedy_takes_what_adds_and_leaves_noise(fused):
     assert select(fused, SelectionRule("greedy", min_gain=1.0)) == [4]
 
 
+def test_greedy_takes_no_layer_whose_gain_may_be_noise(rng):
+    """The gain lies in one document of ten: an interval over documents holds 0, one over its queries does not."""
+    scores = scores_of([1.5, 3.0], rng)
+    scores[0, 12:] = 0.0  # beyond the first two documents of six queries the inner layer says nothing
+    relevance = Relevance.of(np.arange(60), n_pages=60)
+    documents = [f"d{row // 6}" for row in range(60)]
+    by_query, by_document = (FusedScores(scores, relevance, clusters) for clusters in (None, documents))
+    lenient = SelectionRule("greedy", gain_confidence=0)
+    assert select(by_query, lenient) == select(by_document, lenient) == [0, 1]
+    assert select(by_document, SelectionRule("greedy")) == [1]
+    # one document has no spread of its own
+    assert select(FusedScores(scores, relevance, ["d"] * 60), SelectionRule("greedy")) == [1]
+
+
 def test_top_k_and_within_delta_keep_the_final_layer(fused):
     assert select(fused, SelectionRule("top_k", top_k=1)) == [4]
     assert select(fused, SelectionRule("top_k", top_k=2)) == [3, 4]
@@ -59,7 +73,8 @@ def test_stability_of_a_clear_choice_and_of_a_toss(fused, rng):
 
 def test_documents_are_drawn_whole(fused, rng):
     """With two documents, a resample is one of three: either twice, or both."""
-    stable = stability([fused], SelectionRule("within_delta"), rng, clusters=("a",) * 30 + ("b",) * 30, n_resamples=30)
+    of_two = FusedScores(fused.scores, fused.relevance, ("a",) * 30 + ("b",) * 30)
+    stable = stability([of_two], SelectionRule("within_delta"), rng, n_resamples=30)
     possible = {tuple(select(fused, SelectionRule("within_delta"), np.repeat(w, 30))) for w in ([2, 0], [1, 1], [0, 2])}
     assert len(possible) <= 3 and stable.frequency[4] == 1.0
 

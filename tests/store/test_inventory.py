@@ -9,7 +9,15 @@ import pytest
 from miner_diag.embeddings import EmbeddedCorpus, StoreError, StoreOptions, TokenCorpus
 from miner_diag.store import delete_stores, list_stores, store_table
 from tests.damage import seal_again
-from tests.embeddings.helpers import PretendBackbone, PretendLate, damage, make_corpus, shard_bytes, three_splits
+from tests.embeddings.helpers import (
+    PretendBackbone,
+    PretendLate,
+    PretendReadout,
+    damage,
+    make_corpus,
+    shard_bytes,
+    three_splits,
+)
 
 
 @pytest.fixture
@@ -48,6 +56,14 @@ def test_what_is_kept_is_listed(filled):
     assert not any(store.problems for store in stores.values())
     table = store_table(list(stores.values()))
     assert list(table["items"]) == [store.items for store in stores.values()] and len(table) == 4
+
+
+def test_two_poolings_of_the_inner_layers_are_listed(root):
+    corpus = three_splits()
+    for layer_pooling in ("readout", "mean"):
+        EmbeddedCorpus(corpus, PretendReadout(layer_pooling), StoreOptions(root), progress=False).take(corpus)
+    stores = list_stores(root)
+    assert [(store.layers, store.kept, store.shape) for store in stores] == [(4, 7, "4 + 3 x 6")] * 2
 
 
 def test_the_last_use_is_the_latest(filled):
