@@ -76,7 +76,9 @@ def _row(model: KnownModel, machine: Machine) -> dict[str, str]:
 
 
 def _honoured_by(model: KnownModel) -> list[str]:
-    return next(sorted(kind.honours) for kind in RETRIEVERS if model.family in (kind.name, *kind.model_types))
+    honours = next(kind.honours for kind in RETRIEVERS if model.family in (kind.name, *kind.model_types))
+    changes = any(run is not None and run.changes for run in model.protocol.values())
+    return sorted(honours if changes else honours - {"protocol"})
 
 
 def _devices(machine: Machine) -> str:
