@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from miner_diag.corpus.copies import find_copies, merge_copies
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
 from miner_diag.corpus.hub_manifest import COLUMNS, COMMIT, HubManifest
-from miner_diag.corpus.images import read_image
-from miner_diag.corpus.pdf import MAX_IMAGE_PIXELS
+from miner_diag.corpus.images import check_image, read_image
 from miner_diag.corpus.splits import deal_with_negatives
 from miner_diag.files import cache_folder
 
@@ -127,9 +126,11 @@ def _load(
     rows = _Rows()
     for one in (subset,) if subset is not None else subsets:
         table = _table(where, revision, one, split)
-        wanted = ("query", "image") if manifest is None else manifest.columns
-        if lacking := [column for column in wanted if column not in table.column_names]:
-            raise CorpusError(f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.column_names)}")
+        if manifest is not None and not set(manifest.columns) <= set(table.column_names):
+            raise CorpusError(
+                f"{name} must have the columns {', '.join(manifest.columns)}, as its manifest says; it has "
+                f"{', '.join(table.column_names)}"
+            )
         _read_rows(table, f"{one}/" if several else "", rows)
     if (
         manifest is not None
@@ -221,12 +222,9 @@ def _facts(row: dict[str, Any], version: int) -> dict[str, str]:
     if not content:  # a path alone is not followed: it could name any file of this machine
         return {"page_hash": "", "problem": "it holds no picture"}
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            width, height = picture.size
-    except Exception as error:  # Pillow raises what it likes over damaged files
-        return {"page_hash": "", "problem": f"is not a readable picture ({error})"}
-    if width * height > MAX_IMAGE_PIXELS:
-        return {"page_hash": "", "problem": f"is {width} x {height} pixels; at most {MAX_IMAGE_PIXELS:,} are read"}
+        check_image(io.BytesIO(content), "its picture")
+    except CorpusError as error:
+        return {"page_hash": "", "problem": str(error)}
     return {"page_hash": hashlib.sha256(content).hexdigest(), "problem": ""}
 
 
@@ -264,13 +262,25 @@ def _table(where: str, revision: str | None, subset: str, split: str) -> Any:
             raise CorpusError(f"{where} ({subset}) has no split {chosen}; it has {', '.join(map(str, splits))}")
         builder.download_and_prepare()
         table = builder.as_dataset(split=chosen)
-        if {"query", "image"} <= set(table.column_names):
-            table = table.cast_column("image", datasets.Image(decode=False))
-        return table
+        _check_columns(where, table.features)
+        return table.cast_column("image", datasets.Image(decode=False))
     except CorpusError:
         raise
     except Exception as error:  # as above
         raise _unreadable(where, error) from error
+
+
+def _check_columns(where: str, features: dict[str, Any]) -> None:
+    """Check that rows have a question and a picture, and that what is read of them is of the right kind."""
+    if lacking := [name for name in ("query", "image") if name not in features]:
+        raise CorpusError(f"{where} has no column {', '.join(lacking)}; it has {', '.join(features)}")
+    texts, numbers = ("string", "large_string"), ("int32", "int64")
+    for name, kinds in (("query", texts), ("id", (*texts, *numbers))):
+        kind = getattr(features.get(name), "dtype", "")
+        if name in features and kind not in kinds:
+            raise CorpusError(f"{where}: column {name} must be {' or '.join(kinds)}; got {features[name]}")
+    if "negatives" in features and not hasattr(features["negatives"], "feature"):
+        raise CorpusError(f"{where}: column negatives must hold a list of ids; got {features['negatives']}")
 
 
 def _check_inside(where: str, revision: str | None, files: Iterator[str]) -> None:

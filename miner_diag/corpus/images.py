@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +50,27 @@ def read_image(file: BinaryIO, name: str) -> Image.Image:
     CorpusError
         As in `open_image`.
     """
+    with _opened(file, name) as picture:
+        seen = on_white(picture)
+        seen.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+        return ImageOps.exif_transpose(seen)
+
+
+def check_image(file: BinaryIO, name: str) -> None:
+    """Check, by its first bytes alone, that an open file holds a picture that is not too large.
+
+    Raises
+    ------
+    CorpusError
+        If it does not; a picture that is broken further on is found by `read_image`.
+    """
+    with _opened(file, name):
+        return
+
+
+@contextmanager
+def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open a picture, not decoded yet; whatever goes wrong with it is a `CorpusError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is a little above Pillow's
@@ -57,9 +80,7 @@ def read_image(file: BinaryIO, name: str) -> Image.Image:
                         f"{name} is {picture.width} x {picture.height} pixels; "
                         f"expected at most {MAX_IMAGE_PIXELS:,} in all"
                     )
-                seen = on_white(picture)
-                seen.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
-            return ImageOps.exif_transpose(seen)
+                yield picture
     except Image.DecompressionBombError:
         raise CorpusError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels, the most that is read") from None
     except (OSError, SyntaxError, ValueError) as error:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from miner_diag.backbones import CheckpointError, load_backbone
 from miner_diag.backbones.moca import look_both_ways
@@ -115,11 +116,17 @@ WEIGHTS, PICTURE = os.environ.get("MINER_DIAG_MOCA", ""), os.environ.get("MINER_
     ],
 )
 def test_the_cosines_of_the_model_card(page_prompt, query, cosine):
-    """Golden values of huggingface.co/moca-embed/MoCa-Qwen25VL-3B, within what bfloat16 leaves open."""
+    """Golden values of huggingface.co/moca-embed/MoCa-Qwen25VL-3B, within what bfloat16 leaves open.
+
+    The picture keeps the size that the authors' processor gives it: a page is drawn as large as the budget.
+    """
+    picture = Image.open(PICTURE).convert("RGB")
+    height, width = smart_resize(picture.height, picture.width, 28, 256 * 28 * 28, 1024 * 28 * 28)
     backbone = load_backbone(
-        LoadOptions(WEIGHTS, model_family="moca", page_prompt=page_prompt),
-        render=lambda page_id, longest_side: Image.open(PICTURE).convert("RGB"),
+        LoadOptions(WEIGHTS, model_family="moca", page_prompt=page_prompt, max_pixels=height * width),
+        render=lambda page_id, longest_side: picture,
     )
+    assert backbone.plan(picture.width / picture.height).size == (width, height)
     (text,) = backbone.embed(backbone.prepare([Query("q", query, "given", "d")], "query"))[:, -1]
     (page,) = backbone.embed(backbone.prepare([Page("p", "d", 1, "", "hash")], "page"))[:, -1]
     got = float(text @ page / np.linalg.norm(text) / np.linalg.norm(page))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -242,12 +243,26 @@ def test_a_folder_that_is_none_is_a_sentence(tmp_path):
     rows = [{"question": "q", "image": row(0)["image"]}]
     with pytest.raises(CorpusError, match="data has no column query; it has question, image"):
         load_corpus(save(tmp_path / "data", "train", rows))
+    for name, value, message in (
+        ("query", 7, "column query must be string or large_string; got Value"),
+        ("negatives", "1, 2", "column negatives must hold a list of ids; got Value"),
+        ("id", 0.5, "column id must be string or large_string or int32 or int64; got Value"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(save(tmp_path / f"odd-{name}", "train", [{**row(0, "q"), name: value}]))
     with pytest.raises(CorpusError, match="empty has no row with a question and a usable picture"):
         load_corpus(save(tmp_path / "empty", "train", [row(0)]))
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "train.parquet").write_bytes(b"PAR1 is not enough")
     with pytest.raises(CorpusError, match="odd cannot be read: .*copy the data set to a folder"):
         load_corpus(tmp_path / "odd")
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+    folder = save(tmp_path / "data", "train", [row(0, "q")])
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(CorpusError, match=r'needs the extra "datasets": pip install "miner-diag\[datasets\]"'):
+        load_corpus(folder)
 
 
 def test_no_code_and_no_file_of_elsewhere_is_read(tmp_path):
@@ -329,6 +344,20 @@ def test_the_commit_the_subsets_and_the_split_reach_the_library(tmp_path, monkey
         (manifest.hub_id, "de", "1" * 40),
     ]
     assert corpus.name == "vdr-multilingual-test" and len(corpus.queries) == 2
+
+
+def test_columns_that_the_manifest_names_must_be_there(tmp_path, monkeypatch):
+    import datasets
+
+    folder = save(tmp_path / "hub", "train", [{"query": "what", "image": row(0)["image"]}])
+    build = datasets.load_dataset_builder
+    monkeypatch.setattr(
+        datasets, "load_dataset_builder", lambda *_, cache_dir, **__: build(str(folder), cache_dir=cache_dir)
+    )
+    monkeypatch.setattr("miner_diag.corpus.hub_data._check_inside", lambda *_: None)
+    manifest = read_hub_manifest(manifest_folder() / "vdr-multilingual-test.yaml")
+    with pytest.raises(CorpusError, match="must have the columns id, query, image, as its manifest says; it has query"):
+        load_hub_data(replace(manifest, subsets=("default",)))
 
 
 def test_counts_that_differ_are_said(tmp_path, monkeypatch, caplog):
