@@ -15,7 +15,6 @@ import torch
 
 from miner_diag.backbones.base import CheckpointError, Side
 from miner_diag.backbones.families import FamilyDefaults
-from miner_diag.backbones.hooks import find_blocks
 from miner_diag.backbones.qwen_vl import PICTURE, QwenVLRetriever
 from miner_diag.backbones.templates import Template
 from miner_diag.backbones.weight_files import PROCESSOR_FILES
@@ -76,11 +75,11 @@ class MoCa(QwenVLRetriever):
 def look_both_ways(decoder: Any) -> None:
     """Let every token of a decoder see every other one that is no padding, and check that it does.
 
-    The library builds its mask in ``create_causal_mask``, which makes a bidirectional one where the configuration's
-    ``is_causal`` is False. Where no token is padding it makes none, and then the attention function goes by
-    ``is_causal`` of each attention module. So both are set (transformers 5.23, ``masking_utils.py``). As that is the
-    library's inside and can change, three tokens are then passed: the first must notice a change of a later token,
-    with and without padding, and no token may notice a change of a padding token.
+    Where the configuration's ``is_causal`` is False, the library makes a mask that hides padding alone, and hands the
+    value on to the attention function, which goes by it where no token is padding and so no mask is made
+    (transformers 5.23: ``create_causal_mask`` in ``masking_utils.py``, ``merge_with_config_defaults`` in
+    ``utils/generic.py``). As that is the library's inside and can change, three tokens are then passed: the first must
+    notice a change of a later token, with and without padding, and no token may notice a change of a padding token.
 
     Parameters
     ----------
@@ -90,27 +89,17 @@ def look_both_ways(decoder: Any) -> None:
     Raises
     ------
     CheckpointError
-        If its blocks have no causal attention that can be switched, or it stays causal or sees padding.
+        If it stays causal or sees padding.
     """
-    kind = type(decoder).__name__
-    blocks = find_blocks(decoder, decoder.config.num_hidden_layers)
-    attentions: list[Any] = [getattr(block, "self_attn", None) for block in blocks]
-    if any(getattr(attention, "is_causal", None) is not True for attention in attentions):
-        raise CheckpointError(
-            f"every block of {kind} must have an attention self_attn with is_causal True, which is switched off here; "
-            "one has none. This version of transformers is built otherwise: install the one in constraints.txt"
-        )
     decoder.config.is_causal = False
-    for attention in attentions:
-        attention.is_causal = False
     whole, padded = [1, 1, 1], [1, 1, 0]
     sees_later = all(_change(decoder, mask, of=1)[0] > 0 for mask in (whole, padded))
     sees_padding = _change(decoder, padded, of=2)[:2].max() > 0
     if not sees_later or sees_padding:
         wrong = "a token sees padding" if sees_later else "the first token does not see a later one"
         raise CheckpointError(
-            f"{kind} must look both ways and past padding for MoCa, and does not: {wrong}. This version of "
-            "transformers builds its attention masks otherwise: install the one in constraints.txt"
+            f"{type(decoder).__name__} must look both ways and past padding for MoCa, and does not: {wrong}. This "
+            "version of transformers builds its attention masks otherwise: install the one in constraints.txt"
         )
 
 
