@@ -132,20 +132,13 @@ def _load(
                 f"{', '.join(table.column_names)}"
             )
         _read_rows(table, f"{one}/" if several else "", rows)
-    if (
-        manifest is not None
-        and subset is None
-        and dict(manifest.counts)
-        != {
-            "rows": rows.n_rows,
-            "queries": rows.n_queries,
-        }
-    ):
+    found = {"rows": rows.n_rows, "queries": rows.n_queries}
+    if manifest is not None and subset is None and dict(manifest.counts) != found:
         logger.warning(
             "%s has %d rows and %d queries, its manifest says %d and %d: another commit, or counted otherwise",
             name,
-            rows.n_rows,
-            rows.n_queries,
+            found["rows"],
+            found["queries"],
             manifest.counts["rows"],
             manifest.counts["queries"],
         )
@@ -217,7 +210,10 @@ def _read_rows(table: Any, prefix: str, rows: _Rows) -> None:
 
 
 def _facts(row: dict[str, Any], version: int) -> dict[str, str]:
-    """Return the hash of a row's picture, and what is wrong with it; only its first bytes are decoded."""
+    """Return the hash of a row's picture, and what is wrong with it; only its first bytes are decoded.
+
+    The library keeps what this returns, and makes it anew for another `version`.
+    """
     content = (row["image"] or {}).get("bytes")
     if not content:  # a path alone is not followed: it could name any file of this machine
         return {"page_hash": "", "problem": "it holds no picture"}
