@@ -31,12 +31,13 @@ class BiQwen25(QwenVLRetriever):
         max_tokens=8192,
         min_pixels=4 * 28 * 28,
         max_pixels=768 * 28 * 28,
+        query_closing="<|endoftext|>",
     )
 
     def template(self, side: Side) -> Template:
         """Return the words around a text or a picture."""
         if side == "query":
-            return Template(self.query_prompt, "<|endoftext|>")
+            return Template(self.query_prompt, self.closing(side))
         return Template("<|im_start|>user\n" + PICTURE + self.page_prompt, "<|im_end|><|endoftext|>")
 
     def files(self) -> Path:

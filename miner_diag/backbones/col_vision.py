@@ -72,8 +72,9 @@ class ColVision:
         self.device = choose_device(options.device, self.name)
         self.dtype = choose_dtype(options.dtype, self.device, self.name, on_gpu=torch.bfloat16)
         self.processor = load_processor(folder, getattr(transformers, PROCESSORS[self.architecture]))
-        if options.query_prompt is not None:
-            self.processor.query_prefix = options.query_prompt
+        query_prompt = checkpoint.changes.get("query_prompt") if options.query_prompt is None else options.query_prompt
+        if query_prompt is not None:
+            self.processor.query_prefix = query_prompt
         if options.page_prompt is not None:
             self.processor.visual_prompt_prefix = self._page_prompt(options.page_prompt)
         self.model = load_model(

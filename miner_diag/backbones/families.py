@@ -16,7 +16,7 @@ CHECKPOINT = EVERY | {"revision", "max_tokens", "query_prompt"}
 """The options that every checkpoint in a folder or on a hub honours."""
 ONE_VECTOR = CHECKPOINT | {"model_family"}
 """The options that every checkpoint with one vector a page honours."""
-VISION_LANGUAGE = ONE_VECTOR | {"pooling", "layer_pooling", "max_pixels", "page_prompt"}
+VISION_LANGUAGE = ONE_VECTOR | {"pooling", "layer_pooling", "max_pixels", "page_prompt", "protocol"}
 """The options of vision-language models."""
 WINDOWS = frozenset({"long_pages", "window_overlap"})
 """The options of retrievers that can read a long text in windows."""
@@ -40,6 +40,10 @@ class FamilyDefaults:
     """The smallest number of pixels of a page."""
     max_pixels: int
     """The largest number of pixels of a page."""
+    query_closing: str | None = None
+    """What closes a query's message, where that differs between protocols; None where the family fixes it."""
+    page_closing: str | None = None
+    """What closes a page's message, likewise."""
 
 
 FAMILIES = (
@@ -49,6 +53,14 @@ FAMILIES = (
         "qwen3_vl:Qwen3VLEmbedding",
         VISION_LANGUAGE | CODE,
         model_types=("qwen3_vl",),
+    ),
+    Retriever(
+        "eager",
+        "eager-embed",
+        "eager:EagerEmbed",
+        VISION_LANGUAGE | CODE,
+        model_types=("qwen3_vl",),
+        sign=r"eager[-_]?embed",
     ),
     Retriever("gme", "GME-Qwen2-VL", "gme:GMEQwen2VL", VISION_LANGUAGE | CODE, model_types=("qwen2_vl",), sign="gme"),
     Retriever(
@@ -74,6 +86,14 @@ FAMILIES = (
         VISION_LANGUAGE,
         model_types=("qwen2_5_vl", "jina_embeddings_v4"),
         sign=r"jina[-_]?embeddings[-_]?v4",
+    ),
+    Retriever(
+        "moca",
+        "MoCa: Qwen2.5-VL with bidirectional attention",
+        "moca:MoCa",
+        VISION_LANGUAGE | CODE,
+        model_types=("qwen2_5_vl",),
+        sign=r"(^|[^a-z])moca([^a-z]|$)",
     ),
     Retriever(
         "nemotron_vl",
@@ -129,7 +149,7 @@ LATE_CLASSES = (
         "ColPaliForRetrieval",
         "ColPali, through transformers' own class",
         "col_vision:ColVision",
-        CHECKPOINT | {"page_prompt"},
+        CHECKPOINT | {"page_prompt", "protocol"},
         late=True,
         model_types=("colpali",),
     ),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, get_args
 
 from miner_diag.backbones.base import BackboneError
 from miner_diag.backbones.hub import looks_like_hub_id
+from miner_diag.backbones.options import Protocol
 from miner_diag.corpus.fields_file import check_count, check_fields, read_fields, shown
 from miner_diag.corpus.manifest_file import manifest_folder
 
@@ -18,6 +21,32 @@ BYTES = 2
 """The bytes of a weight in bfloat16."""
 LATE = "none (late interaction)"
 """What a manifest states as the pooling of a model with a vector for every token."""
+PROTOCOLS = tuple(name for name in get_args(Protocol) if name != "authors")
+"""The protocols that a manifest says the differences of; its other fields are the authors'."""
+
+
+@dataclass(frozen=True)
+class ProtocolChanges:
+    """What a protocol does otherwise than the authors of a checkpoint; a field at None is as theirs."""
+
+    notes: str
+    """What it does, and what of it no field here says."""
+    query_prompt: str | None = None
+    """Its instruction or prefix of a query."""
+    page_prompt: str | None = None
+    """Its instruction or words beside a page."""
+    query_closing: str | None = None
+    """What closes a query's message."""
+    page_closing: str | None = None
+    """What closes a page's message."""
+    max_pixels: int | None = None
+    """Its largest picture of a page, in pixels."""
+
+    @property
+    def changes(self) -> dict[str, str | int]:
+        """The settings that differ, by name; empty where all is the same or only the notes name a difference."""
+        named = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "notes"}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -48,6 +77,8 @@ class KnownModel:
     """The SPDX identifier, or the licence's name."""
     source: str
     """Where these facts are from."""
+    protocol: Mapping[str, ProtocolChanges | None]
+    """For each of `PROTOCOLS`, what it does otherwise than the fields here; None where it does not run the model."""
     base_model: str | None = None
     """The hub id of the model that an adapter belongs to."""
     base_revision: str | None = None
@@ -79,6 +110,7 @@ def read_known(path: Path) -> KnownModel:
         for name in ("n_layers", "width"):
             values = content[name] if isinstance(content[name], list) else [content[name]]
             content[name] = tuple(check_count(value, f"{path}: {name}") for value in values)
+        content["protocol"] = _protocol(content["protocol"], f"{path}: protocol")
     except ValueError as error:
         raise BackboneError(str(error)) from None
     for name in ("revision", "base_revision"):
@@ -90,6 +122,16 @@ def read_known(path: Path) -> KnownModel:
         if value is not None and not looks_like_hub_id(value):
             raise BackboneError(f"{path}: {name} must be owner/name of a hub; got {shown(value)}")
     return KnownModel(**content)
+
+
+def _protocol(content: Any, where: str) -> dict[str, ProtocolChanges | None]:
+    """Return the protocols of a manifest, checked; raises ValueError."""
+    if not isinstance(content, dict) or set(content) != set(PROTOCOLS):
+        raise ValueError(f"{where} must hold {', '.join(PROTOCOLS)} and nothing else; got {shown(content)}")
+    return {
+        name: None if row is None else ProtocolChanges(**check_fields(ProtocolChanges, row, f"{where}: {name}"))
+        for name, row in content.items()
+    }
 
 
 @lru_cache(maxsize=1)

@@ -35,6 +35,7 @@ class BiModernVBERT(VisionLanguageRetriever):
         max_tokens=4096,
         min_pixels=64 * 64,
         max_pixels=2048 * 2048,
+        query_closing="",
     )
     image_processor_class: ClassVar[str] = "Idefics3ImageProcessorPil"
     placeholder: ClassVar[str] = "<image>"
@@ -47,7 +48,7 @@ class BiModernVBERT(VisionLanguageRetriever):
     def template(self, side: Side) -> Template:
         """Return the words around a text or a picture."""
         if side == "query":
-            return Template(self.query_prompt)
+            return Template(self.query_prompt, self.closing(side))
         return Template(f"<|begin_of_text|>User:{self.placeholder}{self.page_prompt}<end_of_utterance>\nAssistant:")
 
     def largest_picture(self) -> int:

@@ -31,6 +31,9 @@ LayerPooling = Literal["readout", "mean"]
 """How the inner layers of a retriever that reads one token become one vector: that token's state, or the mean over all
 tokens."""
 
+Protocol = Literal["authors", "mteb"]
+"""The authors' recipe, or what the runs of the public leaderboard (the library mteb) do."""
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 """The precision of the forward."""
 
@@ -84,6 +87,10 @@ class LoadOptions:
     pooling is the mean over all tokens of all windows (used if this is not given); windows weighs them alike."""
     max_pixels: int | None = None
     """The largest picture of a page in pixels, instead of the checkpoint's own budget."""
+    protocol: Protocol = "authors"
+    """Whose prompts, pixels and closing tokens are used: those of the checkpoint's authors, or those of the public
+    leaderboard's runs (mteb), so that a number can be held against a published one. Prompts and pixels that are given
+    overrule both."""
     query_prompt: str | None = None
     """The prompt of queries, instead of the checkpoint's own."""
     page_prompt: str | None = None
@@ -124,6 +131,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kept_tokens": get_args(KeptTokens),
     "long_pages": get_args(LongPages),
     "window_pooling": get_args(WindowPooling),
+    "protocol": get_args(Protocol),
     "dtype": get_args(Dtype),
 }
 """The values of those options that have a few."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from miner_diag.backbones.page_text import bge_folder, minilm_folder
 from miner_diag.backbones.pictures import PagePictures
 from miner_diag.backbones.pipeline import is_adapter, read_json, read_pipeline, refuse_adapter
 from miner_diag.backbones.reader import EXTRA, Render, can_read_pictures
-from miner_diag.backbones.retriever import EVERY, Retriever
+from miner_diag.backbones.retriever import EVERY, WHY_NOT, Retriever
 
 if TYPE_CHECKING:
     from miner_diag.backbones.late import LateBackbone
@@ -179,8 +180,8 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         # What the kind does not honour is refused before weights are fetched. An adapter's files are few, and only
         # when all are here is it certain that no whole model lies beside it.
         retriever = _kind_of(options, late, source, source.settings, None)
-        reasons = _poolings_unused(options, retriever, source.settings)
-        retriever.check_honours(options, _name(source, retriever), reasons)
+        unused = _poolings_unused(options, retriever, source.settings) | _protocol_unused(options.model, retriever)
+        retriever.check_honours(options, _name(source, retriever), unused)
     folder = source.fetch(trust_remote_code=options.trust_remote_code)
     base = _base_source(options, folder)
     retriever = _kind_of(options, late, source, folder, base)
@@ -191,7 +192,10 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         refuse_adapter(folder)
     retriever.check_honours(options, name, _not_here(options, retriever, source, folder, base))
     base_folder = None if base is None else base.fetch(trust_remote_code=options.trust_remote_code)
-    return retriever.load(Checkpoint(folder, name, options, pictures, base_folder, retriever.long_pages, progress))
+    changes = _protocol_changes(options)
+    return retriever.load(
+        Checkpoint(folder, name, options, pictures, base_folder, retriever.long_pages, progress, changes)
+    )
 
 
 def _kind_of(options: LoadOptions, late: bool, source: Source, folder: Path, base: Source | None) -> Retriever:
@@ -229,7 +233,7 @@ def _not_here(
 
 def _without_effect(options: LoadOptions, retriever: Retriever, folder: Path | None) -> dict[str, str]:
     """Return which options have no effect on this machine or beside the other options, and why."""
-    reasons = _poolings_unused(options, retriever, folder)
+    reasons = _poolings_unused(options, retriever, folder) | _protocol_unused(options.model, retriever)
     if options.reader == "ocr" and not can_read_pictures():
         reasons["reader"] = f"RapidOCR is not installed ({EXTRA})"
     return reasons
@@ -254,6 +258,24 @@ def _pooling(options: LoadOptions, retriever: Retriever, folder: Path | None) ->
     if folder is None:
         return retriever.pooling
     return read_pipeline(folder).pooling if retriever is TEXT else retriever.maker.defaults.pooling
+
+
+def _protocol_unused(model: str, retriever: Retriever) -> dict[str, str]:
+    """Return why another protocol than the authors' is not honoured, where no manifest states a difference."""
+    known = _known(model)
+    if known is None or known.family not in (retriever.name, *(retriever.model_types if retriever.late else ())):
+        return {"protocol": WHY_NOT["protocol"]}
+    run = known.protocol["mteb"]
+    if run is None:
+        return {"protocol": "its manifest says that mteb does not run it"}
+    return {} if run.changes else {"protocol": "its manifest names no setting that mteb changes"}
+
+
+def _protocol_changes(options: LoadOptions) -> Mapping[str, str | int]:
+    """Return the settings that the chosen protocol changes; what is not honoured was refused before."""
+    known = _known(options.model)
+    run = None if known is None else known.protocol.get(options.protocol)
+    return {} if run is None else run.changes
 
 
 def _source(model: str, revision: str | None) -> Source:

@@ -27,6 +27,7 @@ WHY_NOT = {
     "long_pages": "it takes an item as one input of its model",
     "window_overlap": "it takes an item as one input of its model",
     "window_pooling": "it makes no vector out of several windows",
+    "protocol": "it has no manifest that says what the public leaderboard does otherwise",
     "max_pixels": "it has no budget of pixels",
     "query_prompt": "it puts nothing before a query",
     "page_prompt": "it sees the page's picture without words beside it",

@@ -44,7 +44,8 @@ def run(options: BackbonesOptions) -> None:
     print("\nAny other checkpoint for late interaction:")
     _print_kinds((*LATE_CLASSES, LATE_TEXT))
     print(f"\nOptions that each kind honours beside {flags_of(EVERY)}; any other option is refused.")
-    print("--revision is for hub ids, --base-model for adapters, --trust-remote-code for checkpoints that bring code.")
+    print("--revision is for hub ids, --base-model for adapters, --trust-remote-code for checkpoints that bring code,")
+    print("--protocol for known checkpoints whose manifest names what the public leaderboard (mteb) does otherwise.")
     for kind in RETRIEVERS:
         print(f"  {kind.name:<{_WIDTH}} {flags_of(kind.honours - EVERY)}")
     unpinned = [model.hub_id for model in known_models() if model.revision is None]
@@ -76,7 +77,9 @@ def _row(model: KnownModel, machine: Machine) -> dict[str, str]:
 
 
 def _honoured_by(model: KnownModel) -> list[str]:
-    return next(sorted(kind.honours) for kind in RETRIEVERS if model.family in (kind.name, *kind.model_types))
+    honours = next(kind.honours for kind in RETRIEVERS if model.family in (kind.name, *kind.model_types))
+    changes = any(run is not None and run.changes for run in model.protocol.values())
+    return sorted(honours if changes else honours - {"protocol"})
 
 
 def _devices(machine: Machine) -> str:

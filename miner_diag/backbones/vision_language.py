@@ -67,7 +67,8 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
     shared_layers = True
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        options, defaults = checkpoint.options, self.defaults
+        options, defaults = checkpoint.options, checkpoint.under_protocol(self.defaults)
+        self.protocol_defaults = defaults
         self.checkpoint, self.options = checkpoint, options
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
         self.pooling: Pooling = overrule_pooling(options.pooling, defaults.pooling, self.name)
@@ -138,6 +139,11 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
     def files(self) -> Any:
         """Return the folder with tokenizer and image processor."""
         return self.checkpoint.folder
+
+    def closing(self, side: Side) -> str:
+        """Return what closes a message of that side, for families where that differs between protocols."""
+        defaults = self.protocol_defaults
+        return (defaults.query_closing if side == "query" else defaults.page_closing) or ""
 
     def query_text(self, text: str) -> str:
         """Return a query's text as it enters the template."""
@@ -256,7 +262,7 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
         }
 
     def _pixels(self) -> tuple[int, int]:
-        fewest, given = self.defaults.min_pixels, self.options.max_pixels
+        fewest, given = self.protocol_defaults.min_pixels, self.options.max_pixels
         if given is not None and given < fewest:
             raise BackboneError(f"max_pixels must be at least {fewest} for {self.family}; got {given}")
         largest = self.largest_picture()
@@ -267,4 +273,4 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
                 largest,
                 self.name,
             )
-        return fewest, self.defaults.max_pixels if given is None else given
+        return fewest, self.protocol_defaults.max_pixels if given is None else given

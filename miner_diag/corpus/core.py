@@ -37,7 +37,7 @@ class Page:
     text: str
     """The page's text layer, "" where it has none; without the hidden queries' words in the hidden form."""
     page_hash: str
-    """SHA-256 of the page's pixels as rendered, before anything is hidden."""
+    """SHA-256 of the page's pixels as rendered, before anything is hidden; of the picture's file in a hub data set."""
     words_hidden: bool = False
     """Whether the hidden form takes words out of this page: only then do its two forms differ."""
 
@@ -96,9 +96,12 @@ class Corpus:
     """Which part of the data this is: "all", a split, a limited split."""
     ignore_self: bool = False
     """Whether the page that has a query's own id is left out of that query's ranking."""
+    negatives: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """query_id -> pages that were mined for it and do not answer it, nearest first where the data are in that order;
+    only queries for which the data bring some."""
 
     def __post_init__(self) -> None:
-        """Check that ids are unique and that qrels name what is there."""
+        """Check that ids are unique and that qrels and negatives name what is there."""
         page_ids = _unique((page.page_id for page in self.pages), "page_id")
         query_ids = _unique((query.query_id for query in self.queries), "query_id")
         for query_id, gold in self.qrels.items():
@@ -112,6 +115,12 @@ class Corpus:
         for query_id in query_ids:
             if not self.qrels.get(query_id):
                 raise CorpusError(f"query {query_id!r} of {self.name} has no page that answers it")
+        for query_id, mined in self.negatives.items():
+            if query_id not in query_ids or not page_ids.issuperset(mined) or self.qrels[query_id].keys() & set(mined):
+                raise CorpusError(
+                    f"negatives of {self.name} must name queries and pages that are there, and no page that answers; "
+                    f"those of query {query_id!r} do not"
+                )
 
     @cached_property
     def revision(self) -> str:
@@ -124,6 +133,8 @@ class Corpus:
         }
         if self.ignore_self:
             content["ignore_self"] = True
+        if self.negatives:
+            content["negatives"] = self.negatives
         return sha256_bytes(canonical_json(content).encode("utf-8"))
 
     def split(self, name: str) -> Corpus:
@@ -146,9 +157,7 @@ class Corpus:
                 f"{len(self.splits)}, of which those that share a query stay together. Add documents, try another "
                 "--fold, or use --split all"
             )
-        return replace(
-            self, pages=pages, queries=queries, qrels={q.query_id: self.qrels[q.query_id] for q in queries}, part=name
-        )
+        return self.restrict(pages, queries, part=name)
 
     def sample_pages(self, n: int) -> Corpus:
         """Return `n` pages drawn by the hash of their ids, and the queries whose pages are all among them.
@@ -166,12 +175,27 @@ class Corpus:
         queries = tuple(q for q in self.queries if drawn.issuperset(self.qrels[q.query_id]))
         if not queries:
             raise CorpusError(f"none of the {n} pages drawn from {self.name} answers a query; raise --limit")
+        pages = tuple(p for p in self.pages if p.page_id in drawn)
+        return self.restrict(pages, queries, part=f"{self.part}, {n} pages")
+
+    def restrict(self, pages: tuple[Page, ...], queries: tuple[Query, ...], **changes: Any) -> Corpus:
+        """Return the corpus of these pages and queries alone, with what of qrels and negatives is about them.
+
+        Negatives that are not among the pages go, so that no query meets a page of another split.
+        """
+        here = {page.page_id for page in pages}
+        mined = {
+            query.query_id: tuple(page_id for page_id in self.negatives[query.query_id] if page_id in here)
+            for query in queries
+            if query.query_id in self.negatives
+        }
         return replace(
             self,
-            pages=tuple(p for p in self.pages if p.page_id in drawn),
+            pages=pages,
             queries=queries,
-            qrels={q.query_id: self.qrels[q.query_id] for q in queries},
-            part=f"{self.part}, {n} pages",
+            qrels={query.query_id: self.qrels[query.query_id] for query in queries},
+            negatives={query_id: page_ids for query_id, page_ids in mined.items() if page_ids},
+            **changes,
         )
 
     def render(self, page_id: str, longest_side: int = 1024) -> Image.Image:

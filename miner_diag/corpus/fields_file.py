@@ -73,11 +73,11 @@ def check_fields(kind: type, row: Any, where: str, *, given: frozenset[str] = fr
         raise ValueError(f"{where}: {kind.__name__} lacks the fields {', '.join(missing)}")
     types = get_type_hints(kind)
     for name, value in row.items():
-        if name in given or (types[name] == str | None and value is None):
+        if name in given or (value is None and types[name] in (str | None, int | None)):
             continue
         if types[name] in (str, str | None):
             check_text(value, f"{where}: {name}")
-        elif types[name] is int:
+        elif types[name] in (int, int | None):
             check_count(value, f"{where}: {name}")
     return row
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,24 +35,58 @@ def open_image(path: Path | str) -> Image.Image:
     try:
         if not path.is_file():
             raise CorpusError(f"{path.name} is not a file")
+        # opened by us: Pillow 13 scrambles the rows of a plain TIFF on its side if it opens the file itself
+        with path.open("rb") as file:
+            return read_image(file, path.name)
+    except OSError as error:
+        raise CorpusError(f"{path.name} is not a readable picture ({error})") from None
+
+
+def read_image(file: BinaryIO, name: str) -> Image.Image:
+    """Return the picture in an open file as `open_image` does; `name` is what messages call it.
+
+    Raises
+    ------
+    CorpusError
+        As in `open_image`.
+    """
+    with _opened(file, name) as picture:
+        seen = on_white(picture)
+        seen.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+        return ImageOps.exif_transpose(seen)
+
+
+def check_image(file: BinaryIO, name: str) -> None:
+    """Check, by its first bytes alone, that an open file holds a picture that is not too large.
+
+    Raises
+    ------
+    CorpusError
+        If it does not; a picture that is broken further on is found by `read_image`.
+    """
+    with _opened(file, name):
+        return
+
+
+@contextmanager
+def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open a picture, not decoded yet; whatever goes wrong with it is a `CorpusError`."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is a little above Pillow's
-            # opened by us: Pillow 13 scrambles the rows of a plain TIFF on its side if it opens the file itself
-            with path.open("rb") as file, Image.open(file) as picture:
+            with Image.open(file) as picture:
                 if picture.width * picture.height > MAX_IMAGE_PIXELS:
                     raise CorpusError(
-                        f"{path.name} is {picture.width} x {picture.height} pixels; "
+                        f"{name} is {picture.width} x {picture.height} pixels; "
                         f"expected at most {MAX_IMAGE_PIXELS:,} in all"
                     )
-                seen = on_white(picture)
-                seen.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
-            return ImageOps.exif_transpose(seen)
+                yield picture
     except Image.DecompressionBombError:
-        raise CorpusError(f"{path.name} has more than {MAX_IMAGE_PIXELS:,} pixels, the most that is read") from None
+        raise CorpusError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels, the most that is read") from None
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, CorpusError):
             raise
-        raise CorpusError(f"{path.name} is not a readable picture ({error})") from None
+        raise CorpusError(f"{name} is not a readable picture ({error})") from None
 
 
 def on_white(picture: Image.Image) -> Image.Image:

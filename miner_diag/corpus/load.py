@@ -8,6 +8,8 @@ from typing import get_args
 
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
+from miner_diag.corpus.hub_data import is_hub_folder, load_hub_data, load_hub_folder
+from miner_diag.corpus.hub_manifest import is_hub_manifest, read_hub_manifest
 from miner_diag.corpus.limits import DEFAULT_LIMITS, PdfLimits
 from miner_diag.corpus.manifest import load_manifest
 from miner_diag.corpus.manifest_file import manifest_folder, manifest_names, read_manifest
@@ -23,6 +25,8 @@ def load_corpus(
     queries: Form | None = None,
     fold: int = 0,
     ignore_self: bool = False,
+    subset: str | None = None,
+    data_revision: str | None = None,
     limits: PdfLimits = DEFAULT_LIMITS,
 ) -> Corpus:
     """Load queries, pages and qrels; documents that are not in English are said once, as a warning.
@@ -30,31 +34,68 @@ def load_corpus(
     Parameters
     ----------
     data : str or path
-        The name of a shipped manifest ("sample", "debian-docs-small", "debian-docs-large"), a folder of PDFs, a folder
-        with a table in BEIR form, or a manifest file of your own (.yaml).
+        The name of a shipped manifest ("sample", "debian-docs-small", "vdr-multilingual-train" and others), a folder of
+        PDFs, a folder with a table in BEIR form or with parquet files, or a manifest file of your own (.yaml).
     queries : {"hidden", "verbatim"}, optional
-        Whether a query's own words are taken out of its page; "hidden" if not given. A table brings its own queries,
-        of which nothing is hidden, so it takes neither.
+        Whether a query's own words are taken out of its page; "hidden" if not given. A table or a data set of a hub
+        brings its own queries, of which nothing is hidden, so it takes neither.
     fold : int
         Number of the split by document; 0 is the default.
     ignore_self : bool
         For a table whose queries are pages too: whether the page that has a query's own id is left out of that query's
         ranking.
+    subset : str, optional
+        For a data set of a hub or its folder: the subset that is read, as "en"; all of them if not given.
+    data_revision : str, optional
+        For a data set of a hub: the full commit hash that is read instead of its manifest's.
     limits : PdfLimits
         The bounds of reading and drawing PDFs; what goes over one is left out by name.
 
     Raises
     ------
     CorpusError
-        If there is no such data, nothing of it can be used, `queries` is given with a table, or `ignore_self` with
-        something else.
+        If there is no such data, nothing of it can be used, or an option is given that has no effect on it.
     """
     if queries is not None and queries not in get_args(Form):
         raise CorpusError(f"queries must be one of {', '.join(get_args(Form))}; got {queries!r}")
-    corpus = _load(data, queries, fold, ignore_self, limits)
+    corpus = _hub(data, queries, fold, ignore_self, subset, data_revision)
+    if corpus is None:
+        corpus = _load(data, queries, fold, ignore_self, limits)
     if note := language_note(corpus):
         logger.warning(note)
     return corpus
+
+
+def _hub(
+    data: Path | str,
+    queries: Form | None,
+    fold: int,
+    ignore_self: bool,
+    subset: str | None,
+    data_revision: str | None,
+) -> Corpus | None:
+    """Return a data set of a hub, or a folder laid out like one; None where the data are something else."""
+    path = manifest_folder() / f"{data}.yaml" if str(data) in manifest_names() else Path(data)
+    by_manifest = path.is_file() and is_hub_manifest(path)
+    by_folder = path.is_dir() and not is_table(path) and is_hub_folder(path)
+    without_effect = {
+        "--queries": queries is not None and (by_manifest or by_folder),
+        "--ignore-self": ignore_self and (by_manifest or by_folder),
+        "--subset": subset is not None and not (by_manifest or by_folder),
+        "--data-revision": data_revision is not None and not by_manifest,
+    }
+    reasons = {
+        "--queries": "it brings its own queries, of which nothing is hidden",
+        "--ignore-self": "it is for tables whose queries may be pages",
+        "--subset": "only a data set of a hub, or a folder of its parquet files, has subsets",
+        "--data-revision": "only a data set of a hub has revisions",
+    }
+    for flag, unused in without_effect.items():
+        if unused:
+            raise CorpusError(f"{flag} has no effect on data {str(data)!r}: {reasons[flag]}. Leave it out")
+    if by_manifest:
+        return load_hub_data(read_hub_manifest(path), revision=data_revision, subset=subset, fold=fold)
+    return load_hub_folder(path, subset=subset, fold=fold) if by_folder else None
 
 
 def _load(data: Path | str, queries: Form | None, fold: int, ignore_self: bool, limits: PdfLimits) -> Corpus:
@@ -80,5 +121,6 @@ def _load(data: Path | str, queries: Form | None, fold: int, ignore_self: bool, 
         return load_manifest(read_manifest(path), form=form, fold=fold, limits=limits)
     raise CorpusError(
         f"data {str(data)!r} is neither a data set ({', '.join(manifest_names())}) nor a folder of PDFs, a folder with "
-        "a table (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv) or a manifest file (.yaml)"
+        "a table (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv) or with parquet files, or a manifest file "
+        "(.yaml)"
     )

@@ -14,8 +14,9 @@ class DataOptions:
     """Which queries and pages a command runs over."""
 
     data: str = "sample"
-    """A data set (sample, debian-docs-small, debian-docs-large), a folder of PDFs, a folder with a table in BEIR form
-    (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv), or a manifest file (.yaml)."""
+    """A data set (sample, debian-docs-small, debian-docs-large, vdr-multilingual-train, vdr-multilingual-test,
+    colpali-train-set), a folder of PDFs, a folder with a table in BEIR form (queries.jsonl, corpus.jsonl, qrels.tsv or
+    qrels/test.tsv) or with parquet files laid out as on a hub, or a manifest file (.yaml)."""
     queries: Form | None = None
     """What is done to a query's own words: hidden takes them out of its page, verbatim leaves pages as they are. Hidden
     is used if this is not given. A table brings its own queries, so the option is refused there."""
@@ -30,6 +31,12 @@ class DataOptions:
     """What is done with pages that show the words of a query which another page of the same document answers, and that
     answer no query themselves, as lists of contents do: leave keeps them among the pages that are searched, drop takes
     them out. With hidden queries no page shows the words, so drop is refused."""
+    subset: str | None = None
+    """For a data set of a hub, or a folder of its parquet files: the part that is read, as en; all parts if not
+    given."""
+    data_revision: str | None = None
+    """For a data set of a hub: the full commit hash that is read, instead of its manifest's; needed where the manifest
+    pins none."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -46,7 +53,14 @@ class DataOptions:
         CorpusError
             If the data cannot be used, or the split holds no query.
         """
-        corpus = load_corpus(self.data, queries=self.queries, fold=self.fold, ignore_self=self.ignore_self)
+        corpus = load_corpus(
+            self.data,
+            queries=self.queries,
+            fold=self.fold,
+            ignore_self=self.ignore_self,
+            subset=self.subset,
+            data_revision=self.data_revision,
+        )
         if self.elsewhere == "drop":
             corpus = without_elsewhere(corpus)
         corpus = corpus.split(split)

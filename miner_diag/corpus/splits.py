@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from miner_diag.corpus.core import Corpus, CorpusError, Skipped
+
+logger = logging.getLogger(__name__)
 
 SHARES = {"train": 0.50, "validation": 0.15, "test": 0.35}
 """Share of the documents that each split gets, in expectation."""
@@ -71,23 +73,10 @@ def deal_splits(doc_ids: Iterable[str], together: Iterable[Collection[str]], fol
     >>> deal_splits(["north", "south", "east", "west"], [["north"], ["south"], ["east", "west"]], fold=0)
     {'north': 'test', 'south': 'validation', 'east': 'train', 'west': 'train'}
     """
-    leader: dict[str, str] = {doc_id: doc_id for doc_id in doc_ids}
-
-    def first_of(doc_id: str) -> str:
-        while leader[doc_id] != doc_id:
-            leader[doc_id] = leader[leader[doc_id]]
-            doc_id = leader[doc_id]
-        return doc_id
-
-    asked: list[str] = []
-    for documents in together:
-        first, *others = sorted({first_of(doc_id) for doc_id in documents})
-        for other in others:
-            leader[other] = first
-        asked.append(first)
-    groups = {doc_id: first_of(doc_id) for doc_id in leader}
+    joined = [tuple(documents) for documents in together]
+    groups = group_documents(doc_ids, joined)
     splits = {group: split_of(group, fold) for group in dict.fromkeys(groups.values())}
-    asked = sorted({first_of(group) for group in asked}, key=lambda group: (_position(group, fold), group))
+    asked = sorted({groups[documents[0]] for documents in joined}, key=lambda group: (_position(group, fold), group))
     names = list(SHARES)
     counts = [sum(splits[group] == name for group in asked) for name in names]
     if 0 in counts and len(asked) >= len(names):
@@ -98,6 +87,73 @@ def deal_splits(doc_ids: Iterable[str], together: Iterable[Collection[str]], fol
             border = min(max(sum(counts[: number + 1]), start + 1), len(asked) - left)
             splits |= dict.fromkeys(asked[start:border], name)
     return {doc_id: splits[group] for doc_id, group in groups.items()}
+
+
+def group_documents(doc_ids: Iterable[str], together: Iterable[Collection[str]]) -> dict[str, str]:
+    """Return document -> the first by name of the documents that it stays together with.
+
+    Parameters
+    ----------
+    doc_ids : iterable of str
+        All documents.
+    together : iterable of collections of str
+        Documents that stay together; groups that share a document become one.
+    """
+    leader: dict[str, str] = {doc_id: doc_id for doc_id in doc_ids}
+
+    def first_of(doc_id: str) -> str:
+        while leader[doc_id] != doc_id:
+            leader[doc_id] = leader[leader[doc_id]]
+            doc_id = leader[doc_id]
+        return doc_id
+
+    for documents in together:
+        first, *others = sorted({first_of(doc_id) for doc_id in documents})
+        for other in others:
+            leader[other] = first
+    return {doc_id: first_of(doc_id) for doc_id in leader}
+
+
+def deal_with_negatives(
+    doc_ids: Collection[str],
+    documents: Mapping[str, str],
+    qrels: Mapping[str, Collection[str]],
+    negatives: Mapping[str, Collection[str]],
+    fold: int,
+) -> dict[str, str]:
+    """Return the split of every document: those of a query's answers, and of its mined negatives, stay together.
+
+    Mined negatives are the nearest pages of a query, and in a large data set they join most pages into one group. A
+    group with more queries than the train split should have would leave the other splits next to nothing, so then
+    negatives do not bind: `Corpus.restrict` leaves those of another split out, and the guard holds all the same.
+
+    Parameters
+    ----------
+    doc_ids : collection of str
+        All documents.
+    documents : mapping
+        page_id -> doc_id.
+    qrels, negatives : mapping
+        query_id -> pages.
+    fold : int
+        As in `split_of`.
+    """
+    answers = {query_id: {documents[page_id] for page_id in gold} for query_id, gold in qrels.items()}
+    bound = [
+        docs | {documents[page_id] for page_id in negatives.get(query_id, ())} for query_id, docs in answers.items()
+    ]
+    if negatives:
+        groups = group_documents(doc_ids, bound)
+        largest = max(Counter(groups[min(docs)] for docs in bound).values())
+        if largest > SHARES["train"] * len(bound):
+            logger.warning(
+                "mined negatives join the pages of %d of %d queries into one group, so negatives do not decide the "
+                "splits; those that lie in another split than their query are left out of it",
+                largest,
+                len(bound),
+            )
+            bound = list(answers.values())
+    return deal_splits(doc_ids, bound, fold)
 
 
 def _position(doc_id: str, fold: int) -> float:
@@ -134,18 +190,15 @@ def resplit(corpus: Corpus, fold: int) -> Corpus:
         If `fold` is negative.
     """
     documents = {page.page_id: page.doc_id for page in corpus.pages}
-    together = [{documents[page_id] for page_id in gold} for gold in corpus.qrels.values()]
-    splits = deal_splits(corpus.splits, together, fold)
+    splits = deal_with_negatives(corpus.splits, documents, corpus.qrels, corpus.negatives, fold)
     crossing = crossing_pages(((page.doc_id, page.page_hash) for page in corpus.pages), splits)
     gone = {page.page_id for page in corpus.pages if page.page_hash in crossing}
     queries = tuple(query for query in corpus.queries if gone.isdisjoint(corpus.qrels[query.query_id]))
     reason = f"the same picture stands in a document of another split of fold {fold}"
-    return replace(
-        corpus,
+    return corpus.restrict(
+        tuple(page for page in corpus.pages if page.page_id not in gone),
+        queries,
         fold=fold,
         splits=splits,
-        pages=tuple(page for page in corpus.pages if page.page_id not in gone),
-        queries=queries,
-        qrels={query.query_id: corpus.qrels[query.query_id] for query in queries},
         skipped=(*corpus.skipped, *(Skipped(page_id, reason) for page_id in sorted(gone))),
     )

@@ -2,9 +2,8 @@
 
 ``z = p * x`` (base) and ``z = W~ (p * x)`` (normalized projection), every row of W~ at unit length, x being the layer's
 pooled state: the equations of the authors' page. What that page leaves open follows their public prototype of February
-2026 where it shows it (x at unit length; p starts at 1 and W~ at random; a base probe's output at unit length and a
-projection's not, so that a smaller gate lowers the score; L1 on p; mined hard negatives; Adam), and is our choice
-elsewhere. The options below say which is which.
+2026 where it shows it (x at unit length; p starts at 1 and W~ at random; L1 on p; mined hard negatives; Adam), and is
+our choice elsewhere. The options below say which is which; how ours came about stands in notebooks/LOG.md.
 """
 
 from __future__ import annotations
@@ -35,6 +34,9 @@ K = 5
 LARGEST_SCALE = 100.0
 """The cap of 1 / temperature, as in CLIP and in the authors' prototype."""
 
+LEAST_STEPS = 8
+"""The smallest number of steps in an epoch: with few pairs, batches are smaller instead."""
+
 Sides = Literal["shared", "pages", "per_side"]
 
 
@@ -51,11 +53,12 @@ class GateProbeOptions:
     the backbone makes of it, as in the prototype. per_side: each side has a probe of its own (ours)."""
     unit_input: bool = True
     """Bring x to unit length before the gate (prototype)."""
-    unit_output: bool = False
-    """Bring the output of a projection to unit length, too; that of a base probe always is (prototype)."""
+    unit_output: bool = True
+    """Bring the output of a projection to unit length, as that of a base probe always is (ours; the prototype does not,
+    so that a smaller gate lowers the score)."""
     start: Literal["random", "least_squares"] = "random"
     """Where W~ starts: at random (prototype), or at the linear map that comes closest to the final layer (ours)."""
-    l1: float = 1e-2
+    l1: float = 1.0
     """The weight of the mean of abs(p) in the loss. The prototype has 1e-4, under which p hardly leaves 1."""
     hard_negatives: int = 16
     """The number of hard negatives of each query (prototype)."""
@@ -67,10 +70,11 @@ class GateProbeOptions:
     """Where the learnable temperature starts (prototype)."""
     learning_rate: float = 1e-3
     """The learning rate of W~ and the temperature (Adam; prototype)."""
-    gate_learning_rate: float = 1e-2
+    gate_learning_rate: float = 3e-2
     """The learning rate of p (Adam). The prototype has 1e-3, with which some hundred steps cannot bring p near 0."""
     batch_size: int = 256
-    """The number of query-page pairs in a step (prototype)."""
+    """The number of query-page pairs in a step (prototype); fewer where an epoch would have less than 8 steps
+    (ours)."""
     epochs: int = 10
     """The number of passes over the training pairs (prototype). Of each probe the epoch with the best validation
     nDCG@5 is kept, 0 included."""
@@ -102,7 +106,15 @@ class GateProbeOptions:
         """Return the options that are followed: those of the prototype where it was asked for."""
         if self.schedule == "own":
             return self
-        return GateProbeOptions(sides="pages", in_batch=False, l1=1e-4, gate_learning_rate=1e-3, guard=1.0, seed=42)
+        return GateProbeOptions(
+            sides="pages",
+            unit_output=False,
+            in_batch=False,
+            l1=1e-4,
+            gate_learning_rate=1e-3,
+            guard=1.0,
+            seed=42,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +226,7 @@ def fit_gate_probes(
     run = _Run(module, module.evaluate(validation))
     key = _key(train, layers, kinds, options)
     run.resume(state, key, optimiser, rng)
-    per_epoch = max(1, len(query_rows) // options.batch_size)
+    per_epoch = max(min(LEAST_STEPS, len(query_rows) // 2), len(query_rows) // options.batch_size)
     bar = tqdm(
         total=options.epochs * per_epoch,
         initial=len(run.loss) * per_epoch,

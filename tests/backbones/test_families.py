@@ -30,6 +30,8 @@ def folder_of(tmp_path, name="checkpoint", adapter=None, **config):
     ("config", "family"),
     [
         ({"model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"]}, "qwen3_vl"),
+        ({"model_type": "qwen3_vl", "_name_or_path": "eagerworks/eager-embed-v1"}, "eager"),
+        ({"model_type": "qwen2_5_vl", "_name_or_path": "moca-embed/MoCa-Qwen25VL-3B"}, "moca"),
         ({"model_type": "qwen2_vl", "_name_or_path": "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"}, "gme"),
         ({"model_type": "qwen2_vl", "architectures": ["GmeQwen2VLForVision"]}, "gme"),
         ({"model_type": "qwen2_5_vl", "architectures": ["JinaEmbeddingsV4Model"]}, "jina_v4"),

@@ -38,7 +38,9 @@ def save_biqwen_adapter(folder):
 
 def save_jina(folder):
     """A whole checkpoint whose files say that it is jina's."""
-    return add_code(save_qwen(folder / "jina", "qwen2_5_vl"), "Qwen2_5_VLModel", "modeling_jina_embeddings_v4")
+    return add_code(
+        save_qwen(folder / "jina-embeddings-v4", "qwen2_5_vl"), "Qwen2_5_VLModel", "modeling_jina_embeddings_v4"
+    )
 
 
 def add_code(folder, parent, module="made"):
@@ -54,26 +56,38 @@ def save_text(folder, seed=0):
     return save_tiny(folder / "text-model", tiny_bert_config())
 
 
+LATE_FOLDERS = {
+    "ColPaliForRetrieval": "colpali-v1.3-hf",
+    "ColQwen2ForRetrieval": "colqwen2-v1.0-hf",
+    "ColModernVBertForRetrieval": "colmodernvbert-merged",
+}
+"""The folder of each late-interaction class, named as the checkpoint that its manifest is of."""
+
 KINDS = {
     "text": save_text,
     "text-late": save_text,
     "text with code": lambda folder: add_code(save_text(folder), "BertModel"),
     "text-late with code": lambda folder: add_code(save_text(folder), "BertModel"),
-    "qwen3_vl": lambda folder: save_qwen(folder / "tiny", "qwen3_vl"),
+    "qwen3_vl": lambda folder: save_qwen(folder / "Qwen3-VL-Embedding-2B", "qwen3_vl"),
     "qwen3_vl with code": lambda folder: add_code(save_qwen(folder / "tiny", "qwen3_vl"), "Qwen3VLModel"),
-    "gme": lambda folder: save_qwen(folder / "tiny-gme", "qwen2_vl"),
+    "gme": lambda folder: save_qwen(folder / "gme-Qwen2-VL-2B-Instruct", "qwen2_vl"),
     "dse": lambda folder: save_qwen(folder / "tiny-dse", "qwen2_vl"),
-    "biqwen2_5": lambda folder: save_qwen(folder / "biqwen2-whole", "qwen2_5_vl"),
+    "biqwen2_5": lambda folder: save_qwen(folder / "nomic-embed-multimodal-3b", "qwen2_5_vl"),
+    "eager": lambda folder: save_qwen(folder / "eager-embed-v1", "qwen3_vl"),
+    "moca": lambda folder: save_qwen(folder / "MoCa-Qwen25VL-3B", "qwen2_5_vl"),
     "biqwen2_5 adapter": save_biqwen_adapter,
     "jina_v4": save_jina,
-    "nemotron_vl": lambda folder: save_nemotron(folder / "tiny"),
-    "modernvbert": lambda folder: save_modernvbert(folder / "tiny"),
+    "nemotron_vl": lambda folder: save_nemotron(folder / "llama-nemotron-embed-vl-1b-v2"),
+    "modernvbert": lambda folder: save_modernvbert(folder / "bimodernvbert"),
     "clip": lambda folder: save_dual_encoder(folder / "tiny", "clip"),
     "siglip": lambda folder: save_dual_encoder(folder / "tiny", "siglip"),
     "siglip2": lambda folder: save_dual_encoder(folder / "tiny", "siglip2"),
-    **{name: partial(lambda name, folder: save_late(folder / "tiny", name), name) for name in CLASSES},
+    **{name: partial(lambda name, folder: save_late(folder / LATE_FOLDERS[name], name), name) for name in CLASSES},
 }
-"""Kind -> what saves a tiny checkpoint of it in a folder."""
+"""Kind -> what saves a tiny checkpoint of it in a folder; most folders are named as a known checkpoint."""
+
+AS_MTEB = {"qwen3_vl", "gme", "biqwen2_5", "eager", "jina_v4", "nemotron_vl", "modernvbert", "ColPaliForRetrieval"}
+"""The kinds whose folder is named as a checkpoint with a manifest that says what mteb does otherwise."""
 
 EMBEDDED = ("page-text", "page-text-bge", "page-vision", "page-text-late", "page-vision-late")
 ON_A_HUB = {"text on a hub": "text", "ColPali on a hub": "ColPaliForRetrieval", "text-late on a hub": "text-late"}
@@ -91,7 +105,8 @@ VALUES = {
     "long_pages": "windows",
     "window_overlap": 4,
     "window_pooling": "windows",
-    "max_pixels": 40 * 1024,
+    "protocol": "mteb",
+    "max_pixels": 300 * 1024,
     "query_prompt": "Find: ",
     "page_prompt": "A page: ",
     "trust_remote_code": True,
@@ -173,6 +188,7 @@ def honoured(kind):
     """The options that a kind honours here: those of its entry that its files allow."""
     entry = next(one for one in RETRIEVERS if one.name == family_of(kind))
     fit = {"revision": kind in ON_A_HUB, "base_model": "adapter" in kind, "trust_remote_code": "with code" in kind}
+    fit["protocol"] = kind in AS_MTEB
     fit |= dict.fromkeys(("window_overlap", "window_pooling"), kind in EMBEDDED)  # a checkpoint cuts unless asked
     fit["layer_pooling"] = kind not in MEAN_POOLED
     return {option for option in entry.honours if fit.get(option, True)}
@@ -312,6 +328,7 @@ def test_options_are_checked_before_weights_are_fetched(kind, plain_options, mon
         ({"pooling": "max"}, "pooling must be one of last, mean, cls; got 'max'"),
         ({"reader": "eyes"}, "reader must be one of text-layer, ocr, auto; got 'eyes'"),
         ({"kept_tokens": "some"}, "kept_tokens must be one of all, text; got 'some'"),
+        ({"protocol": "ours"}, "protocol must be one of authors, mteb; got 'ours'"),
         ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16; got 'int8'"),
         ({"device": "quantum"}, "device must be auto, cpu, cuda or cuda:N; got 'quantum'"),
         ({"device": "meta"}, "device must be auto, cpu, cuda or cuda:N; got 'meta'"),

@@ -50,15 +50,22 @@ SAVERS = {
     "dse": save_dse,
     "biqwen2_5": save_biqwen,
     "jina_v4": save_jina,
+    "eager": lambda folder: save_qwen(folder / "eager-embed-tiny", "qwen3_vl", chat=False),
+    "moca": lambda folder: save_qwen(folder / "MoCa-tiny", "qwen2_5_vl", chat=False),
     "modernvbert": lambda folder: save_modernvbert(folder / "tiny"),
     "nemotron_vl": lambda folder: save_nemotron(folder / "tiny"),
 }
 
 
+PIXELS = {"moca": 300 * 28 * 28}
+"""The budget of families whose smallest picture is above the others' budget here, 64 * 1024 pixels."""
+
+
 @pytest.fixture(scope="module", params=SAVERS)
 def backbone(request, tmp_path_factory):
     folder = SAVERS[request.param](tmp_path_factory.mktemp(request.param))
-    loaded = load_backbone(LoadOptions(str(folder), device="cpu", max_pixels=64 * 1024, max_tokens=96), render=Drawn())
+    pixels = PIXELS.get(request.param, 64 * 1024)
+    loaded = load_backbone(LoadOptions(str(folder), device="cpu", max_pixels=pixels, max_tokens=96), render=Drawn())
     assert loaded.family == request.param  # found by its own files
     return loaded
 
@@ -94,7 +101,8 @@ def test_pooled_layers_equal_a_plain_forward_pooled_by_hand(backbone, side):
 @pytest.mark.parametrize("side", ["query", "page"])
 def test_a_batch_of_one_equals_a_batch_of_eight_on_either_padding(backbone, side):
     batch = backbone.prepare(items_of(side), side)
-    assert len({item.n_tokens for item in batch}) > 1
+    squares = backbone.family == "eager" and side == "page"  # which all have the same number of tokens
+    assert (len({item.n_tokens for item in batch}) == 1) is squares
     alone = np.concatenate([backbone.embed([item]) for item in batch])
     assert alone.shape == (8, *backbone.layer_shape(side)) and alone.dtype == np.float32
     for padding in ("right", "left"):
@@ -184,6 +192,11 @@ OFFICIAL = {
         "Query: page",
         "<|im_start|>user\n<|vision_start|>[P]<|vision_end|>Describe the image.<|im_end|>\n",
     ),
+    "eager": (
+        "<|im_start|>user\nQuery: page<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
+        "<|im_start|>user\n<|vision_start|>[P]<|vision_end|><|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
+    ),
+    "moca": ("page", "<|vision_start|>[P]<|vision_end|>Represent the given document image.\n"),
     "modernvbert": (
         "[CLS]page[SEP]",
         "[CLS]<|begin_of_text|>User:[P]Describe the image.<end_of_utterance>\nAssistant:[SEP]",
@@ -231,7 +244,7 @@ def test_the_key_tells_the_family_the_template_and_the_pixels(backbone):
     assert backbone.key() == {**query, **page}
     assert all(isinstance(value, str) for value in page.values())
     assert page["family"] == backbone.family and page["image_processor"] == backbone.image_processor_class
-    assert page["page_pixels"].endswith(str(64 * 1024)) and "page_pixels" not in query
+    assert page["page_pixels"].endswith(str(backbone.options.max_pixels)) and "page_pixels" not in query
     assert query["query_template"].count("{}") == 1 and query["query_max_tokens"] == "96"
     assert backbone.last_layer.startswith(f"Layer {backbone.n_layers} is last_hidden_state of ")
     assert "after the final norm" in backbone.last_layer
