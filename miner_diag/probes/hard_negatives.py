@@ -15,10 +15,11 @@ _BLOCK = 512  # queries scored at once
 def mine_hard_negatives(train: RetrievalData, n: int, guard: float) -> np.ndarray:
     """Return the rows of the n hardest negatives of every training query.
 
-    Pages are ranked by the cosine of the final layer. A page that answers the query, or looks the same as one that
-    does, is no negative. Neither is one that scores above `guard` times the query's best answer: it may answer the
-    query, though nobody said so (the guard of NV-Retriever, Moreira et al. 2024, arXiv 2407.15831; whether MINER has
-    one is not known). Where the best answer scores 0 or less, pages that score no higher than it are negatives.
+    Those that the data set itself names come first; the others are mined by the cosine of the final layer. A page that
+    answers the query, or looks the same as one that does, is no negative. Neither is a mined one that scores above
+    `guard` times the query's best answer: it may answer the query, though nobody said so (the guard of NV-Retriever,
+    Moreira et al. 2024, arXiv 2407.15831; whether MINER has one is not known). Where the best answer scores 0 or less,
+    pages that score no higher than it are negatives.
 
     Parameters
     ----------
@@ -65,4 +66,9 @@ def mine_hard_negatives(train: RetrievalData, n: int, guard: float) -> np.ndarra
         ranked = np.lexsort((order, -held), axis=1)  # of equal scores the page that comes first
         order, held = (np.take_along_axis(array, ranked, axis=1) for array in (order, held))
         found[rows] = np.where(np.isfinite(held), order, -1)
+    for query, given in train.given_negatives.items():
+        pages = np.array(given, dtype=np.int64)
+        named = pages[~train.known_matches(np.array([query]), pages)[0]][:n]
+        mined = found[query][~np.isin(found[query], named)]
+        found[query] = np.concatenate([named, mined])[:n]
     return found

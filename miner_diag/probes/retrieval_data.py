@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,6 +34,8 @@ class RetrievalData:
     """[Q] the document of each query."""
     fixed: Side | None = None
     """For a dual encoder, the side that stays as it is: its final embedding at every layer, which passes no probe."""
+    given_negatives: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Row of a query -> rows of the pages that the data set itself names as its hard negatives, the hardest first."""
 
     def __post_init__(self) -> None:
         """Check that both sides have the same layers and fit the relevances."""
@@ -102,7 +104,8 @@ class RetrievalData:
     def shuffled(self, rng: np.random.Generator) -> RetrievalData:
         """Return the same vectors with the answers dealt out anew: nothing is left to learn."""
         order = rng.permutation(self.relevance.n_pages)
-        return replace(self, relevance=replace(self.relevance, page=order[self.relevance.page]))
+        relevance = replace(self.relevance, page=order[self.relevance.page])
+        return replace(self, relevance=relevance, given_negatives={})
 
 
 def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:

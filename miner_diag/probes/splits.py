@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings import Embedded, EmbeddedCorpus, layer_bytes
@@ -122,4 +122,10 @@ def take_split(
         [query.doc_id for query in part.queries],
         fixed,
     )
-    return Split(part, data, embedded)
+    number_of = {page_id: number for number, page_id in enumerate(ids[1])}
+    given = {
+        row: [number_of[page_id] for page_id in part.negatives[query_id]]
+        for row, query_id in enumerate(ids[0])
+        if query_id in part.negatives
+    }
+    return Split(part, replace(data, given_negatives=given), embedded)
