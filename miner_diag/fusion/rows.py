@@ -64,11 +64,7 @@ class Materials:
 
     def __post_init__(self) -> None:
         """Refuse a selection of the final layer alone."""
-        if self.layers == (self.final,):
-            raise FusionError(
-                f"the selected layers are the final one, {self.final}, only: there is nothing to fuse. Choose layers "
-                "with --layers, or select otherwise (--probe.rule top_k)"
-            )
+        refuse_final_alone(self.layers, self.final)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -155,6 +151,15 @@ class Row:
     """Whether anything is trained."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training options that are the row's own."""
+
+
+def refuse_final_alone(layers: tuple[int, ...], final: int) -> None:
+    """Raise FusionError if the layers to fuse are the final one alone."""
+    if layers == (final,):
+        raise FusionError(
+            f"the selected layers are the final one, {final}, only: there is nothing to fuse. Choose layers "
+            "with --layers, or select otherwise (--probe.rule top_k)"
+        )
 
 
 def _whitened(materials: Materials, rng: np.random.Generator) -> Fusion:
