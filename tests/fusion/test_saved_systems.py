@@ -143,7 +143,7 @@ def test_content_that_was_changed_is_refused(copy_of):
     path.write_bytes(content)
     with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"):
         load_systems(copy_of)
-    shutil.copy(copy_of / "systems" / "fusion-0.safetensors", path)  # whole, but of another seed
+    shutil.copy(copy_of / "systems" / "trained_maps-0.safetensors", path)  # whole, but of another seed
     with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"):
         load_systems(copy_of)
     path.unlink()
