@@ -16,6 +16,7 @@ from miner_diag.evaluation.table import comparison_table
 
 HEAD = "head"
 """What the head that validation liked best is called where document splits, which may choose another, are together."""
+CHOSEN_HEAD = "the head that validation likes best in each split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def put_together(splits: Sequence[SplitValues]) -> tuple[dict[str, np.ndarray], 
 
 @dataclass(frozen=True, eq=False)
 class FoldScores:
-    """Backbone, heads and fusion of one fusion run, and BM25, on the test documents of one document split."""
+    """The systems of one fusion run, and BM25, on the test documents of one document split."""
 
     model: str
     """What the retriever is called in tables."""
@@ -86,13 +87,23 @@ class FoldScores:
 
     @property
     def fusion(self) -> ScoredSystem:
-        """The fusion of this document split."""
-        return next(system for system in self.systems if system.role == "fusion")
+        """The first fusion of this document split."""
+        return self.fusions[0]
+
+    @property
+    def fusions(self) -> list[ScoredSystem]:
+        """The fusion in each of its forms."""
+        return [system for system in self.systems if system.role == "fusion"]
 
     @property
     def head(self) -> ScoredSystem:
         """The head that validation liked best in this document split."""
         return next(system for system in self.systems if system.key == self.fusion.head)
+
+    @property
+    def trained(self) -> list[ScoredSystem]:
+        """The systems of the run: all but the backbone and BM25."""
+        return [system for system in self.systems[1:] if system.role != "lexical"]
 
     def lexical(self, key: str) -> ScoredSystem | None:
         """Return BM25 over the text of this key, which is the whole text layer where the split has no other text."""
@@ -102,9 +113,10 @@ class FoldScores:
 
 
 def systems_together(folds: Sequence[FoldScores]) -> tuple[list[ScoredSystem], list[str]]:
-    """Return backbone, chosen head, fusion and BM25 on the queries of all document splits, and the queries' documents.
+    """Return the systems of all document splits on the queries of all of them, and the queries' documents.
 
-    A text that holds no word in one of the splits has no row of BM25.
+    The head that validation likes best may be another one in each split; it is a system of its own here. A text that
+    holds no word in one of the splits has no row of BM25.
     """
     first = folds[0]
     texts = {system.key: system for fold in folds for system in fold.systems if system.role == "lexical"}
@@ -117,24 +129,24 @@ def systems_together(folds: Sequence[FoldScores]) -> tuple[list[ScoredSystem], l
         SplitValues(
             [query.query_id for query in fold.part.queries],
             fold.documents,
-            {BACKBONE: fold.systems[0].ndcg, HEAD: fold.head.ndcg, "fusion": fold.fusion.ndcg}
+            {BACKBONE: fold.systems[0].ndcg, HEAD: fold.head.ndcg}
+            | {system.key: system.ndcg for system in fold.trained}
             | {key: found[number].ndcg for key, found in lexical.items()},
         )
         for number, fold in enumerate(folds)
     ]
     together, documents = put_together(values)
     backbone = replace(first.systems[0], ndcg=together[BACKBONE])
-    what = "the head that validation likes best in each split"
-    head = replace(first.head, name=named(HEAD, first.label), ndcg=together[HEAD], what=what)
-    fusion = replace(first.fusion, ndcg=together["fusion"], head=head.key)
-    return [backbone, head, fusion, *(replace(texts[key], ndcg=together[key]) for key in lexical)], documents
+    head = replace(first.head, name=named(HEAD, first.label), ndcg=together[HEAD], what=CHOSEN_HEAD)
+    trained = [replace(system, ndcg=together[system.key], head=head.key) for system in first.trained]
+    return [backbone, head, *trained, *(replace(texts[key], ndcg=together[key]) for key in lexical)], documents
 
 
 def fold_table(fold: FoldScores, comparison: Comparison) -> pd.DataFrame:
     """Return the rows of ``folds.csv`` of one document split."""
     table = comparison_table(comparison, fold.systems, fold.part)
     table.insert(3, "fold", fold.part.fold)
-    table["chosen"] = [system.key in (fold.fusion.key, fold.head.key) for system in fold.systems]
+    table["chosen"] = [system.role == "fusion" or system.key == fold.head.key for system in fold.systems]
     table["backbone_ndcg_at_5"] = fold.systems[0].ndcg.mean()
     table["layers"] = " ".join(map(str, fold.fusion.layers))
     table["n_pages"] = len(fold.part.pages)
@@ -147,5 +159,6 @@ def together_table(
     """Return the rows of ``folds_together.csv`` of one fusion run; `systems` are what `systems_together` returned."""
     table = comparison_table(comparison, systems, folds[0].part)
     table.insert(3, "folds", " ".join(str(fold.part.fold) for fold in folds))
+    table["chosen"] = [system.role == "fusion" or system.what == CHOSEN_HEAD for system in systems]
     table["backbone_ndcg_at_5"] = systems[0].ndcg.mean()
     return table.drop(columns=["n_parameters", "seconds", "bytes_per_page", "what"])

@@ -217,7 +217,7 @@ def _score_group(
         evaluation.validation_part = part
         evaluation.validation += validation_of_run(folder, part, scored.systems, own_row, label=label)
         if folds and split == "test":
-            main = FoldScores(model, label, taken.corpus, (own_row, *scored.main_systems))
+            main = FoldScores(model, label, taken.corpus, (own_row, *scored.systems))
             evaluation.folds += _score_folds(evaluation, embedded_corpus, folder, main, memory_gb)
 
 
@@ -266,11 +266,18 @@ def _score_folds(
         evaluation.read(taken.corpus, main.model, [str(path)])
         own_row = score_backbone(taken.embedded, main.model)
         run = score_run(
-            path, taken.data, own_row, backbone.key(), label=main.label, device=backbone.device, main_only=True
+            path, taken.data, own_row, backbone.key(), label=main.label, device=backbone.device, widths=False
         )
-        of_fold = FoldScores(main.model, main.label, taken.corpus, (own_row, *run.main_systems))
+        of_fold = FoldScores(main.model, main.label, taken.corpus, (own_row, *run.systems))
         scored.append(_with_bm25(evaluation, of_fold, backbone.texts_read(taken.corpus.pages)))
-    return scored
+    shared = set.intersection(*({system.name for system in fold.trained} for fold in scored)) if scored else set()
+    return [
+        replace(
+            fold,
+            systems=tuple(system for system in fold.systems if system not in fold.trained or system.name in shared),
+        )
+        for fold in scored
+    ]
 
 
 def _with_bm25(evaluation: Evaluation, fold: FoldScores, texts_read: Sequence[str] | None) -> FoldScores:

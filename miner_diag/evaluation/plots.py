@@ -21,6 +21,9 @@ ROLES = {
 }
 """Role -> colour and marker; other roles are grey circles."""
 
+FUSION_MARKERS = ("s", "D")
+"""Markers of the forms of the fusion."""
+
 ALIKE = 0.2
 """Sizes of a page that differ relatively by less are drawn side by side."""
 LABEL_WIDTH = 34
@@ -96,7 +99,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
 
 
 def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
-    """Draw each document split's gain over the backbone, relative, of fusion and chosen head; then of all together.
+    """Draw each document split's gain over the backbone, relative, of fusions and chosen head; then of all together.
 
     Parameters
     ----------
@@ -115,9 +118,15 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
     for ax, model in zip(axes, models, strict=True):
         of_model, all_splits = folds[folds["model"] == model], together[together["model"] == model]
         names = [str(fold) for fold in sorted(of_model["fold"].unique())]
-        for role, shift in (("fusion", 0.09), ("head", -0.09)):
-            chosen = of_model[of_model["chosen"] & (of_model["role"] == role)].sort_values("fold")
-            rows = pd.concat([chosen, all_splits[all_splits["role"] == role]], ignore_index=True)
+        fusions = list(dict.fromkeys(of_model.loc[of_model["role"] == "fusion", "system"]))
+        drawn = [("head", None, "head on the final layer"), *(("fusion", name, name) for name in fusions)]
+        for number, (role, name, label) in enumerate(drawn):
+            shift = 0.12 * (number - (len(drawn) - 1) / 2)
+            own, whole = (
+                part[part["chosen"] & part["role"].eq(role) & (part["system"].eq(name) if name else True)]
+                for part in (of_model, all_splits)
+            )
+            rows = pd.concat([own.sort_values("fold"), whole], ignore_index=True)
             base = rows["backbone_ndcg_at_5"]
             value = rows["difference_to_backbone"] / base
             ends = [value - rows["difference_low"] / base, rows["difference_high"] / base - value]
@@ -126,11 +135,12 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
                 np.arange(len(rows)) + shift,
                 value,
                 yerr=np.maximum(ends, 0),
-                fmt="s" if role == "fusion" else "o",
+                fmt="o" if role == "head" else FUSION_MARKERS[(number - 1) % len(FUSION_MARKERS)],
                 color=colour,
+                markerfacecolor=colour if number < 2 else "white",
                 capsize=2.5,
                 markersize=5,
-                label="fusion" if role == "fusion" else "head on the final layer",
+                label=label.replace("_", " "),
             )
         ax.axhline(0, color="0.4", linewidth=0.9)
         ax.axvline(len(names) - 0.5, color="0.8", linewidth=0.8)

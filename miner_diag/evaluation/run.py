@@ -12,15 +12,17 @@ from tyro.conf import OmitArgPrefixes
 
 from miner_diag.backbones.options import Dtype
 from miner_diag.command import command_line
+from miner_diag.corpus import Corpus
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions
 from miner_diag.evaluation.compare import Comparison, EvaluationError
+from miner_diag.evaluation.differences import differences_figure, differences_sentences, differences_table, of_run
 from miner_diag.evaluation.document_splits import fold_table, systems_together, together_table
 from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
-from miner_diag.evaluation.scored_system import compare_scored
+from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored
 from miner_diag.evaluation.systems import Source, read_sources, with_systems
 from miner_diag.evaluation.table import bm25_sentences, comparison_table, evaluation_records, fusion_sentences
 from miner_diag.records import Record
@@ -68,7 +70,14 @@ class EvaluationOptions:
 COMMAND = "miner_diag.evaluation"
 """The command of this folder."""
 
-OPTIONAL_FILES = ("ablation.png", "folds.csv", "folds_together.csv", "folds.png")
+OPTIONAL_FILES = (
+    "ablation.png",
+    "folds.csv",
+    "folds_together.csv",
+    "folds.png",
+    "differences.csv",
+    "differences.png",
+)
 """Files that only some runs write."""
 
 TERMINAL = {
@@ -121,6 +130,9 @@ def run(options: EvaluationOptions) -> None:
     folder.table("widths", pd.DataFrame(evaluation.widths))
     _write_figures(folder, table, comparison, evaluation)
     facts: dict[str, Any] = {}
+    if not evaluation.folds:
+        where = f"the {part.part} split of {part.name}"
+        lines += _write_differences(folder, [(systems, documents, where)], options, part)
     if evaluation.folds:
         fold_records, fold_lines, facts = _write_folds(folder, evaluation, options)
         records += fold_records
@@ -164,7 +176,7 @@ def _write_folds(
 ) -> tuple[list[Record], list[str], dict[str, Any]]:
     """Write each document split and all of them together; return records, sentences, and facts for ``run.json``."""
     over, seed = options.statistics.intervals_over, options.statistics.seed
-    tables, together, records, lines, captions = [], [], [], [], []
+    tables, together, records, lines, captions, runs_together = [], [], [], [], [], []
     runs = list(dict.fromkeys((fold.model, fold.label) for fold in evaluation.folds))
     several = len(runs) > 1
     for run_of_folds in runs:
@@ -191,6 +203,8 @@ def _write_folds(
         where = f"the test documents of {len(folds)} document splits together ({counts})"
         lines += fusion_sentences(comparison, systems, where, several=several)
         lines += bm25_sentences(comparison, systems, where)
+        runs_together.append((systems, documents if over_documents else None, where))
+    lines += _write_differences(folder, runs_together, options, evaluation.part)
     folds_csv, together_csv = (pd.concat(frames, ignore_index=True) for frames in (tables, together))
     folder.table("folds", folds_csv)
     folder.table("folds_together", together_csv)
@@ -198,6 +212,37 @@ def _write_folds(
     title = f"{', '.join(dict.fromkeys(model for model, _ in runs))} on {part.name}, {part.form} queries"
     folder.figure("folds", folds_figure(folds_csv, together_csv, title=title, caption=captions[0]))
     return records, lines, {"folds": {"caption": captions[0], "splits": folds_csv["fold"].unique().tolist()}}
+
+
+def _write_differences(
+    folder: RunFolder,
+    runs: Sequence[tuple[Sequence[ScoredSystem], Sequence[str] | None, str]],
+    options: EvaluationOptions,
+    part: Corpus,
+) -> list[str]:
+    """Write what each difference between the two forms is worth, for each run that has them; return sentences."""
+    tables: list[pd.DataFrame] = []
+    lines: list[str] = []
+    for systems, documents, where in runs:
+        for model, label in dict.fromkeys((s.model, _label_of(s)) for s in systems if s.role == "fusion"):
+            table = differences_table(of_run(systems, model, label), documents, options.statistics)
+            if table is not None:
+                table.insert(1, "run", label)
+                tables.append(table)
+                lines += differences_sentences(table, where)
+    if tables:
+        folder.table("differences", pd.concat(tables, ignore_index=True))
+        first = tables[0]
+        over = "queries" if first["n_documents"].isna().all() else f"{first['n_documents'].iloc[0]:.0f} documents"
+        title = f"{first['model'].iloc[0]} on {part.name}, {part.form} queries"
+        caption = f"{first['n_queries'].iloc[0]:,} test queries; intervals over {over} and seeds; one Holm family."
+        folder.figure("differences", differences_figure(first, title=title, caption=caption))
+    return lines
+
+
+def _label_of(system: ScoredSystem) -> str:
+    """Return what tells a system's run from others of the same retriever; empty where there is one."""
+    return system.name.partition(" (")[2].removesuffix(")")
 
 
 def _facts(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:

@@ -60,11 +60,6 @@ class ScoredRun:
     widths: tuple[dict[str, Any], ...]
     """Rows of ``widths.csv``."""
 
-    @property
-    def main_systems(self) -> tuple[ScoredSystem, ...]:
-        """The heads and the fusion."""
-        return tuple(system for system in self.systems if system.role in MAIN_ROLES)
-
 
 def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtype | None = None) -> list[Source]:
     """Find out what each word of ``--systems`` is.
@@ -266,7 +261,7 @@ def score_run(
     *,
     label: str = "",
     device: Any = "cpu",
-    main_only: bool = False,
+    widths: bool = True,
 ) -> ScoredRun:
     """Score the saved systems of a fusion run under cosine, every seed of each.
 
@@ -284,21 +279,19 @@ def score_run(
         What tells the run from other runs of the same retriever; it follows the systems' names.
     device : str
         Where vectors are computed.
-    main_only : bool
-        Score the heads and the fusion only, and leave out widths.
+    widths : bool
+        Score the first coordinates of the heads and the fusions, too.
     """
     saved = [system for system in load_systems(folder, backbone_key) if system.role != "backbone"]
-    if main_only:
-        saved = [system for system in saved if system.role in MAIN_ROLES]
     head = read_head(folder)
-    systems, widths = [], []
+    systems, width_rows = [], []
     with tqdm(total=sum(len(s.modules) for s in saved), desc="systems", unit="system", delay=2.0) as bar:
         for system in saved:
             ndcg, by_width = [], []
             for module in system.modules:
                 queries, pages = encode(module, data, device)
                 ndcg.append(ndcg_at_k(score_all(queries, pages), data.relevance, K))
-                if not main_only and (system.role in MAIN_ROLES or system.name in WIDTH_SYSTEMS):
+                if widths and (system.role in MAIN_ROLES or system.name in WIDTH_SYSTEMS):
                     by_width.append(_ndcg_by_width(queries, pages, data.relevance))
                 bar.update()
             called = named(system.name, label)
@@ -322,8 +315,8 @@ def score_run(
                 )
             )
             if by_width:
-                widths += _width_rows(backbone.model, called, by_width, data.width)
-    return ScoredRun(tuple(systems), tuple(widths))
+                width_rows += _width_rows(backbone.model, called, by_width, data.width)
+    return ScoredRun(tuple(systems), tuple(width_rows))
 
 
 def score_oracle(

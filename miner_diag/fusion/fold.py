@@ -17,7 +17,7 @@ from miner_diag.fusion.miner import MergedMiner, MinerFusion
 from miner_diag.fusion.miner_building import MinerOptions, MinerParts, fit_miner_parts
 from miner_diag.fusion.model import check_layers
 from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
-from miner_diag.fusion.rows import FORMS, Form, Materials, Row
+from miner_diag.fusion.rows import FORMS, Form, Materials, Row, refuse_final_alone
 from miner_diag.fusion.saved_systems import FittedTo, save_systems
 from miner_diag.fusion.sensitivity import SensitivityOptions, sensitivity_table
 from miner_diag.fusion.table import fusion_records, seeds_table, training_table, weights_table
@@ -136,11 +136,12 @@ def choose_layers(probes: FittedProbes, layers: tuple[int, ...]) -> tuple[Fitted
     Raises
     ------
     FusionError
-        If `layers` are not rising layers of the backbone that end with the final one.
+        If `layers` are not rising layers of the backbone that end with the final one, or that one alone.
     """
     final = probes.n_layers - 1
     if layers:
         check_layers(layers, probes.n_layers)
+        refuse_final_alone(layers, final)
         return replace(probes, selected=layers), []
     if probes.selected != (final,):
         return probes, []

@@ -64,11 +64,7 @@ class Materials:
 
     def __post_init__(self) -> None:
         """Refuse a selection of the final layer alone."""
-        if self.layers == (self.final,):
-            raise FusionError(
-                f"the selected layers are the final one, {self.final}, only: there is nothing to fuse. Choose layers "
-                "with --layers, or select otherwise (--probe.rule top_k)"
-            )
+        refuse_final_alone(self.layers, self.final)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -155,6 +151,15 @@ class Row:
     """Whether anything is trained."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training options that are the row's own."""
+
+
+def refuse_final_alone(layers: tuple[int, ...], final: int) -> None:
+    """Raise FusionError if the layers to fuse are the final one alone."""
+    if layers == (final,):
+        raise FusionError(
+            f"the selected layers are the final one, {final}, only: there is nothing to fuse. Choose layers "
+            "with --layers, or select otherwise (--probe.rule top_k)"
+        )
 
 
 def _whitened(materials: Materials, rng: np.random.Generator) -> Fusion:
@@ -380,7 +385,8 @@ def chosen_rows(names: Sequence[str] = ("default",)) -> tuple[Row, ...]:
     Parameters
     ----------
     names : sequence of str
-        Names of rows, "default" (those of `DEFAULT`) or "all".
+        Names of rows, "default" (those of `DEFAULT`), "differences" (miner with each difference to our form switched)
+        or "all".
 
     Raises
     ------
@@ -388,8 +394,11 @@ def chosen_rows(names: Sequence[str] = ("default",)) -> tuple[Row, ...]:
         If there is no such row.
     """
     known = [row.name for row in ROWS]
-    unknown = sorted(set(names) - set(known) - {"default", "all"})
+    groups = {"default": DEFAULT, "differences": [difference.name for difference in DIFFERENCES], "all": known}
+    unknown = sorted(set(names) - set(known) - set(groups))
     if unknown:
-        raise ValueError(f"systems must be default, all, or some of {', '.join(known)}; got {', '.join(unknown)}")
-    wanted = {*names, *ALWAYS, *(DEFAULT if "default" in names else ()), *(known if "all" in names else ())}
+        raise ValueError(
+            f"systems must be {', '.join(groups)}, or some of {', '.join(known)}; got {', '.join(unknown)}"
+        )
+    wanted = {*names, *ALWAYS}.union(*(groups[name] for name in names if name in groups))
     return tuple(row for row in ROWS if row.name in wanted)

@@ -73,14 +73,15 @@ class FusionOptions:
     tuning: Annotated[TuningOptions, OmitArgPrefixes] = field(default_factory=TuningOptions)
     """How often each system is trained."""
     systems: tuple[str, ...] = ("default",)
-    """The systems that are trained and saved: default (backbone, whitened final layer, heads and both forms), all (the
-    whole ablation), or names of rows of the ablation. Backbone, heads and both forms are always among them."""
+    """The systems that are trained and saved: default (backbone, whitened final layer, heads and both forms), differences
+    (miner with each difference to our form switched alone), all (the whole ablation), or names of rows of the ablation.
+    Backbone, heads and both forms are always among them."""
     layers: tuple[int, ...] = ()
     """The layers to fuse, in both forms: rising, the final one last. If none is given, normalized CKA selects those of
     miner, and the probes' nDCG@5 those of trained_maps."""
     folds: tuple[int, ...] = ()
-    """Further splits by document, each a number as --fold takes it. Probes and the default systems are fitted to each
-    of them as well, and saved in --out/fold-N."""
+    """Further splits by document, each a number as --fold takes it. Probes, the default systems, and the differences if
+    they are among --systems, are fitted to each of them as well, and saved in --out/fold-N."""
     sensitivity: bool = False
     """Also write sensitivity.csv: validation nDCG@5 by kept share, number of layers and threshold of the alignment
     ratio."""
@@ -159,14 +160,14 @@ def run(options: FusionOptions) -> None:
 
 
 def options_of_fold(options: FusionOptions, number: int) -> FusionOptions:
-    """Return the options for a further split by document: the default systems, with probes of their own."""
+    """Return the options for a further split by document: the systems of every split, with probes of their own."""
     # fixed_mask is no default system, so the share that it would have is not among these options
     mask = options.mask if options.mask.mask == "fixed" else replace(options.mask, share=MaskOptions().share)
     return replace(
         options,
         data=replace(options.data, fold=number),
         mask=mask,
-        systems=("default",),
+        systems=("default", "differences") if {"differences", "all"} & set(options.systems) else ("default",),
         folds=(),
         sensitivity=False,
         grid=SensitivityOptions(),

@@ -221,7 +221,7 @@ def fit_gate_probes(
         raise ProbeError(f"at least 2 training pairs are needed, one has no negatives; got {len(query_rows)}")
     hard = mine_hard_negatives(train, options.hard_negatives, options.guard)
     rng = np.random.default_rng(options.seed)
-    module = _Module(train, layers, kinds, options, rng).to(device)
+    module = _Module(train, layers, kinds, options).to(device)
     optimiser = torch.optim.Adam(module.groups(), lr=options.learning_rate)
     run = _Run(module, module.evaluate(validation))
     key = _key(train, layers, kinds, options)
@@ -263,7 +263,6 @@ class _Module(nn.Module):
         layers: Sequence[int],
         kinds: Sequence[Kind],
         options: GateProbeOptions,
-        rng: np.random.Generator,
     ) -> None:
         super().__init__()
         width, n_sides = train.width, 2 if options.sides == "per_side" else 1
@@ -273,6 +272,7 @@ class _Module(nn.Module):
         self.projections = [number for number, kind in enumerate(kinds) if kind != "base"]
         starts = []
         for number in self.projections:
+            rng = np.random.default_rng([options.seed, layers[number]])  # whatever other probes are fitted beside it
             drawn = rng.normal(size=(n_sides, width, width)).astype(np.float32)
             if options.start == "least_squares":
                 drawn = np.repeat(least_squares_map(train, layers[number], options.unit_input)[None], n_sides, axis=0)

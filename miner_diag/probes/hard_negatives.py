@@ -60,15 +60,19 @@ def mine_hard_negatives(train: RetrievalData, n: int, guard: float) -> np.ndarra
         answers = train.known_matches(rows, every)
         best = np.where(answers, scores, -np.inf).max(axis=1)
         ceiling = np.where(best > 0, guard * best, best)
-        scores[answers | (scores > ceiling[:, None])] = -np.inf
-        order = np.argpartition(-scores, n - 1, axis=1)[:, :n]
+        scores[answers | ~(scores <= ceiling[:, None])] = -np.inf
+        least = -np.partition(-scores, n - 1, axis=1)[:, [n - 1]]
+        above, equal = scores > least, scores == least
+        # of equal scores the page that comes first
+        equal &= np.cumsum(equal, axis=1, dtype=np.int32) <= n - above.sum(axis=1, keepdims=True)
+        order = np.nonzero(above | equal)[1].reshape(len(rows), n)
         held = np.take_along_axis(scores, order, axis=1)
-        ranked = np.lexsort((order, -held), axis=1)  # of equal scores the page that comes first
+        ranked = np.argsort(-held, axis=1, kind="stable")
         order, held = (np.take_along_axis(array, ranked, axis=1) for array in (order, held))
         found[rows] = np.where(np.isfinite(held), order, -1)
     for query, given in train.given_negatives.items():
-        pages = np.array(given, dtype=np.int64)
-        named = pages[~train.known_matches(np.array([query]), pages)[0]][:n]
+        listed = np.array(given, dtype=np.int64)
+        named = listed[~train.known_matches(np.array([query]), listed)[0]][:n]
         mined = found[query][~np.isin(found[query], named)]
         found[query] = np.concatenate([named, mined])[:n]
     return found

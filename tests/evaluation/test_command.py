@@ -34,12 +34,14 @@ FILES = {
 SYSTEMS = [
     "backbone",
     "whitened",
+    "final_layer_vector",
     "final_layer_linear",
     "final_layer_head",
     "final_layer_mlp",
     "no_bias",
     "fusion_mrl",
-    "fusion",
+    "miner",
+    "trained_maps",
     "oracle_layer",
     "late",
     "text layer",
@@ -96,10 +98,15 @@ def test_every_saved_system_is_there_on_test_and_validation(table):
     assert set(validation["system"]) == set(SYSTEMS) - {"oracle_layer", "late", "text layer"}
     assert (table["low"] <= table["ndcg_at_5"] + 1e-12).all() and (table["ndcg_at_5"] <= table["high"] + 1e-12).all()
     roles = test.set_index("system")["role"]
-    assert roles["fusion"] == "fusion" and roles["final_layer_mlp"] == "head" and roles["no_bias"] == "variant"
+    assert (
+        roles["miner"] == roles["trained_maps"] == "fusion"
+        and roles["final_layer_mlp"] == "head"
+        and roles["no_bias"] == "variant"
+    )
     assert roles["oracle_layer"] == "bound" and roles["late"] == "late" and roles["whitened"] == "baseline"
     rows = test.set_index("system")
-    assert rows.loc["fusion", "family"] == rows.loc["fusion", "head_family"] == "headline"
+    for form in ("miner", "trained_maps"):
+        assert rows.loc[form, "family"] == rows.loc[form, "head_family"] == "headline"
     assert rows.loc["late", "family"] == "context" and rows.loc["no_bias", "family"] == "ablation"
     assert rows.loc["text layer", "role"] == "lexical" and rows.loc["text layer", "family"] == "context"
     assert rows.loc["text layer", "model"] == "bm25" and rows.loc["text layer", "backbone"] == "small-bert"
@@ -114,7 +121,7 @@ def test_means_are_those_of_the_records_and_seeds_are_told_apart(evaluated, tabl
     test = table[table["split"] == "test"]
     for row in test.itertuples():
         assert means[row.model, row.system] == pytest.approx(row.ndcg_at_5, abs=1e-9)
-    fusion = rows[rows["system"] == "fusion"]
+    fusion = rows[rows["system"] == "miner"]
     assert set(fusion["seed"]) == {0, 1} and len(fusion) == 2 * fusion["query_id"].nunique()
     assert len(fusion) == 2 * evaluated.run["n_queries"]
 
@@ -128,12 +135,12 @@ def test_validation_rows_are_what_the_fusion_chose_by(fitted, table):
 
 def test_the_main_table_is_part_of_the_comparison(evaluated, table):
     main_table = pd.read_csv(evaluated.out / "main_table.csv")
-    assert list(main_table["role"]) == ["backbone", "head", "fusion", "late", "lexical"]
+    assert list(main_table["role"]) == ["backbone", "head", "fusion", "fusion", "late", "lexical"]
     test = table[table["split"] == "test"].set_index("system")
     for row in main_table.itertuples():
         assert (row.low, row.high) == (test.loc[row.system, "low"], test.loc[row.system, "high"])
     sizes = main_table.set_index("role")["bytes_per_page"]
-    assert sizes["backbone"] == sizes["fusion"] == 4 * 32 and sizes["late"] > sizes["fusion"]
+    assert sizes["backbone"] == 4 * 32 < sizes["late"] and set(sizes["fusion"]) == {4 * 32}
     head = json.loads((evaluated.out.parent / "fusion" / "systems.json").read_text())["head"]
     assert main_table["system"][1] == head
 
@@ -142,10 +149,12 @@ def test_widths_start_with_the_whole_vector(evaluated, table):
     widths = pd.read_csv(evaluated.out / "widths.csv")
     assert set(widths["system"]) == {
         "backbone",
+        "final_layer_vector",
         "final_layer_linear",
         "final_layer_head",
         "final_layer_mlp",
-        "fusion",
+        "miner",
+        "trained_maps",
         "fusion_mrl",
     }
     assert sorted(set(widths["width"])) == [4, 8, 16, 32]
@@ -158,7 +167,7 @@ def test_document_splits_each_and_together(evaluated, table):
     folds, together = (pd.read_csv(evaluated.out / f"{name}.csv") for name in ("folds", "folds_together"))
     assert set(folds["fold"]) == {0, 1}
     assert (folds[folds["chosen"]].groupby(["fold", "role"]).size() == 1).all()
-    assert list(together["system"]) == ["backbone", "head", "fusion", "text layer"]
+    assert list(together["system"]) == ["backbone", "head", "miner", "text layer"]
     assert set(together["folds"]) == {"0 1"}
     assert (together["n_queries"] >= folds["n_queries"].max()).all()
     test = table[table["split"] == "test"].set_index("system")
@@ -178,7 +187,7 @@ def test_document_splits_each_and_together(evaluated, table):
     said = rf"2 document splits together \(.*\), BM25 over the text layer reaches nDCG@5 {bm25['ndcg_at_5']:.4f} \["
     assert re.search(said, evaluated.printed)
     assert "on the test documents of 2 document splits together" in evaluated.printed
-    assert "On the test documents of document split 1, fusion reaches" in evaluated.printed
+    assert "On the test documents of document split 1, miner reaches" in evaluated.printed
 
 
 def test_every_reading_of_test_documents_is_noted(evaluated):
@@ -194,14 +203,20 @@ def test_every_reading_of_test_documents_is_noted(evaluated):
 
 def test_families_and_intervals_are_stated(evaluated):
     run, caption = evaluated.run, evaluated.run["caption"]
-    assert run["families"] == {"headline": 2, "context": 3, "ablation": 10}  # 3 baselines and 2 heads, each twice
+    assert run["families"] == {"headline": 4, "context": 3, "ablation": 12}  # 3 baselines and 3 heads, each twice
     assert caption in evaluated.printed and "headline (the fusion with its backbone and with its head" in caption
     assert f"over {run['n_documents']} documents (effective number {run['effective_documents']:.1f})" in caption
     assert f"{run['n_documents']} documents (effective {run['effective_documents']:.1f})" in evaluated.printed
 
 
 def test_the_terminal_says_what_counts_and_what_comes_next(evaluated):
-    for part in ("On the test split of handbooks, fusion reaches", "Compared with final_layer_", "p Holm", "An oracle"):
+    for part in (
+        "On the test split of handbooks, miner reaches",
+        "On the test split of handbooks, trained_maps reaches",
+        "Compared with final_layer_",
+        "p Holm",
+        "An oracle",
+    ):
         assert part in evaluated.printed, part
     last = evaluated.printed.splitlines()[-1]
     assert last.startswith("next: python -m miner_diag.evaluation ") and "--data path/to/beir --split all" in last
@@ -220,7 +235,7 @@ def test_a_systems_row_does_not_depend_on_what_else_is_evaluated(evaluated, tabl
     columns = [c for c in alone.columns if c not in ("p_holm", "head_p_holm", "verdict", "head_verdict")]
     with_late = table[table["system"] != "late"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone[columns], with_late[columns], check_dtype=False)
-    fusion, fusion_with_late = (t[(t["system"] == "fusion") & (t["split"] == "test")] for t in (alone, table))
+    fusion, fusion_with_late = (t[(t["system"] == "miner") & (t["split"] == "test")] for t in (alone, table))
     assert fusion["p_holm"].item() == fusion_with_late["p_holm"].item()  # late interaction is in another family
 
 
@@ -245,7 +260,7 @@ def test_two_runs_of_one_retriever_have_names_of_their_own(fitted, arguments, tm
     table = pd.read_csv(tmp_path / "both" / "comparison.csv")
     test = table[table["split"] == "test"].set_index("system")
     assert test.index.is_unique and list(test.index).count("backbone") == 1
-    for name in ("fusion", "final_layer_mlp", "oracle_layer"):
+    for name in ("miner", "trained_maps", "final_layer_mlp", "oracle_layer"):
         one, other = test.loc[f"{name} (fusion)"], test.loc[f"{name} (other-fusion)"]
         assert (one["ndcg_at_5"], one["low"], one["p_value"]) == (
             other["ndcg_at_5"],
@@ -253,16 +268,16 @@ def test_two_runs_of_one_retriever_have_names_of_their_own(fitted, arguments, tm
             other["p_value"],
         ) or (np.isnan(one["p_value"]) and one["ndcg_at_5"] == other["ndcg_at_5"])
     main_table = pd.read_csv(tmp_path / "both" / "main_table.csv")
-    assert list(main_table["role"]) == ["backbone", "head", "head", "fusion", "fusion", "lexical"]
+    assert list(main_table["role"]) == ["backbone", "head", "head", *["fusion"] * 4, "lexical"]
     together = pd.read_csv(tmp_path / "both" / "folds_together.csv")
     assert list(together["system"]) == [
         "backbone",
         "head (fusion)",
-        "fusion (fusion)",
+        "miner (fusion)",
         "text layer",
         "backbone",
         "head (other-fusion)",
-        "fusion (other-fusion)",
+        "miner (other-fusion)",
         "text layer",
     ]
 
@@ -277,7 +292,7 @@ def test_one_retriever_that_is_loaded_in_two_ways_has_one_row(fitted, arguments,
     table = pd.read_csv(tmp_path / "both" / "comparison.csv")
     test = table[table["split"] == "test"]
     assert set(test["model"]) == {"small-bert", "bm25"} and list(test["system"]).count("backbone") == 1
-    assert {"fusion", f"fusion ({again})"} <= set(test["system"]) and len(test) == 2 * (len(SYSTEMS) - 3) + 2
+    assert {"miner", f"miner ({again})"} <= set(test["system"]) and len(test) == 2 * (len(SYSTEMS) - 3) + 2
 
 
 def test_retrievers_by_name_are_compared_with_the_first(named, arguments, tmp_path, capsys):
@@ -327,7 +342,7 @@ def test_a_fusion_is_evaluated_on_data_that_it_was_not_fitted_to(other_data, arg
     assert set(table["n_documents"]) == {12}
     assert not (out / "folds.csv").exists()
     assert [(read["split"], read["fold"]) for read in run["test_reads"]] == [("all", 0)]
-    assert "On the all split of reports, fusion reaches" in capsys.readouterr().out
+    assert "On the all split of reports, miner reaches" in capsys.readouterr().out
 
 
 def test_names_of_documents_alone_are_a_caution(fitted, other_data, arguments, tmp_path, capsys):
@@ -395,7 +410,7 @@ def test_systems_of_another_backbone_are_refused(fitted, arguments, tmp_path, ca
 
 def test_changed_files_are_refused(fitted, arguments, tmp_path, capsys):
     copy = shutil.copytree(fitted.fusion, tmp_path / "changed")
-    name = next((copy / "systems").glob("fusion-*.safetensors"))
+    name = next((copy / "systems").glob("miner-*.safetensors"))
     name.write_bytes(name.read_bytes()[:-4] + b"0000")
     message = ends_with(arguments(tmp_path / "bad", systems=[copy]), capsys)
     assert f"{name} is not the file that systems.json was written with" in message

@@ -35,7 +35,10 @@ from miner_diag.fusion import (
     save_systems,
     tune_all,
 )
+from miner_diag.fusion.miner_building import MinerOptions, fit_miner_parts
+from miner_diag.fusion.top_p import TopPOptions
 from miner_diag.probes import KINDS, FittedProbes, ProbeError, ProbeTrainOptions, fit_probes, salience
+from miner_diag.probes.gate_probes import GateProbeOptions
 from miner_diag.retrieval import chance_ndcg, ndcg_at_k, score_all
 from miner_diag.sealed import sealed
 from miner_diag.stats import StatisticsOptions
@@ -46,6 +49,7 @@ from tests.fusion.helpers import KEY, D, L, make_probes, plant, small_data
 TRAINING = FusionTrainOptions(
     epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
 )
+MINER = MinerOptions(probes=GateProbeOptions(epochs=4, batch_size=50), mask=TopPOptions(floor=4))
 PROBES = ProbeTrainOptions(
     start="identity", learning_rate=3e-3, temperature=0.1, batch_size=100, epochs=6, to_final=0.0, gate_l1=0.0
 )
@@ -74,7 +78,8 @@ def fit_and_save(data, folder):
     kinds = tuple(KINDS[kind] for kind in scores.argmax(axis=0))
     probes = FittedProbes(first.stack, scores, np.stack(salience(first.stack, data.train)), kinds, (1, 4), (None,) * L)
     rows = [row for row in chosen_rows(("default",)) if row.name != "whitened"]
-    materials = Materials(probes, data.train, FusionConfig(start="identity", inner_weight=0.0), MaskOptions())
+    parts = fit_miner_parts(data.train, data.validation, MINER, layers=(1, L - 1))
+    materials = Materials(probes, data.train, FusionConfig(start="identity", inner_weight=0.0), MaskOptions(), parts)
     trained = tune_all(rows, materials, data.validation, TRAINING, TuningOptions(n_seeds=2, rate_scales=(1.0,)))
     save_systems(folder, trained, KEY, best_head(trained))
     return trained, probes
@@ -118,9 +123,10 @@ def test_everything_is_compared_with_the_backbone_and_the_head_that_validation_l
         assert system.head == (None if system.name == head else f"planted: {head}")
 
 
-def test_what_was_planted_is_found_and_nothing_else(scored):
+@pytest.mark.parametrize("form", ["miner", "trained_maps"])
+def test_what_was_planted_is_found_and_nothing_else(scored, form):
     systems = [scored.backbone, *scored.run.systems]
-    fusion = compare_scored(systems, None, StatisticsOptions())["planted: fusion"]
+    fusion = compare_scored(systems, None, StatisticsOptions())[f"planted: {form}"]
     if scored.inner:
         assert (fusion.verdict, fusion.verdict_to_head) == ("better", "better")
         assert fusion.to_head.interval.low > 0.1
@@ -131,21 +137,29 @@ def test_what_was_planted_is_found_and_nothing_else(scored):
 def test_a_label_is_part_of_every_name(scored):
     run = score_run(scored.folder, scored.data.test, scored.backbone, KEY, label="b", main_only=True)
     assert [system.name for system in run.systems] == [
-        f"{name} (b)" for name in ("final_layer_linear", "final_layer_head", "final_layer_mlp", "fusion")
+        f"{name} (b)"
+        for name in (
+            "final_layer_vector",
+            "final_layer_linear",
+            "final_layer_head",
+            "final_layer_mlp",
+            "miner",
+            "trained_maps",
+        )
     ]
     assert run.widths == () and run.main_systems == run.systems
     assert run.systems[-1].head == f"planted: {best_head(scored.trained)} (b)"
 
 
 def test_widths_are_of_leading_coordinates_made_unit(scored):
-    rows = [row for row in scored.run.widths if row["system"] == "fusion"]
+    rows = [row for row in scored.run.widths if row["system"] == "miner"]
     assert [(row["width"], row["share"], row["n_seeds"]) for row in rows] == [
         (16, 1.0, 2),
         (8, 0.5, 2),
         (4, 0.25, 2),
         (2, 0.125, 2),
     ]
-    fusion = next(system for system in scored.trained if system.name == "fusion")
+    fusion = next(system for system in scored.trained if system.name == "miner")
     half = []
     for run in fusion.runs:
         queries, pages = encode(run.system, scored.data.test)

@@ -9,7 +9,9 @@ import numpy as np
 
 from miner_diag.corpus import Corpus, Page, Query
 from miner_diag.fusion import FusionConfig, FusionTrainOptions, MaskOptions, Materials, TuningOptions
+from miner_diag.fusion.miner_building import MinerOptions, MinerParts
 from miner_diag.fusion.run import FusionOptions, run
+from miner_diag.fusion.top_p import TopPOptions
 from miner_diag.probes import (
     FittedProbes,
     ProbeStack,
@@ -18,6 +20,8 @@ from miner_diag.probes import (
     SelectionRule,
     StudyOptions,
 )
+from miner_diag.probes.gate_probes import GateProbeOptions, GateProbes
+from miner_diag.probes.layer_choice import LayerChoice, LayerChoiceOptions, LayerMeasures
 from miner_diag.retrieval import Relevance
 from miner_diag.stats import StatisticsOptions
 
@@ -89,9 +93,49 @@ def make_probes(selected=(0, 1, 3, 4), *, kinds=None, width=D, sides=1, seed=5):
     )
 
 
+MINER_KINDS = ("base", "normalized_projection", "base", "normalized_projection", "base")
+"""The kinds of probe that `make_miner` takes the ratio to name."""
+
+
+def make_gate_probes(layers, kinds, *, sides="shared", unit_input=True, width=D, seed=6, scores=None):
+    """Probes of MINER's as a fit could leave them: any gates, maps with rows of unit length."""
+    rng = np.random.default_rng(seed)
+    n, n_sides = len(layers), 2 if sides == "per_side" else 1
+    maps = rng.normal(size=(n, n_sides, width, width))
+    maps = (maps / np.linalg.norm(maps, axis=-1, keepdims=True)).astype(np.float32)
+    scores = np.linspace(0.3, 0.6, n) if scores is None else np.array(scores)
+    return GateProbes(
+        tuple(layers),
+        tuple(kinds),
+        rng.normal(size=(n, n_sides, width)).astype(np.float32),
+        tuple(None if kind == "base" else matrix for kind, matrix in zip(kinds, maps, strict=True)),
+        GateProbeOptions(sides=sides, unit_input=unit_input),
+        np.repeat(scores[:, None], 7, axis=1),
+        np.zeros((1, n)),
+        np.zeros((0, n)),
+        np.zeros(n, dtype=np.int64),
+        np.full(n, 0.07),
+        0.0,
+    )
+
+
+def make_miner(
+    layers=(1, 3, 4), *, probed=(0, 1, 2, 3), kinds=MINER_KINDS, mask=None, gate_inside=False, width=D, **probes
+):
+    """What MINER's form is built of, made by hand."""
+    options = MinerOptions(mask=mask or TopPOptions(floor=3), gate_inside=gate_inside)
+    measures = tuple(LayerMeasures(layer, *[0.5] * 7) for layer in range(len(kinds)))
+    return MinerParts(
+        LayerChoice(tuple(layers), tuple(kinds), measures, LayerChoiceOptions()),
+        make_gate_probes(probed, [kinds[layer] for layer in probed], width=width, **probes),
+        options,
+        width,
+    )
+
+
 def materials_of(data, config=None, mask=None, **probes):
     """What systems are built from, with probes that `make_probes` makes."""
-    return Materials(make_probes(**probes), data, config or FusionConfig(), mask or MaskOptions())
+    return Materials(make_probes(**probes), data, config or FusionConfig(), mask or MaskOptions(), make_miner())
 
 
 def content_of(system):
@@ -104,6 +148,7 @@ class ArrayStore:
 
     def __init__(self, vectors):
         self._vectors, self.shape, self.loaded = vectors, vectors.shape, False
+        self.inputs = list(range(len(vectors)))  # all are read differently
 
     @property
     def layer_embeddings(self):
@@ -143,6 +188,11 @@ class PretendEmbeddedCorpus:
 
 
 QUICK = FusionOptions(
+    miner=MinerOptions(
+        LayerChoiceOptions(select="closest", n_closest=2),
+        GateProbeOptions(epochs=2, hard_negatives=4, batch_size=20),
+        TopPOptions(floor=4),
+    ),
     probe=StudyOptions(
         training=ProbeTrainOptions(epochs=2, batch_size=16, start="identity"),
         selection=SelectionRule(rule="top_k", top_k=3),

@@ -15,7 +15,6 @@ from miner_diag.backbones import load_backbone
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions, open_corpus
 from miner_diag.fusion import (
-    Fusion,
     FusionError,
     LeakageError,
     apply,
@@ -26,6 +25,7 @@ from miner_diag.fusion import (
     read_load_options,
 )
 from miner_diag.fusion.__main__ import main
+from miner_diag.fusion.miner import MinerFusion
 from miner_diag.probes import take_split
 from miner_diag.records import read_records
 from tests.handbooks import save_retriever, write_handbooks
@@ -100,7 +100,7 @@ def test_no_test_page_is_in_the_store(first, embedded_corpus):
 
 def test_saved_systems_give_the_recorded_scores_and_take_the_test_split_of_another_process(first, embedded_corpus):
     systems = load_systems(first.out, embedded_corpus.backbone.key())
-    assert {system.name for system in systems} > {"backbone", "whitened", "fusion", "shuffled_layers"}
+    assert {system.name for system in systems} > {"backbone", "whitened", "miner", "trained_maps", "shuffled_layers"}
     validation = take_split(embedded_corpus, embedded_corpus.corpus, "validation", 4.0)
     for system in systems:
         for module, score in zip(system.modules, system.validation_ndcg_at_5, strict=True):
@@ -115,7 +115,7 @@ def test_a_store_read_row_by_row_gives_the_same_vectors(first, embedded_corpus):
         take_split(embedded_corpus, embedded_corpus.corpus, "validation", memory_gb) for memory_gb in (4.0, 1e-9)
     )
     assert isinstance(in_memory.data.pages, np.ndarray) and not isinstance(on_disk.data.pages, np.ndarray)
-    (fusion,) = load_systems(first.out, names=("fusion",))
+    (fusion,) = load_systems(first.out, names=("miner",))
     for one, other in zip(
         encode(fusion.modules[0], in_memory.data), encode(fusion.modules[0], on_disk.data), strict=True
     ):
@@ -124,14 +124,14 @@ def test_a_store_read_row_by_row_gives_the_same_vectors(first, embedded_corpus):
 
 def test_the_fusion_embeds_this_backbones_layers_and_no_others(first, embedded_corpus):
     backbone = embedded_corpus.backbone
-    fusion = Fusion.load(first.out, backbone.key())
+    fusion = MinerFusion.load(first.out, backbone.key())
     pages = embedded_corpus.take(embedded_corpus.corpus.split("validation")).stores.pages.layer_embeddings
     vectors = apply(fusion, pages)
     assert vectors.shape == (len(pages), backbone.width)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     load = read_load_options(first.out)
     other = load_backbone(type(load)(**(vars(load) | {"pooling": "cls"})))
-    for read in (Fusion.load, load_systems):
+    for read in (MinerFusion.load, load_systems):
         with pytest.raises(FusionError, match=r"another backbone. Fields that differ: .*pooling: 'mean' there, 'cls' "):
             read(first.out, other.key())
 

@@ -15,6 +15,8 @@ from miner_diag.fusion import (
     ndcg_of,
     tune_all,
 )
+from miner_diag.fusion.miner_building import MinerOptions, fit_miner_parts
+from miner_diag.fusion.top_p import TopPOptions
 from miner_diag.probes import (
     KINDS,
     FittedProbes,
@@ -26,17 +28,20 @@ from miner_diag.probes import (
     run_study,
     salience,
 )
+from miner_diag.probes.gate_probes import GateProbeOptions
 from miner_diag.stats import paired_bootstrap
 from tests.fusion.helpers import plant
 
 SYSTEMS = (
     "backbone",
     "best_single_layer",
+    "final_layer_vector",
     "final_layer_linear",
     "final_layer_head",
     "final_layer_mlp",
     "shuffled_layers",
-    "fusion",
+    "miner",
+    "trained_maps",
 )
 PROBES = StudyOptions(
     training=ProbeTrainOptions(
@@ -54,12 +59,14 @@ PROBES = StudyOptions(
 TRAINING = FusionTrainOptions(
     epochs=9, batch_size=100, learning_rate=5e-3, weight_learning_rate=5e-2, temperature=0.1, patience=9
 )
+MINER = MinerOptions(probes=GateProbeOptions(epochs=4, batch_size=50), mask=TopPOptions(floor=4))
 CONFIG = FusionConfig(start="identity", inner_weight=0.0)
 
 
 def fit(data, probes):
     rows = [row for row in chosen_rows(("all",)) if row.name in SYSTEMS]
-    materials = Materials(probes, data.train, CONFIG, MaskOptions())
+    parts = fit_miner_parts(data.train, data.validation, MINER, layers=(1, 4))
+    materials = Materials(probes, data.train, CONFIG, MaskOptions(), parts)
     tuning = TuningOptions(n_seeds=1, rate_scales=(1.0,))
     systems = tune_all(rows, materials, data.validation, TRAINING, tuning)
     values = {system.name: ndcg_of(system.runs[0].system, data.test) for system in systems}
@@ -100,28 +107,36 @@ def test_what_the_stage_hands_over_is_the_studys(planted):
     assert (probes.n_layers, probes.width, len(probes.ratios)) == (5, 16, 5)
 
 
-@pytest.mark.parametrize("head", ["backbone", "final_layer_linear", "final_layer_head", "final_layer_mlp"])
-def test_the_fusion_is_clearly_beyond_the_heads(planted, head):
-    assert beyond(planted, "fusion", head).low > 0.1
-    assert beyond(planted, "fusion", "best_single_layer").low > 0.1
+HEADS = ("backbone", "final_layer_vector", "final_layer_linear", "final_layer_head", "final_layer_mlp")
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("form", ["miner", "trained_maps"])
+def test_both_forms_are_clearly_beyond_the_heads(planted, form, head):
+    assert beyond(planted, form, head).low > 0.1
+    assert beyond(planted, form, "best_single_layer").low > 0.1
 
 
 def test_layers_of_other_items_are_not(planted):
     gain = beyond(planted, "shuffled_layers", "backbone")
-    believed = beyond(planted, "fusion", "backbone")
+    believed = beyond(planted, "trained_maps", "backbone")
     assert gain.low <= 0.02 and gain.value < 0.1 * believed.value
     assert beyond(planted, "shuffled_layers", "final_layer_linear").low <= 0
 
 
 def test_the_inner_layer_has_a_weight(planted):
-    for run in planted.systems["fusion"].runs:
+    for run in planted.systems["trained_maps"].runs:
         assert run.best_epoch > 0 and abs(run.system.layer_weights[0].item()) > 0.1
+    for run in planted.systems["miner"].runs:
+        assert run.best_epoch > 0 and run.system.weights()[0] > 0.1
 
 
 def test_where_inner_layers_are_noise_nothing_is_gained(nothing):
     for head in ("backbone", "final_layer_linear"):
-        assert beyond(nothing, "fusion", head).low <= 0.01, head
-    gains = [beyond(nothing, "fusion", head).value for head in ("final_layer_linear", "final_layer_mlp")]
+        for form in ("miner", "trained_maps"):
+            assert beyond(nothing, form, head).low <= 0.01, (form, head)
+    gains = [beyond(nothing, "trained_maps", head).value for head in ("final_layer_linear", "final_layer_mlp")]
+    gains.append(beyond(nothing, "miner", "final_layer_vector").value)
     assert max(gains) < 0.03
 
 

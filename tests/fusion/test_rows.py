@@ -22,14 +22,14 @@ from miner_diag.fusion import (
     train,
 )
 from miner_diag.fusion.baselines import ShuffledLayers, SingleProbe
-from miner_diag.fusion.rows import ALWAYS, DEFAULT, ROWS, Role
+from miner_diag.fusion.rows import ALWAYS, DEFAULT, FORMS, ROWS, Role
 from miner_diag.fusion.rows import HEADS as HEADS_OF_ROWS
 from miner_diag.retrieval import ndcg_at_k, score_all
 from tests.fusion.helpers import make_probes, materials_of, retrieval_data
 
 UNTRAINED = {"backbone", "best_single_layer", "whitened", "mean_last_2", "mean_last_3", "concat_pca"}
-OWN_START = {"scalar_mix", "weighted_layer_pooling"}
-"""Trained, but from the mean of all layers."""
+OWN_START = {"scalar_mix", "weighted_layer_pooling", "miner_whitened"}
+"""Trained, but from the mean of all layers, or from the whitened final one."""
 ASKED_FOR = {
     "backbone",
     "final_layer_head",
@@ -43,9 +43,12 @@ ASKED_FOR = {
     "projection_only",
     "no_bias",
     "fixed_mask",
-    "fusion",
+    "miner",
+    "trained_maps",
 }
-HEADS = ("final_layer_linear", "final_layer_head", "final_layer_mlp")
+HEADS = ("final_layer_vector", "final_layer_linear", "final_layer_head", "final_layer_mlp")
+WHITENED_HEADS = HEADS[1:]
+"""Those that start where our form does; the one of MINER's form starts as the backbone."""
 QUICK = FusionTrainOptions(epochs=3, batch_size=10, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2)
 
 
@@ -85,9 +88,9 @@ def test_every_control_asked_for_is_a_row(listed):
 
 def test_names_are_unique_and_every_role_is_filled():
     names = [row.name for row in ROWS]
-    assert len(names) == len(set(names)) == 24
+    assert len(names) == len(set(names)) == 33
     roles = {role: [row.name for row in ROWS if row.role == role] for role in get_args(Role)}
-    assert roles["backbone"] == ["backbone"] and roles["fusion"] == ["fusion"]
+    assert roles["backbone"] == ["backbone"] and roles["fusion"] == ["miner", "trained_maps"] == list(FORMS)
     assert tuple(roles["head"]) == HEADS == HEADS_OF_ROWS
     assert set(roles["control"]) == {"random_mask", "shuffled_layers"}
     assert all(roles.values()) and sum(map(len, roles.values())) == len(names)
@@ -97,7 +100,10 @@ def test_names_are_unique_and_every_role_is_filled():
 def test_what_rows_are_called_in_words(listed):
     _, materials = listed()
     words = {row.name: row.what.format(**materials.words()) for row in ROWS}
-    assert words["fusion"] == "layers 0, 1, 3, 4, adaptive mask"
+    assert words["trained_maps"] == (
+        "our form: maps trained further from a whitened start, layers 0, 1, 3, 4, adaptive mask"
+    )
+    assert words["miner"] == "MINER's form, layers 1, 3, 4"
     assert words["fixed_mask"] == "the same share of neurons, 0.5, of every inner layer"
     layer, kind = materials.best_probe
     assert words["best_single_layer"].endswith(f"best validation score: {kind}, layer {layer}")
@@ -107,10 +113,10 @@ def test_rows_are_chosen_by_name_and_keep_their_order():
     assert {row.name for row in chosen_rows()} == set(DEFAULT) == {*ALWAYS, "whitened"}
     assert chosen_rows(("all",)) == ROWS
     names = [row.name for row in chosen_rows(("query_specific", "no_bias"))]
-    assert names == ["backbone", *HEADS, "no_bias", "fusion", "query_specific"]
+    assert names == ["backbone", *HEADS, "no_bias", "miner", "trained_maps", "query_specific"]
     assert len(chosen_rows(("default", "no_bias"))) == len(DEFAULT) + 1
     with pytest.raises(ValueError, match=r"systems must be default, all, or some of backbone, .*; got magic, spell"):
-        chosen_rows(("spell", "fusion", "magic"))
+        chosen_rows(("spell", "miner", "magic"))
 
 
 @pytest.mark.parametrize("final", ["gate", "projection"])
@@ -135,12 +141,12 @@ def test_heads_start_as_the_whitened_final_layer_and_so_does_the_fusion_without_
     even = encode(systems["whitened"], small)
     raw = encode(systems["backbone"], small)
     assert np.abs(even[1] - raw[1]).max() > 0.01
-    for name in (*HEADS, "fusion"):
+    for name in (*WHITENED_HEADS, "miner_whitened", "trained_maps"):
         alike = [
             np.abs(vectors - expected).max() < 1e-6
             for vectors, expected in zip(encode(systems[name], small), even, strict=True)
         ]
-        assert all(alike) if name != "fusion" or inner_weight == 0 else not any(alike), name
+        assert all(alike) if name != "trained_maps" or inner_weight == 0 else not any(alike), name
 
 
 def test_identity_start_is_the_backbone_whatever_the_configuration(listed, small):
@@ -162,14 +168,14 @@ def test_heads_read_the_final_layer_alone(listed, small, rng, name):
     before, after = encode(head, small), encode(head, replace(small, queries=changed[0], pages=changed[1]))
     for vectors, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(vectors, other)
-    fusion = systems["fusion"]  # the negative control
+    fusion = systems["trained_maps"]  # the negative control
     assert np.abs(encode(fusion, small)[0] - encode(fusion, replace(small, queries=changed[0]))[0]).max() > 0
 
 
 @pytest.mark.parametrize("mask", ["adaptive", "fixed", "none"])
 def test_the_head_has_the_fusions_size(listed, mask):
     systems, _ = listed(mask=MaskOptions(mask=mask))
-    head, fusion = systems["final_layer_head"], systems["fusion"]
+    head, fusion = systems["final_layer_head"], systems["trained_maps"]
     assert head.n_trained == fusion.n_trained
     np.testing.assert_array_equal(masks_of(head), masks_of(fusion))
 
@@ -177,7 +183,7 @@ def test_the_head_has_the_fusions_size(listed, mask):
 @pytest.mark.parametrize("sides", [1, 2])
 def test_the_mlp_has_as_many_parameters_as_the_fusion(listed, sides):
     systems, materials = listed(sides=sides)
-    mlp, fusion = (systems[name].n_trained for name in ("final_layer_mlp", "fusion"))
+    mlp, fusion = (systems[name].n_trained for name in ("final_layer_mlp", "trained_maps"))
     few = 2 * len(materials.layers) * materials.probes.width  # gates, weights and bias
     assert abs(mlp - fusion) <= few
 
@@ -185,7 +191,7 @@ def test_the_mlp_has_as_many_parameters_as_the_fusion(listed, sides):
 @pytest.mark.parametrize("mask", ["adaptive", "cumulative", "fixed", "none"])
 def test_the_random_mask_keeps_as_many_neurons_as_the_fusion(listed, mask):
     systems, _ = listed(mask=MaskOptions(mask=mask, share=0.4))
-    random, fusion = masks_of(systems["random_mask"]), masks_of(systems["fusion"])
+    random, fusion = masks_of(systems["random_mask"]), masks_of(systems["trained_maps"])
     np.testing.assert_array_equal(random.sum(axis=1), fusion.sum(axis=1))
 
 
@@ -193,18 +199,18 @@ def test_random_masks_follow_the_seed(listed):
     systems, materials = listed()
     first, same, other = (masks_of(build("random_mask", materials, seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
-    assert (first != other).any() and (first != masks_of(systems["fusion"])).any()
+    assert (first != other).any() and (first != masks_of(systems["trained_maps"])).any()
 
 
 def test_variants_are_what_they_are_called(listed):
     systems, materials = listed()
     kinds = {name: set(systems[name].kinds) for name in ("base_only", "projection_only")}
     assert kinds == {"base_only": {"base"}, "projection_only": {"normalized_projection"}}
-    assert not systems["no_bias"].bias.requires_grad and systems["fusion"].bias.requires_grad
+    assert not systems["no_bias"].bias.requires_grad and systems["trained_maps"].bias.requires_grad
     assert masks_of(systems["fixed_mask"]).sum(axis=1).tolist() == [8, 8, 8, 16]
     assert masks_of(systems["no_mask"]).all()
     assert systems["all_layers"].layers == (0, 1, 2, 3, 4)
-    assert systems["fusion"].layers == materials.layers == (0, 1, 3, 4)
+    assert systems["trained_maps"].layers == materials.layers == (0, 1, 3, 4)
     frozen = systems["frozen_probes"].groups()
     assert not frozen["maps"] and sorted(tuple(p.shape) for p in frozen["weights"]) == [(4,), (16,)]
     assert BUILT["fusion_mrl"].training == {"mrl": True}

@@ -20,7 +20,6 @@ from miner_diag.corpus.splits import split_of
 from miner_diag.embeddings import StoreOptions
 from miner_diag.fusion import (
     ROWS,
-    Fusion,
     FusionConfig,
     FusionError,
     MaskOptions,
@@ -36,13 +35,15 @@ from miner_diag.fusion import (
 )
 from miner_diag.fusion import training as training_module
 from miner_diag.fusion.fold import choose_layers, closing_lines, score_line
-from miner_diag.fusion.rows import DEFAULT, HEADS
+from miner_diag.fusion.miner import MinerFusion
+from miner_diag.fusion.miner_building import build_miner
+from miner_diag.fusion.rows import DEFAULT, FORMS, HEADS
 from miner_diag.fusion.run import FusionOptions, next_command
 from miner_diag.probes import ProbeError, ProbeTrainOptions, SelectionRule, StudyOptions, fitting_splits
 from miner_diag.records import read_records
 from miner_diag.sealed import read_tensors, write_tensors
 from miner_diag.stats import StatisticsOptions
-from tests.fusion.helpers import KEY, QUICK, content_of, make_probes, pretend_embedded, run_on
+from tests.fusion.helpers import KEY, QUICK, content_of, make_miner, make_probes, pretend_embedded, run_on
 
 FOLD = 4
 """A further split by document whose splits all hold queries."""
@@ -52,6 +53,8 @@ FILES = {
     "systems.json",
     "systems",
     "fitted_to.json",
+    "selection.json",
+    "masks.csv",
     "weights.csv",
     "seeds.csv",
     "training.csv",
@@ -118,14 +121,15 @@ def test_the_default_systems_are_those_of_each_further_fold(finished):
 
 
 def test_the_fusion_that_is_handed_out_is_the_best_on_validation(finished):
-    fusion = finished.systems["fusion"]
+    fusion = finished.systems["miner"]
     best = int(np.argmax(fusion.validation_ndcg_at_5))
-    handed_out = Fusion.load(finished.out, KEY)
+    handed_out = MinerFusion.load(finished.out, KEY)
     assert content_of(handed_out) == content_of(fusion.modules[best])
     facts = json.loads((finished.out / "fusion.json").read_text())
     assert facts["seed"] == fusion.seeds[best] and facts["best_epoch"] == fusion.best_epochs[best]
     assert facts["validation_ndcg_at_5"] == fusion.validation_ndcg_at_5[best]
-    assert {"corpus", "corpus_form", "fold", "training", "config", "mask", "backbone_name"} <= set(facts)
+    assert {"corpus", "corpus_form", "fold", "training", "miner", "backbone_name"} <= set(facts)
+    assert facts["form"] == "miner"
     assert not any("test" in name for name in facts)
 
 
@@ -150,7 +154,7 @@ def test_every_trained_row_had_the_same_budget(finished):
 def test_tables_have_their_rows(finished):
     weights, seeds = pd.read_csv(finished.out / "weights.csv"), pd.read_csv(finished.out / "seeds.csv")
     assert list(weights.columns) == ["seed", "layer", "kind", "weight", "kept_share", "kept_neurons"]
-    assert sorted(set(weights["layer"])) == finished.run["selected_layers"] and set(weights["seed"]) == {0, 1}
+    assert sorted(set(weights["layer"])) == finished.run["selected_layers"]["miner"] and set(weights["seed"]) == {0, 1}
     assert (weights["kept_neurons"] == 16 * weights["kept_share"]).all()
     assert len(seeds) == sum(len(system.modules) for system in finished.systems.values())
     for name, rows in seeds.groupby("system"):
@@ -178,13 +182,14 @@ def test_records_hold_every_query_system_and_seed_and_their_means(finished):
         seeds = set(rows["seed"].dropna())
         assert seeds == ({0, 1} if finished.systems[mean.system].n_parameters else set())
     validation = finished.splits.validation.data
-    module = finished.systems["fusion"].modules[1]
-    rows = per_query[(per_query["system"] == "fusion") & (per_query["seed"] == 1)]
+    module = finished.systems["miner"].modules[1]
+    rows = per_query[(per_query["system"] == "miner") & (per_query["seed"] == 1)]
     assert rows["query_id"].tolist() == list(validation.relevance.query_ids)
     np.testing.assert_allclose(rows["value"], ndcg_of(module, validation), atol=1e-12)
     shares = records[records["measure"] == "kept_share"]
     weights = pd.read_csv(finished.out / "weights.csv")
-    assert shares["value"].tolist() == weights["kept_share"].tolist() and set(shares["system"]) == {"fusion"}
+    assert set(shares["system"]) == set(FORMS)
+    assert shares.loc[shares["system"] == "miner", "value"].tolist() == weights["kept_share"].tolist()
 
 
 def test_run_json_says_what_was_used(finished):
@@ -213,11 +218,15 @@ def test_the_probes_are_written_as_their_own_command_writes_them(finished):
 def test_the_closing_lines_say_what_counts_and_what_does_not(finished):
     text, run = finished.text, finished.run
     assert all(line in text for line in run["sentences"])
-    layers = ", ".join(map(str, run["selected_layers"]))
-    assert f"The fusion takes layers {layers}. The head on the final layer that validation likes best is" in text
-    scores = {
-        name: np.mean(finished.systems[name].validation_ndcg_at_5) for name in ("backbone", run["head"], "fusion")
-    }
+    ours = ", ".join(map(str, run["selected_layers"]["trained_maps"]))
+    assert f"trained_maps, ours, takes layers {ours}. The head on the final layer that validation likes best is" in text
+    masks = pd.read_csv(finished.out / "masks.csv")
+    assert masks["layer"].tolist() == run["selected_layers"]["miner"]
+    kinds = ["base" if kind == "base" else "norm" for kind in masks["kind"]]
+    theirs = ", ".join(f"{layer} ({kind})" for layer, kind in zip(masks["layer"], kinds, strict=True))
+    assert f"miner, the authors' form, takes layers {theirs};" in text
+    assert f"Merged for serving, miner costs {run['merged']['multiply_adds']:,} multiply-adds an item" in text
+    scores = {name: np.mean(finished.systems[name].validation_ndcg_at_5) for name in ("backbone", run["head"], *FORMS)}
     listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
     assert f"Document split 0, nDCG@5 of validation queries, mean over 2 seeds: {listed}." in text
     assert "the test documents were not read" in text and "these numbers are too good" in text
@@ -229,20 +238,26 @@ def test_a_fusion_that_gains_nothing_is_not_handed_out_in_silence():
     split = SimpleNamespace(facts=lambda: {"n_pairs": 9, "n_documents": 3, "n_queries": 8})
 
     def fold(gain):
-        scores = {"backbone": 0.5, "final_layer_mlp": 0.5, "fusion": 0.5 + gain}
+        scores = {"backbone": 0.5, "final_layer_mlp": 0.5, "miner": 0.5 + gain, "trained_maps": 0.55}
         return SimpleNamespace(
             number=0,
             head="final_layer_mlp",
             cautions=("a caution",),
-            materials=SimpleNamespace(layers=(1, 4)),
+            materials=SimpleNamespace(layers=(1, 4), miner=make_miner()),
+            form="miner",
+            main=SimpleNamespace(runs=(None,)),
             splits=SimpleNamespace(train=split, validation=split),
-            system=lambda name: SimpleNamespace(validation=np.full((1, 8), scores[name]), runs=(None,)),
+            system=lambda name: SimpleNamespace(
+                validation=np.full((1, 8), scores[name]), runs=(SimpleNamespace(system=build_miner(make_miner())),)
+            ),
         )
 
-    message = "The fusion gains nothing over the backbone on validation: the backbone is the better choice."
+    message = "miner gains nothing over the backbone on validation: the backbone is the better choice."
     assert closing_lines(fold(0.0))[-2:] == [message, "a caution"]
     assert message not in closing_lines(fold(0.1))
-    assert score_line(fold(0.1)).endswith("mean over 1 seed: backbone 0.5000, final_layer_mlp 0.5000, fusion 0.6000.")
+    assert score_line(fold(0.1)).endswith(
+        "mean over 1 seed: backbone 0.5000, final_layer_mlp 0.5000, miner 0.6000, trained_maps 0.5500."
+    )
 
 
 def test_the_next_command_names_data_that_are_not_the_default():
@@ -336,7 +351,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(finished, t
     run_on(pretend_embedded(), tmp_path, monkeypatch)
     again = fitted_bytes(tmp_path)
     assert again == {name: content for name, content in fitted_bytes(finished.out).items() if name in again}
-    assert not (tmp_path / "state").exists() and 0 < len(n_calls) < 2 * 8 * 2 * 4  # not all steps were done again
+    assert not (tmp_path / "state").exists() and 0 < len(n_calls) < 2 * 8 * 2 * 6  # not all steps were done again
 
 
 def test_states_whose_trainings_began_otherwise_are_put_aside(finished, tmp_path, monkeypatch, caplog):

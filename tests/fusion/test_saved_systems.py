@@ -33,6 +33,7 @@ from miner_diag.fusion import (
     tune_all,
 )
 from miner_diag.fusion import merge as merge_fusion
+from miner_diag.fusion.rows import FORMS, HEADS
 from miner_diag.fusion.saved_systems import KINDS
 from miner_diag.runs import RunFolder
 from tests.fusion.helpers import KEY, content_of, materials_of, pretend_embedded, small_data
@@ -86,17 +87,17 @@ def test_facts_of_systems_come_back(saved):
 
 def test_systems_of_some_names_are_read_alone(saved, copy_of):
     for path in (copy_of / "systems").glob("*.safetensors"):
-        if not path.stem.startswith(("fusion-", "backbone")):
+        if not path.stem.startswith(("trained_maps-", "backbone")):
             path.unlink()
-    names = [system.name for system in load_systems(copy_of, KEY, names=("fusion", "backbone"))]
-    assert names == ["backbone", "fusion"]
+    names = [system.name for system in load_systems(copy_of, KEY, names=("trained_maps", "backbone"))]
+    assert names == ["backbone", "trained_maps"]
     with pytest.raises(FusionError, match="holds no system magic; it holds backbone, best_single_layer, "):
         load_systems(copy_of, names=("magic",))
 
 
 def test_a_loaded_fusion_can_be_merged_and_applied(saved):
     data, _, folder = saved
-    (system,) = load_systems(folder, names=("fusion",))
+    (system,) = load_systems(folder, names=("trained_maps",))
     for module in system.modules:
         assert isinstance(module, Fusion)
         np.testing.assert_allclose(apply(merge_fusion(module), data.pages), apply(module, data.pages), atol=1e-6)
@@ -114,7 +115,7 @@ def test_files_are_one_for_each_system_and_seed_and_no_others(saved, copy_of):
     assert {path.name for path in (copy_of / "systems").iterdir()} == {
         name for name in expected if name.split("-")[0].removesuffix(".safetensors") in {s.name for s in fewer}
     }
-    assert len(load_systems(copy_of)) == 5
+    assert len(load_systems(copy_of)) == 1 + len(HEADS) + len(FORMS) == 7
 
 
 def test_saving_twice_gives_the_same_bytes(saved, tmp_path):
@@ -136,17 +137,21 @@ def test_another_backbone_is_refused_and_the_fields_named(saved):
 
 
 def test_content_that_was_changed_is_refused(copy_of):
-    path = copy_of / "systems" / "fusion-1.safetensors"
+    path = copy_of / "systems" / "trained_maps-1.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FusionError, match=r"fusion-1.safetensors is not the file that systems.json was written with"):
+    with pytest.raises(
+        FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"
+    ):
         load_systems(copy_of)
-    shutil.copy(copy_of / "systems" / "fusion-0.safetensors", path)  # whole, but of another seed
-    with pytest.raises(FusionError, match=r"fusion-1.safetensors is not the file that systems.json was written with"):
+    shutil.copy(copy_of / "systems" / "trained_maps-0.safetensors", path)  # whole, but of another seed
+    with pytest.raises(
+        FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"
+    ):
         load_systems(copy_of)
     path.unlink()
-    with pytest.raises(FusionError, match=r"fusion-1.safetensors is not there, though systems.json lists it"):
+    with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not there, though systems.json lists it"):
         load_systems(copy_of)
 
 
@@ -211,9 +216,9 @@ def test_a_folder_without_systems_says_what_to_do(tmp_path):
 
 def test_what_is_no_system_of_the_ablation_and_no_head_are_refused(saved, tmp_path):
     _, trained, _ = saved
-    with pytest.raises(FusionError, match="head must be the name of a head among the systems; got 'fusion'"):
-        save_systems(tmp_path, trained, KEY, "fusion")
-    fusion = next(system for system in trained if system.name == "fusion")
+    with pytest.raises(FusionError, match="head must be the name of a head among the systems; got 'miner'"):
+        save_systems(tmp_path, trained, KEY, "miner")
+    fusion = next(system for system in trained if system.name == "trained_maps")
     merged = replace(fusion, runs=tuple(replace(run, system=merge_fusion(run.system)) for run in fusion.runs))
     with pytest.raises(FusionError, match="a MergedFusion cannot be saved; what can is fusion, final_layer_head, "):
         save_systems(tmp_path, [*trained, merged], KEY, best_head(trained))

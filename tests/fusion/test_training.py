@@ -32,6 +32,7 @@ QUICK = FusionTrainOptions(
     epochs=5, batch_size=5, negatives=20, patience=5, learning_rate=3e-3, weight_learning_rate=3e-2
 )
 """Eight steps an epoch on forty pairs."""
+NO_HARD = np.zeros((0, 0), dtype=np.int64)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def four(request, rng, one_thread):
 
 def loss_of(system, split, answers, options):
     rows = tuple(np.array(side) for side in zip(*answers, strict=True))
-    return batch_loss(system, split, rows, options, np.random.default_rng(0), "cpu").item()
+    return batch_loss(system, split, rows, options, np.random.default_rng(0), "cpu", NO_HARD).item()
 
 
 @pytest.mark.parametrize("negatives", [0, 100])

@@ -61,15 +61,18 @@ def test_each_row_has_its_seeds_and_what_is_not_trained_has_one(run):
 
 
 def test_rows_do_not_depend_on_their_company(run):
-    alone, among = run("fixed_mask")["fixed_mask"], run("backbone", "no_bias", "fixed_mask", "fusion")["fixed_mask"]
+    alone, among = (
+        run("fixed_mask")["fixed_mask"],
+        run("backbone", "no_bias", "fixed_mask", "trained_maps")["fixed_mask"],
+    )
     for one, other in zip(alone.runs, among.runs, strict=True):
         assert content_of(one.system) == content_of(other.system)
 
 
 def test_own_options_of_a_row_are_used(run):
-    systems = run("fusion", "fusion_mrl")
-    assert systems["fusion_mrl"].training.mrl and not systems["fusion"].training.mrl
-    assert content_of(systems["fusion"].runs[0].system) != content_of(systems["fusion_mrl"].runs[0].system)
+    systems = run("trained_maps", "fusion_mrl")
+    assert systems["fusion_mrl"].training.mrl and not systems["trained_maps"].training.mrl
+    assert content_of(systems["trained_maps"].runs[0].system) != content_of(systems["fusion_mrl"].runs[0].system)
 
 
 def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
@@ -93,12 +96,18 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
 
 
 def test_states_are_named_for_row_rate_and_seed_and_are_not_trained_again(run, tmp_path, monkeypatch):
-    first = run("backbone", "fusion", "query_specific", state=tmp_path)
+    first = run("backbone", "trained_maps", "query_specific", state=tmp_path)
     names = {path.stem for path in tmp_path.iterdir()}
-    best = first["fusion"].training.learning_rate / QUICK.learning_rate
-    assert names == {"fusion-0.1-7", "fusion-1-7", f"fusion-{best:g}-8", "query_specific-7", "query_specific-8"}
+    best = first["trained_maps"].training.learning_rate / QUICK.learning_rate
+    assert names == {
+        "trained_maps-0.1-7",
+        "trained_maps-1-7",
+        f"trained_maps-{best:g}-8",
+        "query_specific-7",
+        "query_specific-8",
+    }
     monkeypatch.setattr(training_module, "batch_loss", None)  # a training step would fail
-    again = run("backbone", "fusion", "query_specific", state=tmp_path)
+    again = run("backbone", "trained_maps", "query_specific", state=tmp_path)
     for name, system in first.items():
         assert [content_of(one.system) for one in system.runs] == [content_of(one.system) for one in again[name].runs]
 
@@ -111,19 +120,19 @@ def test_what_is_reported_names_each_row(run):
 
 
 def test_every_row_carries_role_words_and_seeds(run):
-    systems = run("backbone", "final_layer_linear", "fusion")
+    systems = run("backbone", "final_layer_linear", "trained_maps")
     assert {name: system.role for name, system in systems.items()} == {
         "backbone": "backbone",
         "final_layer_linear": "head",
-        "fusion": "fusion",
+        "trained_maps": "fusion",
     }
-    assert systems["fusion"].what == "layers 0, 1, 3, 4, adaptive mask"
-    assert systems["fusion"].seeds == (7, 8) and systems["backbone"].seeds == (None,)
+    assert systems["trained_maps"].what.endswith("layers 0, 1, 3, 4, adaptive mask")
+    assert systems["trained_maps"].seeds == (7, 8) and systems["backbone"].seeds == (None,)
 
 
 def test_query_specific_weights_are_trained_on_each_seeds_fusion(run):
-    systems = run("fusion", "query_specific")
-    fusion, variant = systems["fusion"], systems["query_specific"]
+    systems = run("trained_maps", "query_specific")
+    fusion, variant = systems["trained_maps"], systems["query_specific"]
     assert (variant.role, len(variant.runs), variant.n_parameters) == ("variant", 2, 4 * 16)
     assert variant.training == fusion.training and variant.seeds == fusion.seeds
     for one, base in zip(variant.runs, fusion.runs, strict=True):
@@ -133,7 +142,7 @@ def test_query_specific_weights_are_trained_on_each_seeds_fusion(run):
 
 
 def test_a_row_on_the_fusion_needs_the_fusion(run):
-    with pytest.raises(FusionError, match="systems must hold fusion; got backbone"):
+    with pytest.raises(FusionError, match="systems must hold trained_maps; got backbone"):
         run("backbone", "query_specific")
 
 
@@ -150,11 +159,13 @@ def test_the_best_head_is_validations():
         system_of("final_layer_linear", "head", 0.4),
         system_of("final_layer_mlp", "head", 0.5),
         system_of("final_layer_head", "head", 0.45),
-        system_of("fusion", "fusion", 0.9),
+        system_of("trained_maps", "fusion", 0.9),
     ]
     assert best_head(systems) == "final_layer_mlp"
-    with pytest.raises(FusionError, match="systems must hold one of final_layer_linear, final_layer_head, "):
-        best_head([system_of("fusion", "fusion", 0.9)])
+    with pytest.raises(
+        FusionError, match="systems must hold one of final_layer_vector, final_layer_linear, final_layer_head, "
+    ):
+        best_head([system_of("trained_maps", "fusion", 0.9)])
 
 
 @pytest.mark.parametrize(
