@@ -73,9 +73,9 @@ class FusionOptions:
     tuning: Annotated[TuningOptions, OmitArgPrefixes] = field(default_factory=TuningOptions)
     """How often each system is trained."""
     systems: tuple[str, ...] = ("default",)
-    """The systems that are trained and saved: default (backbone, whitened final layer, heads and both forms), differences
-    (miner with each difference to our form switched alone), all (the whole ablation), or names of rows of the ablation.
-    Backbone, heads and both forms are always among them."""
+    """The systems that are trained and saved: default (backbone, whitened final layer, heads and both forms),
+    differences (miner with each difference to our form switched alone), all (the whole ablation), or names of rows of
+    the ablation. Backbone, heads and both forms are always among them."""
     layers: tuple[int, ...] = ()
     """The layers to fuse, in both forms: rising, the final one last. If none is given, normalized CKA selects those of
     miner, and the probes' nDCG@5 those of trained_maps."""
