@@ -203,6 +203,7 @@ class MergedMiner(System):
             else:
                 base.append(u[place] * gates[place] * masks[place])
         self.base_places = [place for place in range(len(fusion.layers)) if place not in norm]
+        self.n_kept_of_base = int(masks[self.base_places].sum())  # those whose u is 0, as before training, too
         self.base: Tensor
         self.matrix: Tensor
         self.columns: Tensor
@@ -216,14 +217,12 @@ class MergedMiner(System):
     @property
     def multiply_adds(self) -> int:
         """How many multiply-adds an item costs, the lengths of its states not counted."""
-        kept_of_base = int((self.base[0] != 0).sum())
-        return self.matrix.shape[1] * self.matrix.shape[2] + kept_of_base
+        return self.matrix.shape[1] * self.matrix.shape[2] + self.n_kept_of_base
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes are held in memory, float32, for both sides."""
-        kept_of_base = int((self.base != 0).sum())
-        return 4 * (self.matrix.numel() + kept_of_base + self.bias.numel())
+        """How many bytes matrix, weights of kept neurons and bias take in float32, for both sides."""
+        return 4 * (self.matrix.numel() + len(self.base) * self.n_kept_of_base + self.bias.numel())
 
     @torch.no_grad()
     def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from miner_diag.files import canonical_json
+from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.probes.initialization import least_squares_map
 from miner_diag.probes.kinds import Kind, unit
@@ -86,6 +86,8 @@ class GateProbeOptions:
         for name in ("temperature", "learning_rate", "gate_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+        if self.temperature < 1 / LARGEST_SCALE:
+            raise ValueError(f"temperature must be at least {1 / LARGEST_SCALE:g}, its cap; got {self.temperature}")
         if not 0 <= self.l1 < float("inf"):
             raise ValueError(f"l1 must be at least 0; got {self.l1}")
         if not 0 < self.guard <= 1:
@@ -224,7 +226,7 @@ def fit_gate_probes(
     module = _Module(train, layers, kinds, options).to(device)
     optimiser = torch.optim.Adam(module.groups(), lr=options.learning_rate)
     run = _Run(module, module.evaluate(validation))
-    key = _key(train, layers, kinds, options)
+    key = _key(train, hard, layers, kinds, options)
     run.resume(state, key, optimiser, rng)
     per_epoch = max(min(LEAST_STEPS, len(query_rows) // 2), len(query_rows) // options.batch_size)
     bar = tqdm(
@@ -419,13 +421,17 @@ class _Run:
         )
 
 
-def _key(train: RetrievalData, layers: Sequence[int], kinds: Sequence[Kind], options: GateProbeOptions) -> str:
-    """Return what a state must share to be of this fit; the folder of states is of one corpus and backbone."""
+def _key(
+    train: RetrievalData, hard: np.ndarray, layers: Sequence[int], kinds: Sequence[Kind], options: GateProbeOptions
+) -> str:
+    """Return what a state must share to be of this fit; hard negatives tell other final vectors apart."""
+    rows = b"".join(np.ascontiguousarray(array, dtype=np.int64).tobytes() for array in (*train.pairs, hard))
     what: Mapping[str, Any] = {
         "probes": [list(layers), list(kinds)],
         "options": asdict(options),
         "queries": list(train.queries.shape),
         "pages": list(train.pages.shape),
+        "pairs": sha256_bytes(rows),
     }
     return canonical_json(what)
 

@@ -81,6 +81,8 @@ def embedded_corpus(first):
 def test_leaves_a_whole_run(first):
     names = {path.name for path in first.out.iterdir()}
     assert {"fusion.safetensors", "fusion.json", "systems.json", "systems", "fitted_to.json", "records.jsonl"} < names
+    assert {"masks.csv", "selection.json"} < names
+    assert json.loads((first.out / "fusion.json").read_text())["form"] == "miner"
     assert {"weights.csv", "seeds.csv", "training.csv", "run.json", "probes"} < names and "state" not in names
     assert not {"ablation.csv", "folds.csv", "widths.csv", "per_query.jsonl", "sensitivity.csv", "embeddings"} & names
     for picture in first.out.glob("*.png"):
@@ -174,6 +176,11 @@ def test_a_second_run_reuses_store_and_probes_and_gives_the_same_numbers(first, 
         (["--training.temperature", "0"], "temperature must be above 0; got 0.0"),
         (["--mask.share", "1.5"], "share must be above 0 and at most 1; got 1.5"),
         (["--layers", "3"], "the selected layers are the final one, 3, only: there is nothing to fuse"),
+        (["--miner.least-eta", "0"], "least_eta must be above 0 and at most 1; got 0.0"),
+        (["--miner.least-cka", "2"], "no inner layer has a normalized CKA (plain) of at least 2 (run; the largest is "),
+        (["--miner.probes.hard-negatives", "500"], "500 hard negatives a query need more than 500 training pages; "),
+        (["--miner.probes.schedule", "prototype", "--miner.probes.l1", "1"], "schedule prototype sets all other"),
+        (["--form", "magic"], "invalid choice 'magic'"),
         (["--layers", "0", "1"], "up to the final layer 3; got [0, 1]"),
         (["--layers", "0", "1", "2", "3", "3"], "layers must be at most 4, as many as the backbone has; got 5"),
         (["--systems", "magic"], "systems must be default, all, or some of backbone, "),

@@ -20,6 +20,7 @@ from miner_diag.corpus.splits import split_of
 from miner_diag.embeddings import StoreOptions
 from miner_diag.fusion import (
     ROWS,
+    Fusion,
     FusionConfig,
     FusionError,
     MaskOptions,
@@ -35,7 +36,7 @@ from miner_diag.fusion import (
 )
 from miner_diag.fusion import training as training_module
 from miner_diag.fusion.fold import choose_layers, closing_lines, score_line
-from miner_diag.fusion.miner import MinerFusion
+from miner_diag.fusion.miner import MergedMiner, MinerFusion
 from miner_diag.fusion.miner_building import build_miner
 from miner_diag.fusion.rows import DEFAULT, FORMS, HEADS
 from miner_diag.fusion.run import FusionOptions, next_command
@@ -167,6 +168,38 @@ def test_tables_have_their_rows(finished):
         assert rows["epoch"].tolist() == list(range(len(rows))) and rows["loss"].notna().sum() == len(rows) - 1
     grid = pd.read_csv(finished.out / "sensitivity.csv")
     assert {"kept_share", "n_layers", "threshold"} <= set(grid.columns) and len(grid) == 2
+
+
+def test_masks_and_selection_say_what_the_authors_form_was_built_of(finished):
+    masks = pd.read_csv(finished.out / "masks.csv")
+    selection = json.loads((finished.out / "selection.json").read_text())
+    facts = json.loads((finished.out / "fusion.json").read_text())
+    assert list(masks.columns) == ["layer", "kind", "score", "eta", "kept", "share"]
+    assert masks["layer"].tolist() == selection["selected_layers"] == facts["layers"]
+    assert masks["kind"].tolist() == facts["kinds"] and masks["share"].tolist() == facts["kept_shares"]
+    assert facts["miner"]["mask"]["floor"] == 4 and selection["options"]["select"] == "closest"
+    inner = sorted(selection["layers"][:-1], key=lambda row: -row["selected_by"])[:2]
+    assert sorted(row["layer"] for row in inner) == selection["selected_layers"][:-1]
+    probes = finished.run["miner_probes"]
+    scores = dict(zip(probes["layers"], probes["validation_ndcg_at_5"], strict=True))
+    assert masks["score"][:-1].tolist() == [scores[layer] for layer in masks["layer"][:-1]]
+    merged = MergedMiner(finished.systems["miner"].modules[0])
+    assert finished.run["merged"] == {"multiply_adds": merged.multiply_adds, "bytes": merged.n_bytes}
+
+
+def test_our_form_is_handed_out_where_it_is_asked_for(finished, tmp_path, monkeypatch):
+    run_on(pretend_embedded(), tmp_path, monkeypatch, form="trained_maps")
+    system = {system.name: system for system in load_systems(tmp_path, KEY)}["trained_maps"]
+    assert content_of(Fusion.load(tmp_path, KEY)) == content_of(
+        system.modules[int(np.argmax(system.validation_ndcg_at_5))]
+    )
+    facts, run = (json.loads((tmp_path / name).read_text()) for name in ("fusion.json", "run.json"))
+    assert (facts["form"], run["form"]) == ("trained_maps", "trained_maps") and {"config", "mask"} <= set(facts)
+    weights = pd.read_csv(tmp_path / "weights.csv")
+    assert sorted(set(weights["layer"])) == run["selected_layers"]["trained_maps"]
+    # what was trained is the same whichever form is handed out
+    again = fitted_bytes(tmp_path)
+    assert again == {name: content for name, content in fitted_bytes(finished.out).items() if name in again}
 
 
 def test_records_hold_every_query_system_and_seed_and_their_means(finished):
