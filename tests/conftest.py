@@ -19,11 +19,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def cache_of_session(request, tmp_path_factory):
+    """The folder that stands in for the user's cache; processes that share the tests share it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if hasattr(request.config, "workerinput") else folder) / "cache"
+
+
 @pytest.fixture(autouse=True)
-def own_cache(request, monkeypatch, tmp_path_factory):
+def own_cache(monkeypatch, cache_of_session):
     """No test reads or fills the user's cache; what one session reads of a PDF its other tests may reuse."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("MINER_DIAG_CACHE", str(folder))
+    monkeypatch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
 
 
 @pytest.fixture(autouse=True)
