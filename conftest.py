@@ -1,12 +1,20 @@
 """Settings of every test session, the notebooks' own included."""
 
 import os
+import sys
 import tempfile
 
 import pytest
 
-# Threads are set once, before any library starts its pool: tests stay comparable between machines.
+MOST_WORKERS = 4
+"""Each takes up to 2 GB, and there are no more large pieces of work than this."""
+
+# Threads are set once, before any library starts its pool: tests stay comparable between machines. Where several
+# processes share the cores, threads that wait must not burn them (many a test takes ten times the processor time then):
+# those of torch sleep if told to, those of NumPy's BLAS do not, so there is one.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -19,4 +27,30 @@ def pytest_configure(config: pytest.Config) -> None:
     if "MINER_DIAG_RUNS" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="miner-diag-runs-")
         config.add_cleanup(folder.cleanup)
-        os.environ["MINER_DIAG_RUNS"] = folder.name
+        os.environ["MINER_DIAG_RUNS"] = folder.name  # the processes that share the tests inherit it
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share the tests between the cores that this process may use, a few of them at most."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """Hand out whole files, and all notebooks together: each reads what the one before it has computed."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "notebooks" if nodeid.startswith("notebooks/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the notebooks: no other piece of work that one process has to do alone takes as long."""
+    items.sort(key=lambda item: not item.nodeid.startswith("notebooks/"))

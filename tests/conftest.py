@@ -19,11 +19,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def cache_of_session(request, tmp_path_factory):
+    """The folder that stands in for the user's cache; processes that share the tests share it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if hasattr(request.config, "workerinput") else folder) / "cache"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
+def own_cache(cache_of_session):
     """No test reads or fills the user's cache; what one session reads of a PDF its other tests may reuse."""
     with pytest.MonkeyPatch.context() as patch:  # before fixtures of modules, which fill the cache too
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
         yield
 
 

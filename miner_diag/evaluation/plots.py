@@ -89,7 +89,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
         [
             _label(row.model, row.system, row.role)
             if several or row.role == "lexical"
-            else row.system.replace("_", " ")
+            else _wrapped(row.system.replace("_", " "))
             for row in rows.itertuples()
         ],
     )
@@ -204,7 +204,10 @@ def _label(model: str, system: str, role: str, several: bool = True) -> str:
     if role in ("backbone", "late"):
         return model
     name = system.replace("_", " ")
-    label = f"{model}, {name}" if several else name
+    return _wrapped(f"{model}, {name}" if several else name)
+
+
+def _wrapped(label: str) -> str:
     return "\n".join(textwrap.wrap(label, LABEL_WIDTH))  # a run is told by its folder, whose path can be long
 
 

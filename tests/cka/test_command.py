@@ -59,12 +59,12 @@ def arguments(store):
 
 
 @pytest.fixture(scope="module")
-def first(arguments, checkpoints, documents, tmp_path_factory):
+def first(arguments, checkpoints, documents, tmp_path_factory, cache_of_session):
     """One run that most tests look at."""
     out = tmp_path_factory.mktemp("runs") / "cka"
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
         main(arguments(checkpoints.small, documents, out))
         open_figures = plt.get_fignums()
     return SimpleNamespace(

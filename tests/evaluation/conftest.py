@@ -20,10 +20,10 @@ FIT = (
 
 
 @pytest.fixture(scope="session")
-def session_cache(tmp_path_factory):
+def session_cache(cache_of_session):
     """What is read of a PDF in one fixture of the session is there in the others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
         yield
 
 

@@ -44,6 +44,13 @@ def test_what_is_far_off_stands_at_the_edge_with_its_number(ablation):
     assert [text.get_text() for text in ax.texts] == ["-0.900"] and ax.get_xlim()[0] > -0.3
 
 
+def test_a_run_that_is_told_by_a_long_path_leaves_room_for_what_is_drawn(ablation):
+    ablation["system"] = ablation["system"].replace("fusion", f"fusion (/{'a-folder/' * 20})")
+    figure = ablation_figure(ablation)
+    figure.draw_without_rendering()  # Matplotlib warns where labels leave no room
+    assert figure.axes[0].get_position().width > 0.4
+
+
 def test_bm25_is_named_where_one_retriever_is_not(ablation):
     bm25 = {"system": "text layer", "role": "lexical", "model": "bm25", "difference_to_backbone": 0.1, "split": "test"}
     bm25 |= {"difference_low": 0.05, "difference_high": 0.15, "verdict": "better"}

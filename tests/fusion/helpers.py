@@ -148,7 +148,7 @@ class ArrayStore:
 
     def __init__(self, vectors):
         self._vectors, self.shape, self.loaded = vectors, vectors.shape, False
-        self.inputs = list(range(len(vectors)))  # all are read differently
+        self.inputs = list(range(len(vectors)))  # no two items are the same
 
     @property
     def layer_embeddings(self):

@@ -61,11 +61,11 @@ def arguments(made, out, *more):
 
 
 @pytest.fixture(scope="module")
-def first(checkpoint, documents, tmp_path_factory, one_thread):
+def first(checkpoint, documents, tmp_path_factory, cache_of_session, one_thread):
     folder, text = tmp_path_factory.mktemp("runs"), io.StringIO()
     made = SimpleNamespace(checkpoint=checkpoint, documents=documents, store=folder / "store", out=folder / "fusion")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text):
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
         main(arguments(made, made.out, *PROBES, "--systems", "default", "shuffled_layers"))
     made.text, made.run = text.getvalue(), json.loads((made.out / "run.json").read_text())
     return made

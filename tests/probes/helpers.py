@@ -84,7 +84,7 @@ class ArrayStore:
 
     def __init__(self, vectors):
         self.layer_embeddings, self.shape = vectors, vectors.shape
-        self.inputs = list(range(len(vectors)))  # all are read differently
+        self.inputs = list(range(len(vectors)))  # no two items are the same
 
     def layer(self, layer):
         return self.layer_embeddings[:, layer]

@@ -48,11 +48,11 @@ def arguments(checkpoint, documents, out, store, *more):
 
 
 @pytest.fixture(scope="module")
-def first(checkpoint, documents, tmp_path_factory, one_thread):
+def first(checkpoint, documents, tmp_path_factory, cache_of_session, one_thread):
     folder, printed, embedded = tmp_path_factory.mktemp("runs"), io.StringIO(), []
     prepare = TextEncoder.prepare
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
         patch.setattr(
             TextEncoder,
             "prepare",
@@ -201,13 +201,13 @@ def refuse(*given):
 
 
 @pytest.fixture(scope="module")
-def again(first, documents, tmp_path_factory):
+def again(first, documents, tmp_path_factory, cache_of_session):
     """A second run from the first one's store, read row by row, in a process that draws with another backend."""
     out, before = tmp_path_factory.mktemp("runs") / "again", mpl.get_backend()
     plt.switch_backend("svg")
     try:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-            patch.setenv("MINER_DIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+            patch.setenv("MINER_DIAG_CACHE", str(cache_of_session))
             patch.setattr(TextEncoder, "embed_kept", refuse)
             main(arguments(first.checkpoint, documents, out, first.store, "--memory-gb", "1e-9"))
         return SimpleNamespace(out=out, backend=mpl.get_backend())
