@@ -17,7 +17,9 @@
 # # 04 · Is one vector out of several layers better than the last layer?
 #
 # **Question.** Does a sparse, masked, weighted sum of layers, in one vector of the same size, retrieve better than the
-# backbone, and better than a head of the same size on the final layer alone, trained with the same data?
+# backbone, and better than a head of the same size on the final layer alone, trained with the same data? And of two forms of that
+# sum: what is `miner`, MINER's as its authors describe it, worth, how much of `trained_maps`, ours, is it, and what is each
+# difference between them worth?
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the backbones named by `MINER_DIAG_MODELS`
 # (default `page-text page-vision`). Everything is fitted to train and chosen on validation; test is read once, by the
@@ -29,6 +31,7 @@
 # document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`.
 
 # %%
+import json
 import os
 from pathlib import Path
 
@@ -38,6 +41,7 @@ from IPython.display import Image, display
 from miner_diag.backbones import LoadOptions
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
+from miner_diag.evaluation.differences import differences_figure
 from miner_diag.evaluation.plots import ablation_figure, folds_figure
 from miner_diag.evaluation.run import EvaluationOptions
 from miner_diag.evaluation.run import run as run_evaluation
@@ -63,7 +67,7 @@ TITLE = {form: f"{FIRST} on {DATA}, {form} queries" for form in FORMS}
 # ## Fit and choose
 #
 # The same as `python -m miner_diag.fusion --data … --queries … --systems all --sensitivity --folds … --out …` on the shell; of
-# further backbones only heads and fusion are trained.
+# further backbones only heads and both forms are trained.
 
 # %%
 for (form, model), out in FUSION.items():
@@ -124,10 +128,40 @@ for form in FORMS:
     display(ablation[ablation["split"] == "test"][[*columns, "head_verdict"]].round(4))
 
 # %% [markdown]
+# ## What each difference between the two forms is worth
+#
+# `miner` once more for each difference, switched alone towards ours, beside heads, whitening without labels, and ours: differences
+# to `miner` with intervals over documents and seeds, p by Holm over the whole table. Over all document splits together, where there
+# are several.
+
+# %%
+for form in FORMS:
+    differences = pd.read_csv(EVALUATION[form] / "differences.csv")
+    differences.to_csv(FIGURES / f"04_differences_{form}.csv", index=False, lineterminator="\n")
+    first = differences[differences["model"] == FIRST]
+    figure = differences_figure(
+        first, title=TITLE[form], caption=f"{first['n_queries'].iloc[0]:,} test queries; one Holm family."
+    )
+    figure.savefig(FIGURES / f"04_differences_{form}.png", dpi=200)
+    display(Image(FIGURES / f"04_differences_{form}.png", width=800))
+    columns = ["system", "ndcg_at_5", "difference_to_backbone", "difference_to_miner", "difference_to_miner_low"]
+    display(first[[*columns, "difference_to_miner_high", "p_holm"]].round(4))
+
+# %% [markdown]
+# ## Which layers, which kind, which neurons
+#
+# What normalized CKA selected and the alignment ratio typed for `miner`, and the share of each layer's neurons that its mask keeps.
+
+# %%
+for form in FORMS:
+    selection = json.loads((FUSION[form, FIRST] / "selection.json").read_text())
+    display(pd.DataFrame(selection["layers"]).round(3), pd.read_csv(FUSION[form, FIRST] / "masks.csv").round(3))
+
+# %% [markdown]
 # ## What the fusion made of the layers
 #
-# Weight of each layer and the share of its neurons that is kept, for each seed; and how validation nDCG@5 rose and fell while
-# it was trained.
+# Weight of each layer of `miner` (the root mean square of its vector u) and the share of its neurons that is kept, for each seed;
+# and how validation nDCG@5 rose and fell while both forms and the head were trained.
 
 # %%
 for form in FORMS:
@@ -136,7 +170,7 @@ for form in FORMS:
     head = pd.read_json(out / "run.json", typ="series")["head"]
     drawn = {
         "weights": (weights, weights_figure(weights, title=TITLE[form])),
-        "training": (curves, training_figure(curves, ("fusion", head), title=TITLE[form])),
+        "training": (curves, training_figure(curves, ("miner", "trained_maps", head), title=TITLE[form])),
     }
     for name, (table, figure) in drawn.items():
         table.to_csv(FIGURES / f"04_{name}_{form}.csv", index=False, lineterminator="\n")

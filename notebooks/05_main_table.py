@@ -16,8 +16,8 @@
 # %% [markdown]
 # # 05 · What does a page cost, and what does it bring?
 #
-# **Question.** On the same test queries: each embedded backbone, a head on its final layer, its fusion, and late interaction
-# over the same words. How much of the way to late interaction does one fused vector go, and at how many bytes per page?
+# **Question.** On the same test queries: each embedded backbone, a head on its final layer, its fusion in both forms, and late
+# interaction over the same words. How much of the way to late interaction does one fused vector go, and at how many bytes per page?
 #
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`), the backbones named by `MINER_DIAG_MODELS` (default
 # `page-text page-vision`), and the runs of `04_fusion` over them, which are run here if they are not there.
