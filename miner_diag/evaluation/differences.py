@@ -110,12 +110,13 @@ def differences_sentences(table: pd.DataFrame, where: str) -> list[str]:
         f"the backbone's {base:.4f} ({gain / base:+.1%})."
     ]
     if HEAD in rows.index:
-        lines.append(f"The head on the final layer stands {told(HEAD, 'difference_to_miner')} from miner.")
+        lines.append(f"The best head on the final layer less miner: {told(HEAD, 'difference_to_miner')}.")
     if OURS in rows.index and rows.loc[OURS, "difference_to_backbone"] > 0:
         ours = rows.loc[OURS, "difference_to_backbone"]
+        share = f"; miner has {gain / ours:.0%} of that gain" if gain > 0 else ""
         lines.append(
-            f"Our form adds {told(OURS, 'difference_to_backbone')}, {told(OURS, 'difference_to_miner')} from miner: "
-            f"miner has {gain / ours:.0%} of its gain."
+            f"Our form adds {told(OURS, 'difference_to_backbone')} to the backbone{share}. Less miner: "
+            f"{told(OURS, 'difference_to_miner')}."
         )
     parts = [
         f"{LABELS[difference.name].removeprefix('… ')} {told(difference.name, 'difference_to_miner')}"
