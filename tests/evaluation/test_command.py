@@ -98,7 +98,11 @@ def test_every_saved_system_is_there_on_test_and_validation(table):
     assert set(validation["system"]) == set(SYSTEMS) - {"oracle_layer", "late", "text layer"}
     assert (table["low"] <= table["ndcg_at_5"] + 1e-12).all() and (table["ndcg_at_5"] <= table["high"] + 1e-12).all()
     roles = test.set_index("system")["role"]
-    assert roles["miner"] == roles["trained_maps"] == "fusion" and roles["final_layer_mlp"] == "head" and roles["no_bias"] == "variant"
+    assert (
+        roles["miner"] == roles["trained_maps"] == "fusion"
+        and roles["final_layer_mlp"] == "head"
+        and roles["no_bias"] == "variant"
+    )
     assert roles["oracle_layer"] == "bound" and roles["late"] == "late" and roles["whitened"] == "baseline"
     rows = test.set_index("system")
     for form in ("miner", "trained_maps"):

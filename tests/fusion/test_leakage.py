@@ -29,7 +29,7 @@ def fitted_files(folder):
     """Content of every file that holds what was fitted, chosen or measured; times and versions are left out."""
     names = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".jsonl")]
     names += [folder / name for name in ("selection.json", "masks.csv", "weights.csv")]
-    names += [ folder / "training.csv", folder / "fusion.json", folder / "fitted_to.json"]
+    names += [folder / "training.csv", folder / "fusion.json", folder / "fitted_to.json"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
 
 
@@ -80,7 +80,13 @@ def test_other_labels_do(fitted, tmp_path, monkeypatch, swap):
     different = {name for name in other if before[name] != other[name]}
     assert {"training.csv", "records.jsonl"} <= different
     if swap == "train":
-        assert {"selection.json", "masks.csv", "systems/miner-0.safetensors", "systems/trained_maps-0.safetensors", "probes/probes.safetensors"} <= different
+        assert {
+            "selection.json",
+            "masks.csv",
+            "systems/miner-0.safetensors",
+            "systems/trained_maps-0.safetensors",
+            "probes/probes.safetensors",
+        } <= different
 
 
 def test_what_is_saved_knows_what_it_must_not_be_measured_on(fitted):

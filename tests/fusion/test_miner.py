@@ -125,9 +125,7 @@ def by_hand(masks, kinds, sides=1, u=1.0):
     n, width = masks.shape
     maps = [None if kind == "base" else np.tile(np.eye(width), (sides, 1, 1)) for kind in kinds]
     gates, vectors = np.ones((n, sides, width)), np.full((n, width), u)
-    return MergedMiner(
-        MinerFusion(tuple(range(n)), kinds, gates, maps, masks, vectors, np.zeros(width), n_layers=n)
-    )
+    return MergedMiner(MinerFusion(tuple(range(n)), kinds, gates, maps, masks, vectors, np.zeros(width), n_layers=n))
 
 
 @pytest.mark.parametrize("u", [1.0, 0.0])
@@ -279,7 +277,10 @@ GOOD = {
     [
         ({"layers": (1, 3)}, r"up to the final layer 4; got \[1, 3\]"),
         ({"layers": ()}, "layers"),
-        ({"masks": np.full((2, 3), 0.5)}, r"masks must be \[K, D\], true and false or exactly 1 and 0: .*; got the number 0.5"),
+        (
+            {"masks": np.full((2, 3), 0.5)},
+            r"masks must be \[K, D\], true and false or exactly 1 and 0: .*; got the number 0.5",
+        ),
         ({"masks": np.ones((3, 3))}, r"masks must be \[2, 3\]; got \[3, 3\]"),
         ({"layer_vectors": np.ones((2, 2))}, r"layer_vectors must be \[2, 3\]; got \[2, 2\]"),
         ({"layer_vectors": np.ones(2)}, r"layer_vectors must be \[2, 3\]; got \[2\]"),

@@ -112,7 +112,9 @@ def test_a_layer_whose_gate_is_all_zero_is_named():
     parts = make_miner((0, 1, 3, 4))
     parts.probes.gates[3] = 0.0
     for build in (build_miner, lambda parts: parts.masks(parts.layers)):
-        with pytest.raises(FusionError, match="layer 3: all neurons have saliency 0, so Top-P cannot say which to keep"):
+        with pytest.raises(
+            FusionError, match="layer 3: all neurons have saliency 0, so Top-P cannot say which to keep"
+        ):
             build(parts)
 
 

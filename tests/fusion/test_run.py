@@ -259,9 +259,7 @@ def test_the_closing_lines_say_what_counts_and_what_does_not(finished):
     theirs = ", ".join(f"{layer} ({kind})" for layer, kind in zip(masks["layer"], kinds, strict=True))
     assert f"miner, the authors' form, takes layers {theirs};" in text
     assert f"Merged for serving, miner costs {run['merged']['multiply_adds']:,} multiply-adds an item" in text
-    scores = {
-        name: np.mean(finished.systems[name].validation_ndcg_at_5) for name in ("backbone", run["head"], *FORMS)
-    }
+    scores = {name: np.mean(finished.systems[name].validation_ndcg_at_5) for name in ("backbone", run["head"], *FORMS)}
     listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
     assert f"Document split 0, nDCG@5 of validation queries, mean over 2 seeds: {listed}." in text
     assert "the test documents were not read" in text and "these numbers are too good" in text

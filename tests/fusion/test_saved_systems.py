@@ -141,10 +141,14 @@ def test_content_that_was_changed_is_refused(copy_of):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"):
+    with pytest.raises(
+        FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"
+    ):
         load_systems(copy_of)
     shutil.copy(copy_of / "systems" / "trained_maps-0.safetensors", path)  # whole, but of another seed
-    with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"):
+    with pytest.raises(
+        FusionError, match=r"trained_maps-1.safetensors is not the file that systems.json was written with"
+    ):
         load_systems(copy_of)
     path.unlink()
     with pytest.raises(FusionError, match=r"trained_maps-1.safetensors is not there, though systems.json lists it"):

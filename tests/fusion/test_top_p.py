@@ -45,7 +45,9 @@ def test_the_scale_of_the_saliency_does_not_matter(saliency, eta, power):
 @given(st.permutations([1, 2, 4, 8, 16, 32]), ETAS)
 def test_neurons_are_known_by_their_saliency_alone(order, eta):
     values = np.array([1.0, 2, 4, 8, 16, 32])
-    np.testing.assert_array_equal(top_p_mask(np.array(order, dtype=float), eta), top_p_mask(values, eta)[np.log2(order).astype(int)])
+    np.testing.assert_array_equal(
+        top_p_mask(np.array(order, dtype=float), eta), top_p_mask(values, eta)[np.log2(order).astype(int)]
+    )
 
 
 def test_by_hand():
@@ -56,7 +58,9 @@ def test_by_hand():
 
 
 def test_no_saliency_at_all_is_a_sentence():
-    with pytest.raises(FusionError, match="all neurons have saliency 0, so Top-P cannot say which to keep; lower the L1"):
+    with pytest.raises(
+        FusionError, match="all neurons have saliency 0, so Top-P cannot say which to keep; lower the L1"
+    ):
         top_p_mask(np.zeros(4), 0.5)
 
 

@@ -61,7 +61,10 @@ def test_each_row_has_its_seeds_and_what_is_not_trained_has_one(run):
 
 
 def test_rows_do_not_depend_on_their_company(run):
-    alone, among = run("fixed_mask")["fixed_mask"], run("backbone", "no_bias", "fixed_mask", "trained_maps")["fixed_mask"]
+    alone, among = (
+        run("fixed_mask")["fixed_mask"],
+        run("backbone", "no_bias", "fixed_mask", "trained_maps")["fixed_mask"],
+    )
     for one, other in zip(alone.runs, among.runs, strict=True):
         assert content_of(one.system) == content_of(other.system)
 
@@ -96,7 +99,13 @@ def test_states_are_named_for_row_rate_and_seed_and_are_not_trained_again(run, t
     first = run("backbone", "trained_maps", "query_specific", state=tmp_path)
     names = {path.stem for path in tmp_path.iterdir()}
     best = first["trained_maps"].training.learning_rate / QUICK.learning_rate
-    assert names == {"trained_maps-0.1-7", "trained_maps-1-7", f"trained_maps-{best:g}-8", "query_specific-7", "query_specific-8"}
+    assert names == {
+        "trained_maps-0.1-7",
+        "trained_maps-1-7",
+        f"trained_maps-{best:g}-8",
+        "query_specific-7",
+        "query_specific-8",
+    }
     monkeypatch.setattr(training_module, "batch_loss", None)  # a training step would fail
     again = run("backbone", "trained_maps", "query_specific", state=tmp_path)
     for name, system in first.items():
@@ -153,7 +162,9 @@ def test_the_best_head_is_validations():
         system_of("trained_maps", "fusion", 0.9),
     ]
     assert best_head(systems) == "final_layer_mlp"
-    with pytest.raises(FusionError, match="systems must hold one of final_layer_vector, final_layer_linear, final_layer_head, "):
+    with pytest.raises(
+        FusionError, match="systems must hold one of final_layer_vector, final_layer_linear, final_layer_head, "
+    ):
         best_head([system_of("trained_maps", "fusion", 0.9)])
 
 

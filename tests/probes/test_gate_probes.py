@@ -8,7 +8,7 @@ import pytest
 
 from miner_diag.probes import ProbeError, RetrievalData
 from miner_diag.probes import gate_probes as module
-from miner_diag.probes.gate_probes import GateProbeOptions, GateProbes, fit_gate_probes
+from miner_diag.probes.gate_probes import GateProbeOptions, fit_gate_probes
 from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.retrieval import Relevance, ndcg_at_k
 from tests.probes.helpers import retrieval_data
@@ -364,7 +364,9 @@ def test_bad_input_is_named(small, rng):
 def test_a_loss_that_is_not_finite_is_named(small):
     pages = small.pages.copy()
     pages[:, 1] = np.nan
-    with pytest.raises(ProbeError, match="the loss of MINER's base probe of layer 1 is nan in epoch 1; lower the learn"):
+    with pytest.raises(
+        ProbeError, match="the loss of MINER's base probe of layer 1 is nan in epoch 1; lower the learn"
+    ):
         fit(replace(small, pages=pages), validation=small)
 
 
