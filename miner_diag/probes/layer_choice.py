@@ -172,8 +172,8 @@ def selected_layers(normalized_cka: Sequence[float | None], options: LayerChoice
             inner = [layer for layer in inner if (values[layer:] >= options.least_cka).all()]
     if not inner and options.select == "closest":
         raise ProbeError(
-            f"no inner layer has a normalized CKA ({options.normalized_cka}) at all: each is constant, or there are too "
-            "few pages. So there is nothing to fuse"
+            f"no inner layer has a normalized CKA ({options.normalized_cka}) at all: each is constant, or there are "
+            "too few pages. So there is nothing to fuse"
         )
     if not inner:
         best = f"the largest is {values.max():.3f}" if np.isfinite(values).any() else "none has one"
