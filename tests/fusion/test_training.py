@@ -94,9 +94,9 @@ def four(request, rng, one_thread):
     return split, answers, [0, 1, 2, 2, 3, 4, 5]
 
 
-def loss_of(system, split, answers, options):
+def loss_of(system, split, answers, options, hard=NO_HARD):
     rows = tuple(np.array(side) for side in zip(*answers, strict=True))
-    return batch_loss(system, split, rows, options, np.random.default_rng(0), "cpu", NO_HARD).item()
+    return batch_loss(system, split, rows, options, np.random.default_rng(0), "cpu", hard).item()
 
 
 @pytest.mark.parametrize("negatives", [0, 100])
@@ -111,6 +111,24 @@ def test_loss_by_two_loops(four, negatives):
     # the masking matters: with every other page as a negative the loss is another
     unmasked = slow_loss(queries, pages, answers, [], looks, candidates, 0.1)
     assert unmasked > expected + 1e-3 or answers == FOUR["a page asked for twice"]
+
+
+def test_hard_negatives_stand_against_all_queries_of_the_batch(four):
+    split, answers, looks = four
+    system, options = start_of(inner_weight=0.4), replace(QUICK, negatives=0, temperature=0.1)
+    queries, pages = (side.astype(np.float64) for side in encode(system, split))
+    batch, hard = {page for _, page in answers}, np.array([[6, -1], [-1, -1], [3, 6], [1, -1]])
+    expected = slow_loss(queries, pages, answers, answers, looks, sorted({*batch, 6, 3, 1}), 0.1)
+    loss = loss_of(system, split, answers, options, hard)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss > loss_of(system, split, answers, options) + 1e-4  # without them it is another
+
+
+def test_mined_negatives_are_those_of_the_options(small, monkeypatch):
+    mined, seen = np.full((40, 3), -1), []
+    monkeypatch.setattr(training_module, "mine_hard_negatives", lambda *args: (seen.append(args[1:]), mined)[1])
+    train(start_of(), small, small, replace(QUICK, epochs=1, hard_negatives=3, guard=0.7))
+    assert seen == [(3, 0.7)]
 
 
 def test_loss_both_ways_by_two_loops(four):
@@ -369,6 +387,9 @@ def test_no_validation_query_is_refused(small, fusion):
         ({"weight_decay": -1.0}, "weight_decay must be at least 0; got -1.0"),
         ({"batch_size": 1}, "batch_size must be at least 2; got 1"),
         ({"negatives": -1}, "negatives must be at least 0; got -1"),
+        ({"hard_negatives": -1}, "hard_negatives must be at least 0; got -1"),
+        ({"hard_negatives": 4, "guard": 0.0}, "guard must be above 0 and at most 1; got 0.0"),
+        ({"guard": 0.5}, "guard has no effect without hard_negatives; leave it out"),
         ({"epochs": -1}, "epochs must be at least 0; got -1"),
         ({"patience": 0}, "patience must be at least 1; got 0"),
     ],

@@ -8,10 +8,11 @@ from tests.mutations.mutation import Mutation
 from tests.mutations.of_cka import OF_CKA
 from tests.mutations.of_fusion import OF_FUSION
 from tests.mutations.of_input import OF_INPUT
+from tests.mutations.of_miner import OF_MINER
 from tests.mutations.of_probes import OF_PROBES
 from tests.mutations.of_retrieval import OF_RETRIEVAL
 from tests.mutations.of_stats import OF_STATS
 
-MUTATIONS: tuple[Mutation, ...] = (*OF_CKA, *OF_RETRIEVAL, *OF_STATS, *OF_PROBES, *OF_FUSION, *OF_INPUT)
+MUTATIONS: tuple[Mutation, ...] = (*OF_CKA, *OF_RETRIEVAL, *OF_STATS, *OF_PROBES, *OF_FUSION, *OF_MINER, *OF_INPUT)
 
 __all__ = ["MUTATIONS", "Mutation"]
