@@ -9,6 +9,12 @@ import pytest
 MOST_WORKERS = 4
 """Each takes up to 2 GB, and there are no more large pieces of work than this."""
 
+ASKED_OF_NOTEBOOKS = {f"MINER_DIAG_{what}" for what in ("DATA", "FIGURES", "LIMIT", "MODELS", "RUNS")}
+"""A session that sets one of these wants to see what notebooks draw."""
+
+NOTEBOOK_PAGES = "120"
+"""The largest number of pages of a notebook where nobody looks at what it draws."""
+
 # Threads are set once, before any library starts its pool: tests stay comparable between machines. Where several
 # processes share the cores, threads that wait must not burn them (many a test takes ten times the processor time then):
 # those of torch sleep if told to, those of NumPy's BLAS do not, so there is one.
@@ -23,7 +29,12 @@ collect_ignore_glob = ["notebooks/*.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let notebooks write below a temporary folder, so that a test session leaves nothing in the checkout."""
+    """Let notebooks write below a temporary folder, so that a test session leaves nothing in the checkout.
+
+    Where nothing is asked of them, what they draw is thrown away, and those that read pages from pixels read few.
+    """
+    if not ASKED_OF_NOTEBOOKS & set(os.environ):
+        os.environ["MINER_DIAG_LIMIT"] = NOTEBOOK_PAGES
     if "MINER_DIAG_RUNS" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="miner-diag-runs-")
         config.add_cleanup(folder.cleanup)

@@ -50,6 +50,7 @@ from miner_diag.fusion.run import FusionOptions
 from miner_diag.fusion.run import run as run_fusion
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
+LIMIT = int(os.environ.get("MINER_DIAG_LIMIT", 0)) or None
 MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
 RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
 STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
@@ -59,9 +60,10 @@ LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
 FIRST = MODELS[0]
-FUSION = {(form, model): RUNS / "fusion" / f"{DATA}-{form}-{model}" for form in FORMS for model in MODELS}
-EVALUATION = {form: RUNS / "evaluation" / f"{DATA}-{form}-{'-'.join(MODELS)}" for form in FORMS}
-TITLE = {form: f"{FIRST} on {DATA}, {form} queries" for form in FORMS}
+NAME = f"{LIMIT}-pages-of-{DATA}" if LIMIT else DATA
+FUSION = {(form, model): RUNS / "fusion" / f"{NAME}-{form}-{model}" for form in FORMS for model in MODELS}
+EVALUATION = {form: RUNS / "evaluation" / f"{NAME}-{form}-{'-'.join(MODELS)}" for form in FORMS}
+TITLE = {form: f"{FIRST} on {NAME}, {form} queries" for form in FORMS}
 
 # %% [markdown]
 # ## Fit and choose
@@ -76,7 +78,7 @@ for (form, model), out in FUSION.items():
         run_fusion(
             FusionOptions(
                 load=LoadOptions(model),
-                data=DataOptions(DATA, form),
+                data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 systems=("all",) if first else ("default",),
                 sensitivity=first,
@@ -98,7 +100,7 @@ for form in FORMS:
         run_evaluation(
             EvaluationOptions(
                 systems=(*fusions, *(f"{model}-late" for model in MODELS)),
-                data=DataOptions(DATA, form),
+                data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 stored_dtype="float16",
                 out=EVALUATION[form],

@@ -41,6 +41,7 @@ from miner_diag.fusion.run import FusionOptions
 from miner_diag.fusion.run import run as run_fusion
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
+LIMIT = int(os.environ.get("MINER_DIAG_LIMIT", 0)) or None
 MODELS = os.environ.get("MINER_DIAG_MODELS", "page-text page-vision").split()
 RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
 STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store")))
@@ -50,8 +51,9 @@ LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
 FIRST = MODELS[0]
-FUSION = {(form, model): RUNS / "fusion" / f"{DATA}-{form}-{model}" for form in FORMS for model in MODELS}
-EVALUATION = {form: RUNS / "evaluation" / f"{DATA}-{form}-{'-'.join(MODELS)}" for form in FORMS}
+NAME = f"{LIMIT}-pages-of-{DATA}" if LIMIT else DATA
+FUSION = {(form, model): RUNS / "fusion" / f"{NAME}-{form}-{model}" for form in FORMS for model in MODELS}
+EVALUATION = {form: RUNS / "evaluation" / f"{NAME}-{form}-{'-'.join(MODELS)}" for form in FORMS}
 
 # %% [markdown]
 # ## Runs
@@ -66,7 +68,7 @@ for (form, model), out in FUSION.items():
         run_fusion(
             FusionOptions(
                 load=LoadOptions(model),
-                data=DataOptions(DATA, form),
+                data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 systems=("all",) if first else ("default",),
                 sensitivity=first,
@@ -80,7 +82,7 @@ for form in FORMS:
         run_evaluation(
             EvaluationOptions(
                 systems=(*fusions, *(f"{model}-late" for model in MODELS)),
-                data=DataOptions(DATA, form),
+                data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 stored_dtype="float16",
                 out=EVALUATION[form],
@@ -106,7 +108,7 @@ table[[*columns, "bytes_per_page"]].round(4)
 # ## nDCG@5 against bytes per page
 
 # %%
-figure = cost_figure(table, title=f"{DATA}, test", caption=caption)
+figure = cost_figure(table, title=f"{NAME}, test", caption=caption)
 figure.savefig(FIGURES / "05_main_table.png", dpi=200)
 display(Image(FIGURES / "05_main_table.png", width=900))
 
