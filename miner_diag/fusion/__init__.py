@@ -3,7 +3,10 @@
 from miner_diag.fusion.building import FusionConfig, build_fusion
 from miner_diag.fusion.errors import FusionError, LeakageError
 from miner_diag.fusion.fit import fit_fusion
+from miner_diag.fusion.loading import load_fusion, merge_for_serving
 from miner_diag.fusion.masks import MaskOptions, adaptive_shares, neuron_mask, neuron_masks
+from miner_diag.fusion.miner import MergedMiner, MinerFusion
+from miner_diag.fusion.miner_building import MinerOptions, MinerParts, build_miner, fit_miner_parts
 from miner_diag.fusion.model import Fusion, MergedFusion, merge, projection_map
 from miner_diag.fusion.rows import ROWS, Materials, Row, chosen_rows, query_specific
 from miner_diag.fusion.saved_systems import (
@@ -19,6 +22,7 @@ from miner_diag.fusion.saved_systems import (
 )
 from miner_diag.fusion.sensitivity import SensitivityOptions, sensitivity_table
 from miner_diag.fusion.system import System, apply, encode, ndcg_of
+from miner_diag.fusion.top_p import TopPOptions, top_p_mask
 from miner_diag.fusion.training import FusionTrainOptions, TrainedRun, train
 from miner_diag.fusion.tuning import TrainedSystem, TuningOptions, best_head, tune_all
 
@@ -33,10 +37,15 @@ __all__ = [
     "MaskOptions",
     "Materials",
     "MergedFusion",
+    "MergedMiner",
+    "MinerFusion",
+    "MinerOptions",
+    "MinerParts",
     "Row",
     "SavedSystem",
     "SensitivityOptions",
     "System",
+    "TopPOptions",
     "TrainedRun",
     "TrainedSystem",
     "TuningOptions",
@@ -44,12 +53,16 @@ __all__ = [
     "apply",
     "best_head",
     "build_fusion",
+    "build_miner",
     "chosen_rows",
     "encode",
     "fit_fusion",
+    "fit_miner_parts",
     "fold_folders",
+    "load_fusion",
     "load_systems",
     "merge",
+    "merge_for_serving",
     "ndcg_of",
     "neuron_mask",
     "neuron_masks",
@@ -61,6 +74,7 @@ __all__ = [
     "read_load_options",
     "save_systems",
     "sensitivity_table",
+    "top_p_mask",
     "train",
     "tune_all",
 ]

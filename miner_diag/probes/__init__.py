@@ -2,7 +2,10 @@
 
 from miner_diag.probes.compare_kinds import best_threshold, compare_kinds, correlate, predicted_kinds, score_rule
 from miner_diag.probes.fitted_probes import FittedProbes, fit_for_fusion, fitted_probes_of, read_fitted_probes
+from miner_diag.probes.gate_probes import GateProbeOptions, GateProbes, fit_gate_probes
+from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.probes.kinds import KINDS, Kind, base_probe, projection_probe
+from miner_diag.probes.layer_choice import LayerChoice, LayerChoiceOptions, choose_layers
 from miner_diag.probes.probe_run import study_splits, write_probe_run
 from miner_diag.probes.probe_stack import Probe, ProbeError, ProbeStack
 from miner_diag.probes.retrieval_data import RetrievalData
@@ -17,7 +20,11 @@ __all__ = [
     "Fitted",
     "FittedProbes",
     "FusedScores",
+    "GateProbeOptions",
+    "GateProbes",
     "Kind",
+    "LayerChoice",
+    "LayerChoiceOptions",
     "Probe",
     "ProbeError",
     "ProbeStack",
@@ -31,14 +38,17 @@ __all__ = [
     "StudyOptions",
     "base_probe",
     "best_threshold",
+    "choose_layers",
     "compare_kinds",
     "concentration",
     "correlate",
     "evaluate_probes",
     "fit_for_fusion",
+    "fit_gate_probes",
     "fit_probes",
     "fitted_probes_of",
     "fitting_splits",
+    "mine_hard_negatives",
     "neurons_for",
     "predicted_kinds",
     "probe_scores",

@@ -228,7 +228,7 @@ def fit_gate_probes(
     run = _Run(module, module.evaluate(validation))
     key = _key(train, hard, layers, kinds, options)
     run.resume(state, key, optimiser, rng)
-    per_epoch = max(min(LEAST_STEPS, len(query_rows) // 2), len(query_rows) // options.batch_size)
+    per_epoch = max(min(LEAST_STEPS, len(query_rows) // 2), -(-len(query_rows) // options.batch_size))
     bar = tqdm(
         total=options.epochs * per_epoch,
         initial=len(run.loss) * per_epoch,
