@@ -41,5 +41,5 @@ def load_fusion(folder: Path | str, backbone: Mapping[str, str] | None = None) -
 
 
 def merge_for_serving(fusion: Fusion | MinerFusion) -> MergedFusion | MergedMiner:
-    """Return a fusion as it is served: gates, masks and weights merged into its maps; the same vectors up to rounding."""
+    """Return a fusion as it is served: gates, masks and weights merged; the same vectors up to rounding."""
     return MergedMiner(fusion) if isinstance(fusion, MinerFusion) else merge(fusion)
