@@ -8,7 +8,46 @@ LEFT_OUT = "cka/test_jackknife.py::test_leave_one_out_values_equal_recomputation
 LEFT_GROUPS = "cka/test_jackknife.py::test_leave_one_group_out_values_equal_recomputation"
 MOMENTS = "cka/test_permutation.py::test_three_moments_equal_those_over_all_permutations"
 
+DISTINCT = "cka/test_distinct.py"
+ONE_QUERY = "cka/test_diagnosis.py::test_one_query_a_page_is_the_first_in_the_order_of_the_corpus"
+
 OF_CKA = (
+    Mutation(
+        "empty-items-enter",
+        "cka/distinct.py",
+        """            if read is None:
+                continue
+""",
+        "",
+        (DISTINCT,),
+        "Pages on which nothing was read stand among the others, as one item.",
+    ),
+    Mutation(
+        "equal-items-enter-twice",
+        "cka/distinct.py",
+        """                rows.append(row)
+            labels""",
+        """            rows.append(row)
+            labels""",
+        (DISTINCT,),
+        "Pages that are read the same stand as often as they come.",
+    ),
+    Mutation(
+        "page-taken-twice",
+        "cka/gold_pairs.py",
+        "                taken_pages.add(page_label)\n",
+        "",
+        (ONE_QUERY,),
+        "A page with five queries stands five times among the pages.",
+    ),
+    Mutation(
+        "paired-with-another-row",
+        "cka/diagnosis.py",
+        "queries, pages = queries[own_queries.rows], pages[own_pages.rows]",
+        "queries, pages = queries[own_queries.rows], pages",
+        (DISTINCT,),
+        "All pages enter the geometry, whatever was read of them.",
+    ),
     Mutation(
         "debiased-offset",
         "cka/hsic.py",
