@@ -115,6 +115,7 @@ VALUES = {
 """Another value than that of the plain options, for every field but the model."""
 
 MEAN_POOLED = (
+    "moca",
     "page-text",
     "page-vision",
     "text",

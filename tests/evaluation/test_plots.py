@@ -70,6 +70,7 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
             "model": "m",
             "fold": fold,
             "role": role,
+            "system": system,
             "chosen": chosen,
             "difference_to_backbone": gain,
             "difference_low": gain - 0.01,
@@ -77,23 +78,36 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
             "backbone_ndcg_at_5": 0.4 + 0.1 * fold,
         }
         for fold in (0, 1)
-        for role, chosen, gain in (("fusion", True, 0.04), ("head", True, 0.02), ("head", False, 0.3))
+        for role, system, chosen, gain in (
+            ("fusion", "miner", True, 0.04),
+            ("fusion", "trained_maps", True, 0.06),
+            ("head", "linear", True, 0.02),
+            ("head", "mlp", False, 0.3),
+        )
     ]
     together = [
         {
             "model": "m",
             "role": role,
+            "system": system,
+            "chosen": role != "backbone",
             "backbone_ndcg_at_5": 0.4,
             "difference_to_backbone": gain,
             "difference_low": gain - 0.01,
             "difference_high": gain + 0.01,
         }
-        for role, gain in (("fusion", 0.02), ("head", 0.01), ("backbone", 0.0))
+        for role, system, gain in (
+            ("fusion", "miner", 0.02),
+            ("fusion", "trained_maps", 0.03),
+            ("head", "head", 0.01),
+            ("backbone", "backbone", 0.0),
+        )
     ]
     bm25 = {**rows[0], "model": "bm25", "role": "lexical", "chosen": False, "difference_to_backbone": 0.9}
     rows, together = [*rows, bm25], [*together, bm25]  # it is in the tables, and has no panel
     (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(together)).axes
-    fusion, head = ([*container.lines[0].get_ydata()] for container in ax.containers)
-    np.testing.assert_allclose(fusion, [0.1, 0.08, 0.05])
+    head, miner, ours = ([*container.lines[0].get_ydata()] for container in ax.containers)
+    np.testing.assert_allclose(miner, [0.1, 0.08, 0.05])
+    np.testing.assert_allclose(ours, [0.15, 0.12, 0.075])
     np.testing.assert_allclose(head, [0.05, 0.04, 0.025])
     assert labels(ax.xaxis) == ["0", "1", "all"]

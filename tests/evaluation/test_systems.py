@@ -135,20 +135,12 @@ def test_what_was_planted_is_found_and_nothing_else(scored, form):
 
 
 def test_a_label_is_part_of_every_name(scored):
-    run = score_run(scored.folder, scored.data.test, scored.backbone, KEY, label="b", main_only=True)
-    assert [system.name for system in run.systems] == [
-        f"{name} (b)"
-        for name in (
-            "final_layer_vector",
-            "final_layer_linear",
-            "final_layer_head",
-            "final_layer_mlp",
-            "miner",
-            "trained_maps",
-        )
-    ]
-    assert run.widths == () and run.main_systems == run.systems
-    assert run.systems[-1].head == f"planted: {best_head(scored.trained)} (b)"
+    run = score_run(scored.folder, scored.data.test, scored.backbone, KEY, label="b", widths=False)
+    assert [system.name for system in run.systems] == [f"{system.name} (b)" for system in scored.run.systems]
+    assert run.widths == () != scored.run.widths
+    assert {system.head for system in run.systems if system.role == "fusion"} == {
+        f"planted: {best_head(scored.trained)} (b)"
+    }
 
 
 def test_widths_are_of_leading_coordinates_made_unit(scored):

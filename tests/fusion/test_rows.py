@@ -115,7 +115,9 @@ def test_rows_are_chosen_by_name_and_keep_their_order():
     names = [row.name for row in chosen_rows(("query_specific", "no_bias"))]
     assert names == ["backbone", *HEADS, "no_bias", "miner", "trained_maps", "query_specific"]
     assert len(chosen_rows(("default", "no_bias"))) == len(DEFAULT) + 1
-    with pytest.raises(ValueError, match=r"systems must be default, all, or some of backbone, .*; got magic, spell"):
+    with pytest.raises(
+        ValueError, match=r"systems must be default, differences, all, or some of backbone, .*; got magic, spell"
+    ):
         chosen_rows(("spell", "miner", "magic"))
 
 

@@ -38,8 +38,9 @@ from miner_diag.fusion import training as training_module
 from miner_diag.fusion.fold import choose_layers, closing_lines, score_line
 from miner_diag.fusion.miner import MergedMiner, MinerFusion
 from miner_diag.fusion.miner_building import build_miner
+from miner_diag.fusion.miner_rows import DIFFERENCES
 from miner_diag.fusion.rows import DEFAULT, FORMS, HEADS
-from miner_diag.fusion.run import FusionOptions, next_command
+from miner_diag.fusion.run import FusionOptions, next_command, options_of_fold
 from miner_diag.probes import ProbeError, ProbeTrainOptions, SelectionRule, StudyOptions, fitting_splits
 from miner_diag.records import read_records
 from miner_diag.sealed import read_tensors, write_tensors
@@ -112,7 +113,10 @@ def test_all_systems_are_saved_and_give_their_validation_scores(finished):
 
 def test_the_default_systems_are_those_of_each_further_fold(finished):
     folder = finished.out / f"fold-{FOLD}"
-    assert {system.name for system in load_systems(folder, KEY)} == set(DEFAULT)
+    differences = {difference.name for difference in DIFFERENCES}  # they are among all, which this run trains
+    assert {system.name for system in load_systems(folder, KEY)} == {*DEFAULT, *differences}
+    assert options_of_fold(replace(QUICK, systems=("no_bias",)), FOLD).systems == ("default",)
+    assert options_of_fold(replace(QUICK, systems=("differences",)), FOLD).systems == ("default", "differences")
     assert fold_folders(finished.out) == {0: finished.out, FOLD: folder}
     assert fold_folders(folder) == {FOLD: folder}
     assert read_fitted_to(folder).fold == FOLD and read_fitted_to(finished.out).fold == 0
@@ -484,7 +488,10 @@ def test_a_fold_without_validation_queries_is_refused_before_anything_is_fitted(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"systems": ("magic",)}, "systems must be default, all, or some of backbone, .*query_specific; got magic"),
+        (
+            {"systems": ("magic",)},
+            "systems must be default, differences, all, or some of backbone, .*query_specific; got magic",
+        ),
         ({"folds": (0,)}, r"folds must be other splits by document than --fold 0, each once; got \(0,\)"),
         ({"folds": (1, 1)}, "each once"),
         ({"folds": (-1,)}, "folds must be other splits"),

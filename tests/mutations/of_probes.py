@@ -14,8 +14,8 @@ OF_PROBES = (
     Mutation(
         "greedy-takes-equals",
         "probes/select.py",
-        "if with_layer[best] <= worth(kept) + rule.min_gain:",
-        "if with_layer[best] < worth(kept) + rule.min_gain:",
+        "if _low(gain, weights, fused.labels, rule) > rule.min_gain}",
+        "if _low(gain, weights, fused.labels, rule) >= rule.min_gain}",
         (EDGES,),
         "Layers that add nothing are selected.",
     ),

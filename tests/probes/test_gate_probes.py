@@ -143,7 +143,8 @@ def slow_loss(probes, number, data, answers, looks, hard, options, *, masks=True
     ("in_batch", "n_hard"), [(True, 0), (True, 3), (False, 3)], ids=["batch", "batch and hard", "hard"]
 )
 @pytest.mark.parametrize("unit_output", [True, False])
-def test_loss_by_a_slow_loop(few, sides, in_batch, n_hard, unit_output):
+def test_loss_by_a_slow_loop(few, sides, in_batch, n_hard, unit_output, monkeypatch):
+    monkeypatch.setattr(module, "LEAST_STEPS", 1)  # one step an epoch, so that its loss is that of the start
     data, answers, looks = few
     options = GateProbeOptions(
         sides=sides, in_batch=in_batch, hard_negatives=n_hard, unit_output=unit_output, temperature=0.3, epochs=1
@@ -256,6 +257,7 @@ def test_the_prototypes_schedule_is_what_it_published():
     followed = GateProbeOptions(schedule="prototype").settled()
     assert asdict(followed) == asdict(GateProbeOptions()) | {
         "sides": "pages",
+        "unit_output": False,
         "in_batch": False,
         "l1": 1e-4,
         "gate_learning_rate": 1e-3,
@@ -277,7 +279,8 @@ def test_the_prototypes_schedule_refuses_other_options(given):
 
 def test_the_prototypes_schedule_is_followed(small):
     named = fit(small, GateProbeOptions(schedule="prototype"))
-    said = GateProbeOptions(sides="pages", in_batch=False, l1=1e-4, gate_learning_rate=1e-3, guard=1.0, seed=42)
+    own = {"sides": "pages", "unit_output": False, "in_batch": False, "guard": 1.0}
+    said = GateProbeOptions(**own, l1=1e-4, gate_learning_rate=1e-3, seed=42)
     assert arrays_of(named) == arrays_of(fit(small, said)) != arrays_of(fit(small, replace(said, seed=0)))
 
 

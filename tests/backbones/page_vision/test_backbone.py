@@ -219,4 +219,4 @@ def test_the_main_job_runs_on_pictures(tmp_path, capsys):
 
 def test_it_is_listed(capsys):
     list_backbones([])
-    assert re.search(r"^  page-vision +the same layers over", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^  page-vision +the layers of page-text over", capsys.readouterr().out, re.MULTILINE)
