@@ -21,8 +21,8 @@ ROLES = {
 }
 """Role -> colour and marker; other roles are grey circles."""
 
-FUSION_MARKERS = ("s", "D")
-"""Markers of the forms of the fusion."""
+FUSION_MARKERS = ("s", "P")
+"""Markers of the forms of the fusion, in the order in which a table names them."""
 
 ALIKE = 0.2
 """Sizes of a page that differ relatively by less are drawn side by side."""
@@ -168,6 +168,7 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
     """
     forms = list(dict.fromkeys(table["queries"]))
     first = table.loc[table["role"] == "backbone", "model"]
+    fusions = list(dict.fromkeys(table.loc[table["role"] == "fusion", "system"]))
     labels = [_label(row.model, row.system, row.role) for row in table[table["queries"] == forms[0]].itertuples()]
     n_lines = sum(label.count("\n") + 1 for label in labels)
     figure = new_figure(3.4 + 3.4 * len(forms), max(4.4, 1.2 + 0.17 * n_lines))
@@ -176,6 +177,8 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
         rows = table[table["queries"] == form]
         for row, shift in zip(rows.itertuples(), _side_by_side(rows["bytes_per_page"]), strict=True):
             colour, marker = ROLES[row.role]
+            if row.role == "fusion":
+                marker = FUSION_MARKERS[fusions.index(row.system) % len(FUSION_MARKERS)]
             filled = len(first) > 0 and first.iloc[0] in (row.model, row.backbone)
             ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
             ax.errorbar(

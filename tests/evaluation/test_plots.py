@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miner_diag.evaluation import ablation_figure, folds_figure
+from miner_diag.evaluation import ablation_figure, cost_figure, folds_figure
 from tests.evaluation.helpers import systems_of, table_of
 
 
@@ -111,3 +111,24 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
     np.testing.assert_allclose(ours, [0.15, 0.12, 0.075])
     np.testing.assert_allclose(head, [0.05, 0.04, 0.025])
     assert labels(ax.xaxis) == ["0", "1", "all"]
+
+
+def test_the_forms_of_the_fusion_have_marks_of_their_own():
+    rows = [
+        {
+            "queries": "hidden",
+            "split": "test",
+            "model": "m",
+            "backbone": "m",
+            "system": system,
+            "role": role,
+            "bytes_per_page": 1536.0,
+            "ndcg_at_5": 0.4,
+            "low": 0.3,
+            "high": 0.5,
+        }
+        for system, role in (("backbone", "backbone"), ("miner", "fusion"), ("trained_maps", "fusion"))
+    ]
+    (ax,) = cost_figure(pd.DataFrame(rows)).axes
+    markers = {container.get_label(): container.lines[0].get_marker() for container in ax.containers}
+    assert len(markers) == 3 == len(set(markers.values()))
