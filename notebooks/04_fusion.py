@@ -28,7 +28,8 @@
 #
 # **Cost.** On two cores without a GPU: about 7 minutes and 2 GB on `sample` (hidden queries only), half of it for reading pages
 # from pixels (`page-vision`, some 0.4 s of one core each); on `debian-docs-large`, with both forms of queries, five splits by
-# document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`.
+# document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`. These minutes
+# were measured when pages were cut at 256 tokens and ours was the only form; whole pages and both forms take longer.
 
 # %%
 import json
