@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ class FittedFold:
     def main(self) -> TrainedSystem:
         """The fusion of that form."""
         return self.system(self.form)
+
+    @cached_property
+    def merged_miner(self) -> MergedMiner:
+        """MINER's form of the first seed as it would be served."""
+        system = self.system("miner").runs[0].system
+        assert isinstance(system, MinerFusion)
+        return MergedMiner(system)
 
     @property
     def number(self) -> int:
@@ -203,7 +211,7 @@ def fold_facts(fold: FittedFold, probes: str) -> dict[str, Any]:
         "form": fold.form,
         "selected_layers": {"miner": list(fold.materials.miner.layers), "trained_maps": list(fold.materials.layers)},
         "miner_probes": _miner_probes(fold.materials.miner),
-        "merged": _merged_cost(fold),
+        "merged": {"multiply_adds": fold.merged_miner.multiply_adds, "bytes": fold.merged_miner.n_bytes},
         "systems": [system.name for system in fold.systems],
         "head": fold.head,
     }
@@ -264,19 +272,8 @@ def _miner_probes(parts: MinerParts) -> dict[str, Any]:
     }
 
 
-def _merged_cost(fold: FittedFold) -> dict[str, int]:
-    merged = _merged(fold)
-    return {"multiply_adds": merged.multiply_adds, "bytes": merged.n_bytes}
-
-
-def _merged(fold: FittedFold) -> MergedMiner:
-    system = fold.system("miner").runs[0].system
-    assert isinstance(system, MinerFusion)
-    return MergedMiner(system)
-
-
 def _merged_line(fold: FittedFold) -> str:
-    merged = _merged(fold)
+    merged = fold.merged_miner
     return (
         f"Merged for serving, miner costs {merged.multiply_adds:,} multiply-adds an item beyond the backbone's forward "
         f"and holds {merged.n_bytes / 1e6:.2f} MB; its vector has the backbone's size."

@@ -17,13 +17,11 @@ from tqdm import tqdm
 from miner_diag.files import canonical_json
 from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.system import System, ndcg_of, states_of
+from miner_diag.probes.gate_probes import LEAST_STEPS
 from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.probes.kinds import unit
 from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
-
-LEAST_STEPS = 8
-"""The smallest number of steps in an epoch: with few pairs, batches are smaller instead."""
 
 
 @dataclass(frozen=True)

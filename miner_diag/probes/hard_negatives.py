@@ -45,15 +45,15 @@ def mine_hard_negatives(train: RetrievalData, n: int, guard: float) -> np.ndarra
         raise ProbeError(
             f"{n} hard negatives a query need more than {n} training pages; there are {n_pages}. Lower hard_negatives"
         )
+    found = np.full((n_queries, n), -1, dtype=np.int64)
+    if not n:
+        return found
     last = train.n_layers - 1
     queries, pages = (
         unit(torch.from_numpy(np.array(layer_of(side, last), dtype=np.float32)))
         for side in (train.queries, train.pages)
     )
     every = np.arange(n_pages)
-    found = np.full((n_queries, n), -1, dtype=np.int64)
-    if not n:
-        return found
     for first in range(0, n_queries, _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, n_queries))
         scores = (queries[rows] @ pages.T).numpy()

@@ -198,10 +198,7 @@ def measure_layers(train: RetrievalData) -> tuple[LayerMeasures, ...]:
         distinct_items(None, blocks_of(vectors), name="inputs", n=vectors.shape[0])
         for vectors in (train.queries, train.pages)
     )
-    gold: list[dict[int, int]] = [{} for _ in range(train.relevance.n_queries)]
-    for query, page in zip(*train.pairs, strict=True):
-        gold[query][int(page)] = 1
-    pair_query, pair_page = one_query_a_page(gold, queries, pages)
+    pair_query, pair_page = one_query_a_page(train.gold, queries, pages)
     last = train.n_layers - 1
     final = _rows(train.pages, last, pages)
     final_mean = final.mean(axis=0)

@@ -87,6 +87,14 @@ class RetrievalData:
         true = self.relevance.grade > 0
         return self.relevance.query[true], self.relevance.page[true]
 
+    @property
+    def gold(self) -> list[dict[int, int]]:
+        """[Q] page row -> grade 1 of the pages that answer each query, whatever their grades are."""
+        answers: list[dict[int, int]] = [{} for _ in range(self.relevance.n_queries)]
+        for query, page in zip(*self.pairs, strict=True):
+            answers[query][int(page)] = 1
+        return answers
+
     @cached_property
     def _known(self) -> tuple[np.ndarray, int]:
         """Return (query, page group) of all true pairs as sorted numbers, and the number of groups."""

@@ -281,10 +281,7 @@ def comparisons(
     Items of equal input enter once. For a dual encoder, the first comparison is over the items of the probed side, and
     the second does not exist.
     """
-    gold: list[dict[int, int]] = [{} for _ in range(data.relevance.n_queries)]
-    for query, page in zip(*data.pairs, strict=True):
-        gold[query][int(page)] = 1
-    pair_query, pair_page = one_query_a_page(gold, queries, pages)
+    pair_query, pair_page = one_query_a_page(data.gold, queries, pages)
     items, entering = (data.queries, queries.rows) if data.fixed == "page" else (data.pages, pages.rows)
     final = layer_of(items, data.n_layers - 1)[entering]
     page_final, query_page = [], []

@@ -283,10 +283,9 @@ def test_a_fusion_that_gains_nothing_is_not_handed_out_in_silence():
             materials=SimpleNamespace(layers=(1, 4), miner=make_miner()),
             form="miner",
             main=SimpleNamespace(runs=(None,)),
+            merged_miner=MergedMiner(build_miner(make_miner())),
             splits=SimpleNamespace(train=split, validation=split),
-            system=lambda name: SimpleNamespace(
-                validation=np.full((1, 8), scores[name]), runs=(SimpleNamespace(system=build_miner(make_miner())),)
-            ),
+            system=lambda name: SimpleNamespace(validation=np.full((1, 8), scores[name])),
         )
 
     message = "miner gains nothing over the backbone on validation: the backbone is the better choice."
