@@ -20,7 +20,7 @@ from tools.train_line_reader import line_shards, reader_training
 from tools.train_line_reader.__main__ import main
 from tools.train_line_reader.labelled_lines import draw_pages, page_lines
 from tools.train_line_reader.line_shards import cut_pages
-from tools.train_line_reader.reader_training import edit_distance, score_reader, train_reader, written
+from tools.train_line_reader.reader_training import batches, edit_distance, score_reader, train_reader, written
 from tools.train_line_reader.run import save_trained
 
 
@@ -177,3 +177,11 @@ def test_a_file_of_another_net_is_refused(tmp_path):
         load_line_reader(path)
     with pytest.raises(CheckpointError, match="is missing"):
         load_line_reader(tmp_path / "none.safetensors")
+
+
+def test_batches_hold_every_line_once_and_no_more_columns_than_asked():
+    widths = [int(w) for w in np.random.default_rng(1).integers(8, 900, 200)]
+    groups = batches(widths, 5000)
+    assert sorted(i for group in groups for i in group) == list(range(200))
+    assert all(len(group) * max(widths[i] for i in group) <= 5000 for group in groups if len(group) > 1)
+    assert batches([90_000, 10], 5000) == [[1], [0]]

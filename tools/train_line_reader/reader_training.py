@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional
 
 from miner_diag.backbones.page_vision.alphabet import CHARACTERS, OTHER
-from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, batches, pad
+from miner_diag.backbones.page_vision.line_engines import line_engine
+from miner_diag.backbones.page_vision.line_reader import COLUMNS_PER_FRAME, LineReader, pad, read_lines
 from miner_diag.backbones.page_vision.lines import HEIGHT
 from miner_diag.files import canonical_json
 from miner_diag.training_state import fill_optimizer, keep_state, part_of, take_state
@@ -120,8 +121,9 @@ def train_reader(
 
 def score_reader(reader: LineReader, lines: Sequence[LabelledLine]) -> ReaderScores:
     """Read `lines` and compare with what is written in them."""
+    texts = read_lines([line.pixels for line in lines], line_engine(reader))
     edits = n_characters = n_words_read = n_words = 0
-    for read, line in zip(reader.read([line.pixels for line in lines]), lines, strict=True):
+    for read, line in zip(texts, lines, strict=True):
         truth = written(line)
         edits += edit_distance(read, truth)
         n_characters += len(truth)
@@ -180,9 +182,20 @@ def _steps(lines: Sequence[LabelledLine], steps: int, columns: int, seed: int) -
             step += 1
 
 
+def batches(widths: Sequence[int], columns: int) -> list[list[int]]:
+    """Group lines of like width so that no group holds more than `columns` columns, unless it is one line."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(widths)), key=lambda i: (widths[i], i)):
+        if not groups or (len(groups[-1]) + 1) * widths[i] > columns:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
 def _worn(batch: Sequence[LabelledLine], rng: np.random.Generator) -> tuple[torch.Tensor, list[int], list[np.ndarray]]:
     """Return pixels [B, 1, HEIGHT, W] stretched, shifted, faded and noisy; frames of each line; each label's frame."""
-    pixels = pad([line.pixels for line in batch])
+    widest = max(line.pixels.shape[1] for line in batch)
+    pixels = torch.from_numpy(pad([line.pixels for line in batch], widest + widest % 2))
     n_lines, _, _, width = pixels.shape
     stretched = int(width * rng.uniform(0.85, 1.15)) // 2 * 2
     rows = int(rng.integers(HEIGHT - 2, HEIGHT + 2))

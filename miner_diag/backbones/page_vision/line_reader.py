@@ -6,7 +6,7 @@ model and no dictionary: a character is read by what stands some eight character
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,8 +18,15 @@ from miner_diag.backbones.page_vision.lines import HEIGHT
 COLUMNS_PER_FRAME = 2
 """The number of columns of a line that become one frame; no character is narrower."""
 
-COLUMNS_AT_ONCE = 4_000
-"""The number of columns, padding included, of one forward: what fits a core's cache is read twice as fast as 24,000."""
+COLUMNS_AT_ONCE = 2_000
+"""The number of columns, padding included, of one forward: what fits a core's cache is read fastest."""
+
+PADDED_TO = 32
+"""A line is padded with ground to the next multiple of so many columns, whatever lines it is read beside: what stands
+right of a line's end can decide its last letter, so a padding by company would let company decide."""
+
+BestClasses = Callable[[np.ndarray], np.ndarray]
+"""Takes lines [B, 1, HEIGHT, W] float32, ink 1, ground 0; returns the best class [B, W / 2] of each frame."""
 
 
 class LineReader(nn.Module):
@@ -56,18 +63,6 @@ class LineReader(nn.Module):
         """Return class scores [B, N_CLASSES, W / 2] of lines [B, 1, HEIGHT, W], ink 1, ground 0; W even."""
         return self.head(self.along(self.fold(lines).squeeze(2)))
 
-    def read(self, lines: Sequence[np.ndarray]) -> list[str]:
-        """Return the text of lines [HEIGHT, W] uint8, in their order."""
-        texts = [""] * len(lines)
-        device = next(self.parameters()).device
-        for rows in batches([line.shape[1] for line in lines], COLUMNS_AT_ONCE):
-            pixels = pad([lines[i] for i in rows]).to(device)
-            with torch.inference_mode():
-                best = self(pixels).argmax(1).cpu().numpy()  # [B, T]
-            for i, frames in zip(rows, best, strict=True):
-                texts[i] = decode(frames[: lines[i].shape[1] // COLUMNS_PER_FRAME])
-        return texts
-
 
 class _Along(nn.Module):
     """A residual block: each channel along the line, then all channels of a frame."""
@@ -90,20 +85,33 @@ def _convolution(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
 
 
-def batches(widths: Sequence[int], columns: int) -> list[list[int]]:
-    """Group lines of like width so that no group holds more than `columns` columns, unless it is one line."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(widths)), key=lambda i: (widths[i], i)):
-        if not groups or (len(groups[-1]) + 1) * widths[i] > columns:
-            groups.append([])
-        groups[-1].append(i)
-    return groups
+def read_lines(lines: Sequence[np.ndarray], best_classes: BestClasses) -> list[str]:
+    """Return the text of lines [HEIGHT, W] uint8, in their order; a line's text does not depend on the others.
+
+    Parameters
+    ----------
+    lines : sequence of array
+        The lines.
+    best_classes : callable
+        The reader; :func:`~miner_diag.backbones.page_vision.line_engines.line_engine` makes one.
+    """
+    by_width: dict[int, list[int]] = {}
+    for number, line in enumerate(lines):
+        by_width.setdefault(PADDED_TO * -(-line.shape[1] // PADDED_TO), []).append(number)
+    texts = [""] * len(lines)
+    for width, numbers in sorted(by_width.items()):
+        at_once = max(1, COLUMNS_AT_ONCE // width)
+        for start in range(0, len(numbers), at_once):
+            together = numbers[start : start + at_once]
+            best = best_classes(pad([lines[number] for number in together], width))
+            for number, frames in zip(together, best, strict=True):
+                texts[number] = decode(frames[: lines[number].shape[1] // COLUMNS_PER_FRAME])
+    return texts
 
 
-def pad(lines: Sequence[np.ndarray]) -> torch.Tensor:
-    """Return lines [HEIGHT, W_i] uint8 as one batch [B, 1, HEIGHT, W], ground on the right, in 0 … 1; W is even."""
-    widest = max(line.shape[1] for line in lines)
-    batch = np.zeros((len(lines), 1, HEIGHT, widest + widest % 2), dtype=np.float32)
+def pad(lines: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Return lines [HEIGHT, W_i] uint8 as one batch [B, 1, HEIGHT, width] float32, ground on the right, in 0 … 1."""
+    batch = np.zeros((len(lines), 1, HEIGHT, width), dtype=np.float32)
     for row, line in enumerate(lines):
         batch[row, 0, :, : line.shape[1]] = line
-    return torch.from_numpy(batch / 255)
+    return batch / 255

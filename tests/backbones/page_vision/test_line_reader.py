@@ -5,14 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner_diag.backbones.page_vision.alphabet import CHARACTERS, N_CLASSES, OTHER, classes, decode
-from miner_diag.backbones.page_vision.line_reader import LineReader, batches, pad
+from miner_diag.backbones.page_vision.line_engines import FoldedReader, torch_engine
+from miner_diag.backbones.page_vision.line_reader import pad, read_lines
 from miner_diag.backbones.page_vision.lines import HEIGHT
+from miner_diag.backbones.page_vision.trained import load_line_reader
 
 
 @pytest.fixture(scope="module")
 def reader():
-    torch.manual_seed(0)
-    return LineReader().eval()
+    return load_line_reader()
 
 
 def lines(*widths, seed=0):
@@ -51,25 +52,38 @@ def test_one_frame_for_two_columns(reader):
     assert reader(torch.zeros(2, 1, HEIGHT, 40)).shape == (2, N_CLASSES, 20)
 
 
-def test_order_and_company_do_not_matter(reader):
-    """A line reads the same alone and among others, up to the padding's edge, which one line of a kind shows."""
-    some = lines(120, 120, 120)
-    together = reader.read(some)
-    assert together == [reader.read([line])[0] for line in some]
-    assert reader.read(some[::-1]) == together[::-1]
-    assert reader.read([]) == []
+def test_a_line_reads_the_same_alone_and_in_any_company(reader):
+    """Negative control: what stands right of a line's end changes its scores."""
+    some = lines(*(int(width) for width in np.random.default_rng(2).integers(8, 400, 20)))
+    engine = torch_engine(FoldedReader(reader))
+    together = read_lines(some, engine)
+    assert together == [read_lines([line], engine)[0] for line in some]
+    assert read_lines(some[::-1], engine) == together[::-1]
+    assert read_lines([], engine) == []
+    folded, (line,) = FoldedReader(reader), lines(250)
+    narrow, wide = (folded(torch.from_numpy(pad([line], width)))[0, :125] for width in (256, 512))
+    assert (narrow - wide).abs().max() > 0.1
 
 
-def test_batches_hold_every_line_once_and_no_more_columns_than_asked():
-    widths = [int(w) for w in np.random.default_rng(1).integers(8, 900, 200)]
-    groups = batches(widths, 5000)
-    assert sorted(i for group in groups for i in group) == list(range(200))
-    assert all(len(group) * max(widths[i] for i in group) <= 5000 for group in groups if len(group) > 1)
-    assert batches([90_000, 10], 5000) == [[1], [0]]
+def test_lines_are_read_together_up_to_a_number_of_columns(reader):
+    seen = []
+
+    def engine(batch):
+        seen.append(batch.shape)
+        return np.zeros((len(batch), batch.shape[3] // 2), dtype=np.int64)
+
+    read_lines(lines(*[500] * 9, 33, 64, 3000), engine)
+    assert seen == [
+        (2, 1, HEIGHT, 64),
+        (3, 1, HEIGHT, 512),
+        (3, 1, HEIGHT, 512),
+        (3, 1, HEIGHT, 512),
+        (1, 1, HEIGHT, 3008),
+    ]
 
 
-def test_padding_is_ground_and_the_width_even():
-    batch = pad(lines(9, 5))
+def test_padding_is_ground():
+    batch = pad(lines(9, 5), 10)
     assert batch.shape == (2, 1, HEIGHT, 10)
-    assert batch[1, 0, :, 5:].abs().max() == 0
+    assert np.abs(batch[1, 0, :, 5:]).max() == 0
     assert 0 <= batch.min() and batch.max() <= 1
