@@ -139,7 +139,7 @@ def choose_layers(
         If no inner layer is selected: there would be nothing to fuse.
     """
     options = options or LayerChoiceOptions()
-    measures = measure_layers(train)
+    measures = measure_layers(train, train)
     chosen = layers or selected_layers([getattr(row, options.normalized_cka) for row in measures], options)
     return LayerChoice(chosen, kinds_by_ratio([row.ratio(options) for row in measures], options), measures, options)
 
@@ -192,23 +192,29 @@ def kinds_by_ratio(ratios: Sequence[float | None], options: LayerChoiceOptions) 
     return (*kinds[:-1], "base")
 
 
-def measure_layers(train: RetrievalData) -> tuple[LayerMeasures, ...]:
-    """Return every reading of normalized CKA and of the alignment ratio for each layer, on the training split."""
-    queries, pages = (
-        distinct_items(None, blocks_of(vectors), name="inputs", n=vectors.shape[0])
-        for vectors in (train.queries, train.pages)
-    )
-    pair_query, pair_page = one_query_a_page(train.gold, queries, pages)
-    last = train.n_layers - 1
-    final = _rows(train.pages, last, pages)
-    final_mean = final.mean(axis=0)
+def measure_layers(data: RetrievalData, train: RetrievalData) -> tuple[LayerMeasures, ...]:
+    """Return every reading of normalized CKA and of the alignment ratio for each layer.
+
+    Parameters
+    ----------
+    data : RetrievalData
+        What is measured. Items of equal vectors enter once.
+    train : RetrievalData
+        The training split, the mean of whose pages is taken out for the centred readings.
+    """
+    queries, pages = (_distinct(vectors) for vectors in (data.queries, data.pages))
+    of_mean = pages if data is train else _distinct(train.pages)
+    pair_query, pair_page = one_query_a_page(data.gold, queries, pages)
+    last = data.n_layers - 1
+    final = _rows(data.pages, last, pages)
+    final_mean = _rows(train.pages, last, of_mean).mean(axis=0)
     final_unit = unit_rows(final, f"layer {last}")
     rows: list[dict[str, float | None]] = []
-    for layer in range(train.n_layers):
-        here = _rows(train.pages, layer, pages)
-        mean = here.mean(axis=0)
+    for layer in range(data.n_layers):
+        here = _rows(data.pages, layer, pages)
+        mean = _rows(train.pages, layer, of_mean).mean(axis=0)
         cka = _cka(here, final)
-        paired = layer_of(train.queries, layer)[pair_query], layer_of(train.pages, layer)[pair_page]
+        paired = layer_of(data.queries, layer)[pair_query], layer_of(data.pages, layer)[pair_page]
         pair_cka = _cka(*paired)
         rows.append(
             {
@@ -231,6 +237,10 @@ def measure_layers(train: RetrievalData) -> tuple[LayerMeasures, ...]:
             relative = cka / largest
         measures.append(LayerMeasures(layer, relative=relative, **row))
     return tuple(measures)
+
+
+def _distinct(vectors: Vectors) -> DistinctItems:
+    return distinct_items(None, blocks_of(vectors), name="inputs", n=vectors.shape[0])
 
 
 def _rows(vectors: Vectors, layer: int, items: DistinctItems) -> np.ndarray:

@@ -17,6 +17,7 @@ from miner_diag.cka.gold_pairs import one_query_a_page
 from miner_diag.probes.compare_kinds import Correlation, KindVerdict, compare_kinds, correlate, predicted_kinds
 from miner_diag.probes.controls import Control, RandomSelection, chance, random_label_selection, shuffled_pairs
 from miner_diag.probes.kinds import KINDS, Kind
+from miner_diag.probes.layer_choice import measure_layers
 from miner_diag.probes.retrieval_data import RetrievalData, Side, blocks_of, layer_of
 from miner_diag.probes.salience import salience
 from miner_diag.probes.select import FusedScores, SelectionRule, Stability, select, stability
@@ -65,6 +66,10 @@ class Study:
     does not exist."""
     query_page: tuple[Comparison | None, ...]
     """[L] queries against their pages; None for a dual encoder, too."""
+    readings: dict[str, list[float | None]]
+    """Every reading [L] of the alignment ratio, by its name in tables and records: to the final layer and between
+    queries and pages, and, unless it is a dual encoder, both with the mean of the training pages taken out before the
+    cosine. The first one predicts kinds."""
     predicted: tuple[Kind, ...]
     """[L] the kind that the alignment ratio names."""
     selected: tuple[int, ...]
@@ -93,7 +98,7 @@ class Study:
     @property
     def ratio_name(self) -> str:
         """The name of the ratio to the final layer in tables and records."""
-        return f"alignment_ratio_{self.side or 'page'}_final"
+        return next(iter(self.readings))
 
     @property
     def ratios(self) -> list[float | None]:
@@ -192,9 +197,15 @@ def run_study(
     page_final, query_page = comparisons(validation, own_queries, own_pages, shared_layers, confidence)
     ratios = [ratio_of(view) for view in page_final]
     side: Side | None = None if validation.fixed is None else "query" if validation.fixed == "page" else "page"
-    predictors: dict[str, list[float | None]] = {
+    readings: dict[str, list[float | None]] = {
         f"alignment_ratio_{side or 'page'}_final": ratios,
         "alignment_ratio_query_page": [ratio_of(view) for view in query_page],
+    }
+    if side is None and shared_layers:
+        measures = measure_layers(validation, train)
+        readings["alignment_ratio_page_final_centred"] = [row.final_centred for row in measures]
+        readings["alignment_ratio_query_page_centred"] = [row.query_page_centred for row in measures]
+    predictors = readings | {
         f"cka_{side or 'page'}_final": [None if view is None else view.cka.value for view in page_final],
         "raw_ndcg_at_5": [float(value) for value in raw_per_query.mean(axis=1)],
     }
@@ -240,6 +251,7 @@ def run_study(
         tuple(verdicts),
         page_final,
         query_page,
+        readings,
         tuple(predicted_kinds(ratios, options.ratio_threshold)),
         tuple(selected),
         fused,

@@ -32,6 +32,8 @@ COLUMNS = (
     "p_holm",
     "alignment_ratio_page_final",
     "alignment_ratio_query_page",
+    "alignment_ratio_page_final_centred",
+    "alignment_ratio_query_page_centred",
     "predicted_kind",
     "chosen_kind",
     "selected",
@@ -39,8 +41,9 @@ COLUMNS = (
     "kept_neurons_90",
     *BM25_COLUMNS,
 )
-"""The columns of ``probes.csv``; a cell is empty where the number does not exist. The table of a dual encoder's query
-encoder has alignment_ratio_query_final instead of alignment_ratio_page_final."""
+"""The columns of ``probes.csv``; a cell is empty where the number does not exist, as that of a centred ratio of a dual
+encoder. The table of a dual encoder's query encoder has alignment_ratio_query_final instead of
+alignment_ratio_page_final."""
 
 MEASURE = "ndcg_at_5"
 """The measure of the records that hold nDCG@5 of a probe ("base", "normalized_projection") or of the layer as it is
@@ -68,8 +71,7 @@ def probe_table(study: Study, reference: Bm25Reference | None = None) -> pd.Data
                     "difference_low": ends[0],
                     "difference_high": ends[1],
                     "p_holm": verdict.p_holm,
-                    "alignment_ratio_page_final": ratio_of(study.page_final[layer]),
-                    "alignment_ratio_query_page": ratio_of(study.query_page[layer]),
+                    **{name: values[layer] for name, values in study.readings.items()},
                     "predicted_kind": study.predicted[layer],
                     "chosen_kind": verdict.chosen,
                     "selected": layer in study.selected,
@@ -78,7 +80,8 @@ def probe_table(study: Study, reference: Bm25Reference | None = None) -> pd.Data
                     **of_bm25,
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns={"alignment_ratio_page_final": study.ratio_name})
+    columns = [study.ratio_name if name == "alignment_ratio_page_final" else name for name in COLUMNS]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def concentration_frame(study: Study) -> pd.DataFrame:
@@ -94,23 +97,26 @@ def concentration_frame(study: Study) -> pd.DataFrame:
 
 
 def rule_table(study: Study) -> pd.DataFrame:
-    """Return how well each threshold of the alignment ratio names the preferred kind, over all layers and inner ones.
+    """Return how well each threshold of each reading of the alignment ratio names the preferred kind.
 
-    The final layer's ratio is 1 by construction, so every threshold up to 1 names base there.
+    The rows are over all layers and over inner ones. The final layer's ratio to itself is 1 by construction, so every
+    threshold up to 1 names base there.
     """
     rows = []
-    for which, stop in (("all", len(study.verdicts)), ("inner", len(study.verdicts) - 1)):
-        for threshold in THRESHOLDS:
-            score = score_rule(study.ratios[:stop], study.verdicts[:stop], threshold)
-            rows.append(
-                {
-                    "layers": which,
-                    "threshold": threshold,
-                    "hits": score.hits,
-                    "decided_layers": score.n,
-                    "mean_ndcg_lost": score.loss,
-                }
-            )
+    for reading, ratios in study.readings.items():
+        for which, stop in (("all", len(study.verdicts)), ("inner", len(study.verdicts) - 1)):
+            for threshold in THRESHOLDS:
+                score = score_rule(ratios[:stop], study.verdicts[:stop], threshold)
+                rows.append(
+                    {
+                        "reading": reading,
+                        "layers": which,
+                        "threshold": threshold,
+                        "hits": score.hits,
+                        "decided_layers": score.n,
+                        "mean_ndcg_lost": score.loss,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -312,6 +318,14 @@ def sentences(study: Study, threshold: float) -> list[str]:
         f"{_of(best)} with the best one ({best.threshold:g}, chosen on the same layers), at {hits} of {n} if each "
         "layer is left out of that choice."
     )
+    for reading in list(study.readings)[1:]:
+        ratios = study.readings[reading]
+        if any(ratio is not None for ratio in ratios):
+            other, (hits, n) = best_threshold(ratios, study.verdicts), left_out_hits(ratios, study.verdicts)
+            lines.append(
+                f"Another reading, {reading}: {_of(score_rule(ratios, study.verdicts, threshold))} with threshold "
+                f"{threshold:g}, {_of(other)} with the best one ({other.threshold:g}), {hits} of {n} left out."
+            )
     correlations = {correlation.predictor: correlation for correlation in study.correlations}
     of_ratio = correlations.get(study.ratio_name)
     if of_ratio is not None:

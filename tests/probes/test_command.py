@@ -190,6 +190,10 @@ def test_controls_and_rule_are_tables(first):
     assert set(controls["kind"][controls["control"] == "unaligned_shuffled"]) == {"normalized_projection"}
     assert rule["threshold"].min() == 0.1 and rule["threshold"].max() == 1.5
     assert (rule["hits"] <= rule["decided_layers"]).all()
+    readings = [f"alignment_ratio_{name}" for name in ("page_final", "query_page")]
+    readings += [f"{name}_centred" for name in readings]
+    assert list(rule["reading"].unique()) == readings and (rule["reading"].value_counts() == 58).all()
+    assert "Another reading, alignment_ratio_page_final_centred:" in first.printed
 
 
 def test_no_figure_is_left_open(first):

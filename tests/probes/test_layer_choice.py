@@ -45,7 +45,7 @@ def data_sides(data):
 
 
 def column(data, name):
-    return np.array([getattr(row, name) for row in measure_layers(data)], dtype=np.float64)
+    return np.array([getattr(row, name) for row in measure_layers(data, data)], dtype=np.float64)
 
 
 def slow_cka(x, y):
@@ -71,7 +71,7 @@ def cosine(x, y):
 
 def test_readings_by_their_formulas(near):
     queries, pages = (side.astype(np.float64) for side in data_sides(near))
-    rows = measure_layers(near)
+    rows = measure_layers(near, near)
     assert [row.layer for row in rows] == list(range(5))
     plain = [slow_cka(pages[:, layer], pages[:, -1]) for layer in range(5)]
     short = pages / np.linalg.norm(pages, axis=2, keepdims=True)
@@ -88,6 +88,20 @@ def test_readings_by_their_formulas(near):
         assert row.final_centred == pytest.approx(centred / row.plain)
         paired = cosine(queries[:, layer] - mean[layer], page - mean[layer]).mean()
         assert paired / row.query_page_centred == pytest.approx(cosine(queries[:, layer], page).mean() / row.query_page)
+
+
+def test_the_mean_that_is_taken_out_is_that_of_the_training_pages(near):
+    train = replace(near, pages=near.pages + np.float32(3.0))
+    pages = near.pages.astype(np.float64)
+    mean = train.pages.astype(np.float64).mean(axis=0)
+    own = measure_layers(near, near)
+    for layer, row in enumerate(measure_layers(near, train)):
+        uncentred = ("plain", "unit_rows", "relative", "final", "query_page")
+        assert [getattr(row, name) for name in uncentred] == [getattr(own[layer], name) for name in uncentred]
+        if row.final is not None and layer < 4:
+            centred = cosine(pages[:, layer] - mean[layer], pages[:, -1] - mean[-1]).mean() / row.plain
+            assert row.final_centred == pytest.approx(centred)
+            assert row.final_centred != pytest.approx(own[layer].final_centred, abs=1e-3)
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -156,7 +170,7 @@ def test_a_constant_layer_has_no_number_and_is_never_selected(near):
         return side
 
     data = changed(near, constant)
-    row = measure_layers(data)[2]
+    row = measure_layers(data, data)[2]
     assert [getattr(row, name) for name in (*READINGS, *RATIOS)] == [None] * 7
     choice = choose_layers(data, LayerChoiceOptions(select="closest", n_closest=4))
     assert choice.layers == (0, 1, 3, 4) and choice.kinds[2] == "normalized_projection"
