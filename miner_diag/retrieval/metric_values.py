@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
+
+Values = TypeVar("Values", bound="MetricValues")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +23,15 @@ class MetricValues:
     """[Q] float64: the value if every tie were broken in its favour."""
     query_ids: tuple[str, ...]
     """[Q] one id per row."""
+
+    def joined(self: Values, *others: Values) -> Values:
+        """Return the same metric of these queries, then of those of the others."""
+        parts = (self, *others)
+        values, worst, best = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "worst", "best")
+        )
+        query_ids = tuple(query_id for part in parts for query_id in part.query_ids)
+        return replace(self, values=values, worst=worst, best=best, query_ids=query_ids)
 
     @property
     def mean(self) -> float:
