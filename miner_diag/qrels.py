@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,9 @@ HEADINGS: Mapping[str, frozenset[str]] = {
 }
 """Names of columns in a header, in small letters and without signs: of the query, of the page, of grade or score."""
 
+LARGEST_FILE = 256 << 20
+"""Bytes of the largest file that is read: some five million lines, for each of which memory is needed at once."""
+
 
 class Pair(NamedTuple):
     """What a file says of a query and a page."""
@@ -41,6 +44,8 @@ class Pair(NamedTuple):
     """Of the page."""
     value: Any
     """The grade or score."""
+    rank: int | None = None
+    """What the column of ranks says, where a kind of file has one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class PairFormat:
     """The columns in words."""
     parse: Callable[[object], Any]
     """Turns what stands in the file into a value; raises ValueError."""
+    ranks: Mapping[int, int] = field(default_factory=dict)
+    """Number of columns of a line -> which holds a rank, where no header says it; empty if such files have none."""
+    queries_of: Callable[[dict[str, Any]], Iterable[tuple[str, Any]]] = dict.items
+    """Takes what a JSON file holds and gives each query with its pages; raises ValueError."""
 
 
 def read_qrels(path: Path | str) -> Qrels:
@@ -100,10 +109,16 @@ def read_pairs(path: Path | str, form: PairFormat) -> list[Pair]:
     Raises
     ------
     ValueError
-        If the file is missing, not text, holds no pair, or a line is broken or repeats a pair; file and line are named.
+        If the file is missing, too large, not text, holds no pair, or a line is broken or repeats a pair; file and line
+        are named.
     """
     path = Path(path)
     try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ValueError(
+                f"{path} has {size / 2**20:.0f} MB; files of at most {LARGEST_FILE >> 20} MB are read. Keep the first "
+                "pages of each query, as 1,000, or split the file"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
@@ -111,8 +126,8 @@ def read_pairs(path: Path | str, form: PairFormat) -> list[Pair]:
         raise ValueError(f"{path} is not a text file; expected TREC, tab-separated or JSON text") from None
     pairs: list[Pair] = []
     first: dict[tuple[str, str], str] = {}
-    rows = _json_rows(path, text) if text.lstrip().startswith("{") else _text_rows(path, text, form)
-    for where, query_id, page_id, raw in rows:
+    rows = _json_rows(path, text, form) if text.lstrip().startswith("{") else _text_rows(path, text, form)
+    for where, query_id, page_id, raw, raw_rank in rows:
         try:
             value = form.parse(raw)
         except ValueError as error:
@@ -125,8 +140,13 @@ def read_pairs(path: Path | str, form: PairFormat) -> list[Pair]:
                 f"{where}: query {query_id!r}, page {page_id!r} stands already at {first[query_id, page_id]}; a pair "
                 "must not stand twice"
             )
+        if raw_rank is not None and not (raw_rank.isdecimal() and len(raw_rank) <= 15):
+            raise ValueError(
+                f"{where}: the rank of query {query_id!r}, page {page_id!r} is {raw_rank[:60]!r}; expected a whole "
+                "number of at least 0, of 15 digits at most"
+            )
         first[query_id, page_id] = where
-        pairs.append(Pair(where, query_id, page_id, value))
+        pairs.append(Pair(where, query_id, page_id, value, None if raw_rank is None else int(raw_rank)))
     if not pairs:
         raise ValueError(f"{path} holds no line with a {form.what}")
     return pairs
@@ -165,18 +185,18 @@ QRELS = PairFormat(
 )
 
 
-def _text_rows(path: Path, text: str, form: PairFormat) -> Iterator[tuple[str, str, str, str]]:
+def _text_rows(path: Path, text: str, form: PairFormat) -> Iterator[tuple[str, str, str, str, str | None]]:
     lines = [(place, line.strip("\r\n")) for place, line in enumerate(text.split("\n"), start=1) if line.strip()]
     tabs = bool(lines) and "\t" in lines[0][1]
-    header: tuple[int, tuple[int, int, int]] | None = None
+    header: tuple[int, tuple[int, int, int], int | None] | None = None
     for row, (place, line) in enumerate(lines):
         where = f"{path}, line {place}"
         fields = [field.strip() for field in (line.split("\t") if tabs else line.split())]
         if row == 0 and (header := _header(fields, form)) is not None:
             continue
-        columns = form.columns.get(len(fields))
+        columns, rank = form.columns.get(len(fields)), form.ranks.get(len(fields))
         if header is not None:
-            columns = header[1] if len(fields) == header[0] else None
+            columns, rank = header[1] if len(fields) == header[0] else None, header[2]
         if columns is None:
             between = " between tabs" if tabs else ""
             told = form.expected if header is None else f"the header has {header[0]} columns"
@@ -184,11 +204,11 @@ def _text_rows(path: Path, text: str, form: PairFormat) -> Iterator[tuple[str, s
         query_id, page_id, raw = (fields[column] for column in columns)
         if not query_id or not page_id:
             raise ValueError(f"{where}: the id of the {'page' if query_id else 'query'} is empty; got {line[:120]!r}")
-        yield where, query_id, page_id, raw
+        yield where, query_id, page_id, raw, None if rank is None else fields[rank]
 
 
-def _header(fields: Sequence[str], form: PairFormat) -> tuple[int, tuple[int, int, int]] | None:
-    """Return (number of columns, columns of query, page and value) if a first line is a header."""
+def _header(fields: Sequence[str], form: PairFormat) -> tuple[int, tuple[int, int, int], int | None] | None:
+    """Return (number of columns, columns of query, page and value, column of the rank) if a first line is a header."""
     names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in fields]
     found = {role: [n for n, name in enumerate(names) if name in known] for role, known in HEADINGS.items()}
     if len(found["query"]) != 1 or len(found["page"]) != 1:
@@ -200,7 +220,7 @@ def _header(fields: Sequence[str], form: PairFormat) -> tuple[int, tuple[int, in
         value = form.columns.get(len(fields), (0, 0, 0))[2]
         if value in (query, page) or _is_number(fields[value]):
             return None
-    return len(fields), (query, page, value)
+    return len(fields), (query, page, value), names.index("rank") if form.ranks and "rank" in names else None
 
 
 def _is_number(text: str) -> bool:
@@ -211,7 +231,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, str, str, object]]:
+def _json_rows(path: Path, text: str, form: PairFormat) -> Iterator[tuple[str, str, str, object, None]]:
     def no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
         content = dict(pairs)
         if len(content) < len(pairs):
@@ -221,15 +241,15 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, str, str, object]]:
         return content
 
     try:
-        content = json.loads(text, object_pairs_hook=no_key_twice)
+        queries = list(form.queries_of(json.loads(text, object_pairs_hook=no_key_twice)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except RecursionError:
         raise ValueError(f"{path} is JSON nested too deeply; expected {{query: {{page: number}}}}") from None
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
-    for query_id, row in content.items():
+    for query_id, row in queries:
         if not isinstance(row, dict):
             raise ValueError(f"{path}: query {query_id!r} has {type(row).__name__}; expected {{page id: number}}")
         for page_id, raw in row.items():
-            yield f"{path}, query {query_id!r}", query_id, page_id, raw
+            yield f"{path}, query {query_id!r}", query_id, page_id, raw, None

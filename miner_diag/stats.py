@@ -258,11 +258,26 @@ def bootstrap_crossed(
     confidence: float = 0.95,
     n_resamples: int = 4000,
 ) -> Interval:
-    """Bootstrap interval for the mean of a table of seeds by queries, both drawn anew in each resample.
+    """Bootstrap interval for the mean of a table of seeds by queries; as `bootstrap_crossed_tables`, for one table."""
+    refuse_other_labels({"values": getattr(values, "T", values), "clusters": clusters})
+    return bootstrap_crossed_tables([values], rng, clusters=clusters, confidence=confidence, n_resamples=n_resamples)[0]
+
+
+def bootstrap_crossed_tables(
+    tables: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    *,
+    clusters: Sequence[str] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 4000,
+) -> list[Interval]:
+    """Bootstrap interval for the mean of each table of seeds by queries, both drawn anew in each resample.
+
+    All tables, as those of several metrics of one system, get the same resamples.
 
     Parameters
     ----------
-    values : array [S, N]
+    tables : sequence [M] of arrays [S, N]
         One row per training seed, one column per query. With S = 1 only queries are drawn.
     rng : numpy.random.Generator
         Source of the resamples.
@@ -275,13 +290,15 @@ def bootstrap_crossed(
 
     Returns
     -------
-    Interval
-        n is the number of queries; percentile ends, tails widened for few (effective) units as in `bootstrap_means`.
+    list of Interval
+        One per table; n is the number of queries; percentile ends, tails widened for few (effective) units as in
+        `bootstrap_means`.
 
     Raises
     ------
     ValueError
-        If values are not [S, N], there are fewer than two columns or clusters, or a value is NaN or infinite.
+        If a table is not [S, N] or of another shape than the first, there are fewer than two columns or clusters, or a
+        value is NaN or infinite.
 
     Notes
     -----
@@ -292,23 +309,32 @@ def bootstrap_crossed(
     ----------
     .. [1] Owen, "The pigeonhole bootstrap", The Annals of Applied Statistics 1(2), 2007.
     """
-    refuse_other_labels({"values": getattr(values, "T", values), "clusters": clusters})
-    values = finite_array(values, "values")
-    if values.ndim != 2:
-        raise ValueError(f"values must be [S, N], a row per seed and a column per query; got {list(values.shape)}")
+    arrays = [finite_array(table, "values") for table in tables]
+    shapes = list(dict.fromkeys(array.shape for array in arrays))
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(
+            "values must be [S, N], a row per seed and a column per query, and of one shape if there are several; got "
+            f"{', '.join(str(list(shape)) for shape in shapes) or 'none'}"
+        )
+    values = np.stack(arrays)  # [M, S, N]
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, both excluded; got {confidence}")
     whole_number(n_resamples, "n_resamples", least=100)
-    sums, sizes = _unit_sums(values.T, clusters)  # [U, S]
-    n_units, n_seeds = sums.shape
+    n_tables, n_seeds, n_queries = values.shape
+    sums, sizes = _unit_sums(values.reshape(-1, n_queries).T, clusters)  # [U, M S]
+    n_units = len(sizes)
     units = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples).astype(np.float64)
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples) / n_seeds
-    resampled = np.einsum("rs,rs->r", units @ sums, seeds) / (units @ sizes)
+    means = (units @ sums).reshape(n_resamples, n_tables, n_seeds)
+    resampled = np.einsum("rms,rs->mr", means, seeds) / (units @ sizes)
     n_effective = effective_number(sizes)
     tail = special.ndtr(_expanded_tail(confidence, n_effective))
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    lows, highs = np.quantile(resampled, [tail, 1 - tail], axis=1)
     over = (None, None) if clusters is None else (n_units, n_effective)
-    return Interval(float(values.mean()), float(low), float(high), confidence, values.shape[1], *over)
+    return [
+        Interval(float(table.mean()), float(low), float(high), confidence, n_queries, *over)
+        for table, low, high in zip(values, lows, highs, strict=True)
+    ]
 
 
 def paired_bootstrap(

@@ -11,12 +11,13 @@ from miner_diag.evaluation.compare import (
 from miner_diag.evaluation.document_splits import SplitValues, put_together
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
-from miner_diag.evaluation.scored_system import ScoredSystem
+from miner_diag.evaluation.scored_system import Measures, ScoredSystem
 
 __all__ = [
     "Comparison",
     "Difference",
     "EvaluationError",
+    "Measures",
     "ScoredSystem",
     "SplitValues",
     "SystemComparison",

@@ -19,15 +19,19 @@ from miner_diag.stats import Interval, StatisticsOptions, bootstrap_crossed, hol
 ALPHA = 0.05
 """The significance level of a verdict, after Holm's adjustment over the family."""
 
-Role = Literal["backbone", "head", "fusion", "baseline", "control", "variant", "late", "lexical", "bound"]
-"""What part a system plays. A bound uses the answers and is compared with nothing."""
+MAIN_METRIC = "ndcg_at_5"
+"""The metric by which systems are compared unless a caller says otherwise."""
+
+Role = Literal["backbone", "head", "fusion", "baseline", "control", "variant", "late", "run", "lexical", "bound"]
+"""What part a system plays. A run is the run file of a system of which nothing else is known. A bound uses the answers
+and is compared with nothing."""
 
 Family = Literal["headline", "context", "ablation"]
 """Which comparisons share one adjustment of p values."""
 
 FAMILIES: dict[Family, str] = {
     "headline": "the fusion with its backbone and with its head, for every fusion",
-    "context": "the chosen head, late interaction, BM25 and further retrievers with the backbone",
+    "context": "the chosen head, late interaction, BM25, run files and further retrievers with the backbone",
     "ablation": "every other system with backbone and head",
 }
 """Family -> the comparisons that belong to it."""
@@ -48,7 +52,7 @@ class SystemValues:
     role: Role
     """What part it plays."""
     values: np.ndarray
-    """[S, Q] nDCG of each query for each seed; a system that is not trained has S = 1."""
+    """[S, Q] the metric of each query for each seed; a system that is not trained has S = 1."""
     backbone: str | None = None
     """The name of the backbone that it is compared with; None compares with none."""
     head: str | None = None
@@ -87,7 +91,7 @@ class SystemComparison:
     role: Role
     """What part it plays."""
     value: float
-    """Mean nDCG over seeds and queries."""
+    """The mean of the metric over seeds and queries."""
     interval: Interval | None
     """The interval of that mean; None for a single query."""
     to_backbone: Difference | None
@@ -122,6 +126,8 @@ class Comparison:
     """Kish's effective number of these documents: so many of equal size say as much."""
     confidence: float
     """The nominal coverage of the intervals."""
+    metric: str = MAIN_METRIC
+    """What is compared, as files name it."""
 
     def __getitem__(self, name: str) -> SystemComparison:
         """Return the comparison of a system by its name."""
@@ -167,7 +173,11 @@ def verdict(difference: float | None, p_holm: float | None) -> Verdict:
 
 
 def compare_systems(
-    systems: Sequence[SystemValues], *, clusters: Sequence[str] | None, statistics: StatisticsOptions
+    systems: Sequence[SystemValues],
+    *,
+    clusters: Sequence[str] | None,
+    statistics: StatisticsOptions,
+    metric: str = MAIN_METRIC,
 ) -> Comparison:
     """Compare every system with its backbone and with its head, query by query.
 
@@ -179,6 +189,8 @@ def compare_systems(
         The document of each query, if intervals and tests are over documents; None takes single queries.
     statistics : StatisticsOptions
         The confidence and the seed; what intervals are over stands in `clusters`.
+    metric : str
+        What the values are.
 
     Returns
     -------
@@ -242,7 +254,7 @@ def compare_systems(
     first = compared[0].interval
     n_documents = None if clusters is None else len(set(clusters))
     effective = None if first is None else first.effective_clusters
-    return Comparison(compared, families, n_queries, n_documents, effective, statistics.confidence)
+    return Comparison(compared, families, n_queries, n_documents, effective, statistics.confidence, metric)
 
 
 def seed_pairs(values: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -262,7 +274,7 @@ def seed_pairs(values: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _family(system: SystemValues, against: str, chosen_heads: set[str]) -> Family:
     if system.role == "fusion":
         return "headline"
-    outside = system.role in ("late", "lexical", "backbone") or system.name in chosen_heads
+    outside = system.role in ("late", "run", "lexical", "backbone") or system.name in chosen_heads
     return "context" if against == "backbone" and outside else "ablation"
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings.bm25_reference import BM25, TEXT_LAYER
-from miner_diag.evaluation.compare import Comparison, EvaluationError
-from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, named, system_key
+from miner_diag.evaluation.compare import MAIN_METRIC, Comparison, EvaluationError
+from miner_diag.evaluation.scored_system import BACKBONE, Measures, ScoredSystem, named, system_key
 from miner_diag.evaluation.table import comparison_table
 
 HEAD = "head"
@@ -135,11 +135,12 @@ def systems_together(folds: Sequence[FoldScores]) -> tuple[list[ScoredSystem], l
         )
         for number, fold in enumerate(folds)
     ]
-    together, documents = put_together(values)
-    backbone = replace(first.systems[0], ndcg=together[BACKBONE])
-    head = replace(first.head, name=named(HEAD, first.label), ndcg=together[HEAD], what=CHOSEN_HEAD)
-    trained = [replace(system, ndcg=together[system.key], head=head.key) for system in first.trained]
-    return [backbone, head, *trained, *(replace(texts[key], ndcg=together[key]) for key in lexical)], documents
+    of_splits, documents = put_together(values)
+    together = {key: Measures({MAIN_METRIC: ndcg}) for key, ndcg in of_splits.items()}
+    backbone = replace(first.systems[0], measures=together[BACKBONE])
+    head = replace(first.head, name=named(HEAD, first.label), measures=together[HEAD], what=CHOSEN_HEAD)
+    trained = [replace(system, measures=together[system.key], head=head.key) for system in first.trained]
+    return [backbone, head, *trained, *(replace(texts[key], measures=together[key]) for key in lexical)], documents
 
 
 def fold_table(fold: FoldScores, comparison: Comparison) -> pd.DataFrame:

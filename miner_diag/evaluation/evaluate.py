@@ -18,6 +18,7 @@ from miner_diag.evaluation.compare import EvaluationError
 from miner_diag.evaluation.document_splits import FoldScores
 from miner_diag.evaluation.late import LateScores, partner_of, score_late
 from miner_diag.evaluation.lexical import lexical_systems
+from miner_diag.evaluation.run_file import RunFile, read_run_file
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, system_key
 from miner_diag.evaluation.systems import (
     ScoredRun,
@@ -57,6 +58,8 @@ class Evaluation:
     """What further document splits gave."""
     late: list[LateScores] = field(default_factory=list)
     """Late-interaction retrievers."""
+    run_files: dict[str, RunFile] = field(default_factory=dict)
+    """What tables call a run file -> the file."""
     texts_read: dict[str, list[str]] = field(default_factory=dict)
     """Retriever with one vector a page -> what it read of each page; those that look at pictures are not in it."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Evaluation:
         return [system.model for system in self.systems if system.role == "backbone"]
 
     def read(self, part: Corpus, model: str, runs: Sequence[str] = ()) -> None:
-        """Note that a retriever and fusion runs over its layers are scored on a part that holds test documents."""
+        """Note that a retriever and fusion runs over its layers, or a run file, are scored on test documents."""
         if part.part.split(",")[0] in ("test", "all"):
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             self.test_reads.append(
@@ -133,7 +136,8 @@ def evaluate(
     Raises
     ------
     EvaluationError
-        If a fusion run was fitted to some of these pages; nothing is embedded then.
+        If a fusion run was fitted to some of these pages, or a run file does not fit the data; nothing is embedded
+        then.
     ValueError
         If data, a retriever or a run cannot be used; see the functions that this calls.
     """
@@ -141,6 +145,12 @@ def evaluate(
     if run is not None:
         run.stage("corpus")
     evaluation = Evaluation(corpus.split(split))
+    # read before anything is embedded, so that what is wrong with a file is said at once
+    run_files = [
+        read_run_file(source.given, source.run_file, corpus, evaluation.part)
+        for source in sources
+        if source.run_file is not None
+    ]
     fitted = {source.folder: read_fitted_to(source.folder) for source in sources if source.folder is not None}
     for source in sources:
         if source.folder is not None:
@@ -152,18 +162,20 @@ def evaluate(
         if run is not None:
             run.stage("single vectors")
     for source in sources:
-        if source.late:
+        if source.load is not None and source.late:
             tokens = open_token_corpus(source.load, data, store, run, corpus=corpus, stored_dtype=stored_dtype)
             scores = score_late(tokens.take(tokens.corpus.split(split)))
             partner = partner_of(scores.backbone.name, evaluation.backbones)
             system = scores.system(None if partner is None else system_key(partner, BACKBONE))
-            _add(evaluation, [replace(system, model=_own_name(system.model, source, evaluation))])
+            _add(evaluation, [replace(system, model=_own_name(system.model, source.given, evaluation))])
             evaluation.late.append(scores)
             evaluation.models[evaluation.systems[-1].model] = scores.embedded.facts()
             evaluation.notes += [f"{evaluation.systems[-1].model}: {note}" for note in scores.embedded.notes()]
             evaluation.read(scores.corpus, evaluation.systems[-1].model)
             if run is not None:
                 run.stage("late interaction")
+    for run_file in run_files:
+        _add_run_file(evaluation, run_file)
     lexical, missing = lexical_systems(evaluation.part, evaluation.texts_read, evaluation.backbones)
     _add(evaluation, lexical)
     evaluation.notes += missing
@@ -190,7 +202,7 @@ def _score_group(
     if earlier is not None and not runs:
         evaluation.notes.append(f"{group[0].given} is {earlier.model}, which is evaluated already.")
         return
-    model = _own_name(backbone.name, group[0], evaluation) if earlier is None else earlier.model
+    model = _own_name(backbone.name, group[0].given, evaluation) if earlier is None else earlier.model
     evaluation.read(evaluation.part, model, [given for given, _ in runs])
     if not runs:
         # a retriever that is given by name beside others is compared with the first of them
@@ -302,10 +314,21 @@ def by_document(parts: Sequence[Corpus], intervals_over: IntervalsOver) -> tuple
     return all(decision for decision, _ in decisions), cautions
 
 
-def _own_name(name: str, source: Source, evaluation: Evaluation) -> str:
+def _add_run_file(evaluation: Evaluation, run_file: RunFile) -> None:
+    """Add a run file, compared with the first retriever, or with the first run file if there is no retriever."""
+    name = _own_name(run_file.path.name, run_file.given, evaluation)
+    others = [system.key for system in evaluation.systems if system.role == "run"]
+    backbones = [system_key(model, BACKBONE) for model in evaluation.backbones]
+    _add(evaluation, [run_file.system(name, next(iter([*backbones, *others]), None))])
+    evaluation.run_files[name] = run_file
+    evaluation.notes += run_file.notes
+    evaluation.read(run_file.part, name, [run_file.given])
+
+
+def _own_name(name: str, given: str, evaluation: Evaluation) -> str:
     """Return a retriever's name; a second retriever of that name is told by what the user wrote."""
     taken = {system.model for system in evaluation.systems}
-    return f"{name} ({source.given})" if name in taken else name
+    return f"{name} ({given})" if name in taken else name
 
 
 def _add(evaluation: Evaluation, systems: Sequence[ScoredSystem]) -> None:

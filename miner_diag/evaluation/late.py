@@ -10,8 +10,10 @@ import numpy as np
 from miner_diag.backbones.late import LateBackbone
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings import EmbeddedTokens, TokenCost, score_stores
-from miner_diag.evaluation.scored_system import K, ScoredSystem
-from miner_diag.retrieval.ndcg import Ndcg, ndcg_with_ties
+from miner_diag.evaluation.scored_system import K, Measures, ScoredSystem
+from miner_diag.retrieval.metrics import METRICS
+from miner_diag.retrieval.ndcg import Ndcg
+from miner_diag.retrieval.ranking import MeasuredRanking, measure_by_blocks
 from miner_diag.retrieval.relevance import Relevance
 
 LATE = "late"
@@ -26,8 +28,15 @@ class LateScores:
     """The queries and pages with a vector for every token."""
     scores: np.ndarray
     """[Q, P] float32 MaxSim scores; rows and columns are those of `corpus`."""
-    ndcg: Ndcg
-    """NDCG of each query, with the bounds that ties leave."""
+    k: int
+    """The ranks that count in its nDCG."""
+    measured: MeasuredRanking
+    """All metrics of each query, with the bounds that ties leave."""
+
+    @property
+    def ndcg(self) -> Ndcg:
+        """NDCG@k of each query."""
+        return self.measured.ndcg(self.k)
 
     @property
     def corpus(self) -> Corpus:
@@ -57,7 +66,7 @@ class LateScores:
             LATE,
             "late",
             f"late interaction (MaxSim), {self.cost.tokens_mean:.0f} tokens a page in the mean, kept as {self.dtype}",
-            self.ndcg.values[None],
+            Measures.of([self.measured]),
             (None,),
             self.backbone.width,
             self.cost.bytes_mean,
@@ -80,7 +89,12 @@ def score_late(embedded: EmbeddedTokens, *, k: int = K) -> LateScores:
     relevance = Relevance.from_qrels(
         embedded.corpus.qrels, queries.ids, pages.ids, ignore_self=embedded.corpus.ignore_self
     )
-    return LateScores(embedded, scores, ndcg_with_ties(scores, relevance, k))
+    return LateScores(embedded, scores, k, measure_by_blocks(lambda rows: scores[rows], relevance, with_ndcg(k)))
+
+
+def with_ndcg(k: int) -> tuple[str, ...]:
+    """Return the metrics of an evaluation, and nDCG@k among them."""
+    return tuple(dict.fromkeys((f"ndcg_at_{k}", *METRICS)))
 
 
 def partner_of(late: str, models: Sequence[str]) -> str | None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings.bm25_reference import BM25, RankedTexts, rank_texts
-from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, system_key
-from miner_diag.retrieval.bm25 import describe_bm25
+from miner_diag.evaluation.scored_system import BACKBONE, Measures, ScoredSystem, system_key
+from miner_diag.retrieval.bm25 import Bm25Index, describe_bm25
+from miner_diag.retrieval.ranking import measure_by_blocks
+from miner_diag.retrieval.relevance import Relevance
 
 
 def lexical_systems(
@@ -36,20 +38,28 @@ def lexical_systems(
     systems = []
     for text in ranked:
         model = text.reader if text.reader is not None else next(iter(models), None)
-        systems.append(lexical_system(text, None if model is None else system_key(model, BACKBONE)))
+        against = None if model is None else system_key(model, BACKBONE)
+        systems.append(lexical_system(text, _measures(text.index, part), against))
     return systems, missing
 
 
-def lexical_system(text: RankedTexts, against: str | None = None) -> ScoredSystem:
+def _measures(index: Bm25Index, part: Corpus) -> Measures:
+    query_ids, page_ids = [query.query_id for query in part.queries], [page.page_id for page in part.pages]
+    relevance = Relevance.from_qrels(part.qrels, query_ids, page_ids, ignore_self=part.ignore_self)
+    queries = [query.text for query in part.queries]
+    return Measures.of([measure_by_blocks(lambda rows: index.scores(queries[rows]), relevance)])
+
+
+def lexical_system(text: RankedTexts, measures: Measures, against: str | None = None) -> ScoredSystem:
     """Return BM25 over a text as a system; `against` is the key of the system that it is compared with."""
-    engine, ndcg = describe_bm25(), text.ndcg.values
+    engine = describe_bm25()
     return ScoredSystem(
         BM25,
         engine,
         text.name,
         "lexical",
         f"{engine}, over the {text.name}",
-        ndcg[None],
+        measures,
         (None,),
         text.index.vocabulary,
         text.index.size_bytes / text.index.n_pages,

@@ -1,6 +1,8 @@
-"""The main table: backbones, their chosen heads, their fusions, late interaction and BM25, with bytes per page."""
+"""The main table: backbones, chosen heads, fusions, late interaction, run files and BM25, with bytes per page."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,6 @@ COLUMNS = (
     "model",
     "system",
     "role",
-    "ndcg_at_5",
     "low",
     "high",
     "backbone",
@@ -38,11 +39,20 @@ COLUMNS = (
     "n_documents",
     "effective_documents",
 )
-"""Columns of ``main_table.csv``, which are those of ``comparison.csv`` but for what belongs to a training."""
+"""Columns of ``main_table.csv``, which are those of ``comparison.csv`` but for what belongs to a training. The metric
+stands behind the role."""
+
+ROLES = ("backbone", "head", "fusion", "late", "run", "lexical")
+"""What the table holds, in its order; of the heads the chosen ones alone."""
+
+
+def metric_of(table: pd.DataFrame) -> str:
+    """Return the metric of a table of compared systems, which is the name of its column."""
+    return next(name for name in table.columns if re.fullmatch(r"ndcg_at_\d+", name))
 
 
 def main_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the main table: for each backbone itself, the chosen head, the fusion, late interaction, BM25.
+    """Return the rows of the main table: each backbone with its chosen head, its fusions and what is held against it.
 
     Parameters
     ----------
@@ -56,10 +66,12 @@ def main_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     chosen = set(table.loc[table["head"].notna(), ["model", "head"]].itertuples(index=False, name=None))
     is_chosen = np.array([pair in chosen for pair in zip(table["model"], table["system"], strict=True)], dtype=bool)
-    kept = table["role"].isin(["backbone", "fusion", "late", "lexical"]) | (table["role"].eq("head") & is_chosen)
+    kept = table["role"].isin(ROLES) & (table["role"].ne("head") | is_chosen)
     rows = table[kept]
     held_against = rows["backbone"].where(rows["role"].ne("backbone"), rows["model"])
     models = {model: number for number, model in enumerate(rows.loc[rows["role"].eq("backbone"), "model"])}
-    roles = {role: number for number, role in enumerate(("backbone", "head", "fusion", "late", "lexical"))}
+    roles = {role: number for number, role in enumerate(ROLES)}
     order = pd.DataFrame({"model": held_against.map(models), "role": rows["role"].map(roles)})
-    return rows.loc[order.sort_values(["model", "role"], kind="stable").index, list(COLUMNS)].reset_index(drop=True)
+    columns = [*COLUMNS]
+    columns.insert(columns.index("role") + 1, metric_of(table))
+    return rows.loc[order.sort_values(["model", "role"], kind="stable").index, columns].reset_index(drop=True)

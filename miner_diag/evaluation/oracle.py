@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from miner_diag.evaluation.compare import EvaluationError
-from miner_diag.evaluation.scored_system import K
 from miner_diag.probes.kinds import KINDS
 from miner_diag.probes.probe_stack import Probe, ProbeStack
 from miner_diag.probes.retrieval_data import RetrievalData, layer_of
-from miner_diag.retrieval.ndcg import ndcg_at_k
-from miner_diag.retrieval.search import score_all
+from miner_diag.retrieval.ranking import measure_vectors
 from miner_diag.sealed import DamagedError, read_sealed
 
 ORACLE = "oracle_layer"
@@ -44,8 +42,8 @@ def read_layer_probes(folder: Path, backbone: Mapping[str, str]) -> list[Probe]:
     return [stack.probe(layer, kind) for layer, kind in enumerate(kinds)]
 
 
-def oracle_ndcg(probes: list[Probe], data: RetrievalData, fusion: np.ndarray) -> np.ndarray:
-    """Return nDCG@5 [1, Q] of the best single layer's probe, or of the fusion, for each query.
+def oracle_values(probes: list[Probe], data: RetrievalData, fusion: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return each metric [1, Q] of the best single layer's probe, or of the fusion, for each query and metric.
 
     Parameters
     ----------
@@ -53,12 +51,13 @@ def oracle_ndcg(probes: list[Probe], data: RetrievalData, fusion: np.ndarray) ->
         One for each layer.
     data : RetrievalData
         The queries and pages.
-    fusion : ndarray [S, Q]
-        nDCG@5 of the fusion; its mean over seeds takes part.
+    fusion : mapping
+        Metric -> its values [S, Q] of the fusion, whose mean over seeds takes part.
     """
-    best = fusion.mean(axis=0)
+    best = {name: values.mean(axis=0, keepdims=True) for name, values in fusion.items()}
     for probe in probes:
         queries = probe.apply(layer_of(data.queries, probe.layer), "query")
         pages = probe.apply(layer_of(data.pages, probe.layer), "page")
-        best = np.maximum(best, ndcg_at_k(score_all(queries, pages), data.relevance, K))
-    return best[None]
+        found = measure_vectors(queries, pages, data.relevance, tuple(best), hits=False).metrics
+        best = {name: np.maximum(values, found[name].values) for name, values in best.items()}
+    return best

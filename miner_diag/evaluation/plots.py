@@ -10,7 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from miner_diag.evaluation.main_table import metric_of
 from miner_diag.figures import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, finish_figure, new_figure
+from miner_diag.retrieval.metrics import metric_label
 
 ROLES = {
     "backbone": (BLACK, "o"),
@@ -55,7 +57,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
     near = rows[rows["difference_to_backbone"].abs() <= reach]
     left = min(0.0, float(near["difference_low"].min())) - 0.1 * reach
     right = max(0.0, float(near["difference_high"].max())) + 0.1 * reach
-    several = rows.loc[~rows["role"].isin(["late", "lexical"]), "model"].nunique() > 1
+    several = rows.loc[~rows["role"].isin(["late", "run", "lexical"]), "model"].nunique() > 1
     figure = new_figure(7.2, 1.6 + 0.24 * len(rows))
     ax = figure.subplots()
     for place, row in enumerate(rows.itertuples()):
@@ -88,12 +90,12 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test", title: str = ""
         range(len(rows)),
         [
             _label(row.model, row.system, row.role)
-            if several or row.role == "lexical"
+            if several or row.role in ("run", "lexical")
             else _wrapped(row.system.replace("_", " "))
             for row in rows.itertuples()
         ],
     )
-    ax.set(xlabel=f"nDCG@5 less the backbone's, {split} queries (filled: p Holm < 0.05)")
+    ax.set(xlabel=f"{metric_label(metric_of(table))} less the backbone's, {split} queries (filled: p Holm < 0.05)")
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     return finish_figure(figure, title, caption)
 
@@ -155,17 +157,18 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame, *, title: str = ""
 
 
 def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
-    """Draw nDCG@5 against bytes per page, a panel per form of queries; the first backbone's marks are filled.
+    """Draw nDCG@k against bytes per page, a panel per form of queries; the first backbone's marks are filled.
 
     Parameters
     ----------
     table : DataFrame
-        Main tables, one below the other.
+        Main tables of one metric, one below the other. A system whose pages have no known size is left out.
     title : str
         Data set.
     caption : str
         What intervals are over.
     """
+    metric, table = metric_of(table), table[table["bytes_per_page"].notna()]
     forms = list(dict.fromkeys(table["queries"]))
     first = table.loc[table["role"] == "backbone", "model"]
     fusions = list(dict.fromkeys(table.loc[table["role"] == "fusion", "system"]))
@@ -180,10 +183,11 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
             if row.role == "fusion":
                 marker = FUSION_MARKERS[fusions.index(row.system) % len(FUSION_MARKERS)]
             filled = len(first) > 0 and first.iloc[0] in (row.model, row.backbone)
-            ends = [[row.ndcg_at_5 - row.low], [row.high - row.ndcg_at_5]]
+            value = getattr(row, metric)
+            ends = [[value - row.low], [row.high - value]]
             ax.errorbar(
                 row.bytes_per_page * shift,
-                row.ndcg_at_5,
+                value,
                 yerr=np.maximum(ends, 0),
                 fmt=marker,
                 color=colour,
@@ -197,14 +201,14 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
         ax.title.set_fontsize(10)
         ax.margins(x=0.15)
         ax.grid(axis="y", color="0.9", linewidth=0.8)
-    axes[0].set_ylabel(f"nDCG@5, {' and '.join(dict.fromkeys(table['split']))} queries")
+    axes[0].set_ylabel(f"{metric_label(metric)}, {' and '.join(dict.fromkeys(table['split']))} queries")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside right center")
     return finish_figure(figure, title, f"Marks of like size stand side by side. {caption}".strip())
 
 
 def _label(model: str, system: str, role: str, several: bool = True) -> str:
-    if role in ("backbone", "late"):
+    if role in ("backbone", "late", "run"):
         return model
     name = system.replace("_", " ")
     return _wrapped(f"{model}, {name}" if several else name)

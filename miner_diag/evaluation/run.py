@@ -22,10 +22,21 @@ from miner_diag.evaluation.document_splits import fold_table, systems_together, 
 from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
-from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored
+from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored, main_metric
+from miner_diag.evaluation.scores import MOST_ROWS, rows_per_query, score_records, score_systems, scores_table
 from miner_diag.evaluation.systems import Source, read_sources, with_systems
-from miner_diag.evaluation.table import bm25_sentences, comparison_table, evaluation_records, fusion_sentences
+from miner_diag.evaluation.table import (
+    bm25_sentences,
+    comparison_table,
+    evaluation_records,
+    fusion_sentences,
+    run_sentences,
+    tie_sentences,
+)
+from miner_diag.evaluation.trec_files import RUNS, write_trec_files
 from miner_diag.records import Record
+from miner_diag.retrieval.metrics import metric_label
+from miner_diag.retrieval.trec import RUN_DEPTH
 from miner_diag.runs import RunFolder, begin_run
 from miner_diag.stats import StatisticsOptions
 from miner_diag.tables import table_text
@@ -36,13 +47,16 @@ from miner_diag.texts import inert
 class EvaluationOptions:
     """Compare saved systems on any corpus: nDCG@5 query by query, intervals and paired tests, the main table.
 
-    Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused.
+    Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused. All metrics stand
+    in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools.
     """
 
     systems: tuple[str, ...] = ("runs/fusion",)
     """What is evaluated: folders of fusion runs (all their saved systems; their retriever is loaded as it was for the
     fit), names or folders or hub ids of retrievers, and of late-interaction retrievers (page-text-late). NAME-late is
-    compared with NAME, another late-interaction retriever or a retriever that is given by name with the first one."""
+    compared with NAME, another late-interaction retriever or a retriever that is given by name with the first one. A
+    file is the run file of another system, as TREC (query Q0 page rank score tag) or JSON {query: {page: score}}; it is
+    compared with the first retriever, or the first run file."""
     data: Annotated[DataOptions, OmitArgPrefixes] = field(default_factory=DataOptions)
     """Which queries and pages."""
     split: Literal["train", "validation", "test", "all"] = "test"
@@ -71,6 +85,8 @@ COMMAND = "miner_diag.evaluation"
 """The command of this folder."""
 
 OPTIONAL_FILES = (
+    "main_table.png",
+    "widths.csv",
     "ablation.png",
     "folds.csv",
     "folds_together.csv",
@@ -83,7 +99,6 @@ OPTIONAL_FILES = (
 TERMINAL = {
     "model": "model",
     "system": "system",
-    "ndcg_at_5": "nDCG@5",
     "low": "low",
     "high": "high",
     "difference_to_backbone": "to backbone",
@@ -96,13 +111,14 @@ TERMINAL = {
     "bytes_per_page": "bytes a page",
     "share_of_characters_read": "text read",
 }
-"""Columns of ``comparison.csv`` that fit a terminal, and their headings there."""
+"""Columns of ``comparison.csv`` that fit a terminal, and their headings there; the metric stands behind the system."""
 
 
 def run(options: EvaluationOptions) -> None:
     """Run the command."""
     folder = begin_run(options.out, COMMAND, options, OPTIONAL_FILES)
     sources = read_sources(options.systems, device=options.device, dtype=options.dtype)
+    _refuse_own_runs(sources, folder.folder)
     if options.stored_dtype != "float32" and not any(source.late for source in sources):
         raise EvaluationError(
             f"--stored-dtype {options.stored_dtype} has no effect: none of the systems is a late-interaction "
@@ -120,30 +136,59 @@ def run(options: EvaluationOptions) -> None:
     part, systems = evaluation.part, evaluation.systems
     over_documents, cautions = by_document([part], options.statistics.intervals_over)
     documents = [query.doc_id for query in part.queries] if over_documents else None
-    comparison = compare_scored(systems, documents, options.statistics)
+    comparison = compare_scored(systems, documents, options.statistics, main_metric(part))
+    scores = score_systems(systems, part, documents, options.statistics)
     folder.stage("compare")
     table = comparison_table(comparison, systems, part, shares_read=evaluation.shares_read)
     several = len(evaluation.backbones) > 1
-    lines = fusion_sentences(comparison, systems, f"the {part.part} split of {part.name}", several=several)
+    where = f"the {part.part} split of {part.name}"
+    lines = fusion_sentences(comparison, systems, where, several=several)
+    lines += run_sentences(comparison, systems, where)
     records = list(evaluation_records(comparison, systems, part, seed=options.statistics.seed))
+    n_rows = rows_per_query(systems, comparison.metric)
+    records += score_records(
+        scores,
+        systems,
+        part,
+        main=comparison.metric,
+        seed=options.statistics.seed,
+        per_query=n_rows <= MOST_ROWS,
+    )
+    folder.table("scores", scores_table(scores, part))
     folder.table("comparison", pd.concat([table, *_validation_tables(evaluation, options)], ignore_index=True))
-    folder.table("widths", pd.DataFrame(evaluation.widths))
+    if evaluation.widths:
+        folder.table("widths", pd.DataFrame(evaluation.widths))
     _write_figures(folder, table, comparison, evaluation)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"rankings": write_trec_files(folder.folder, systems, part), "rankings_depth": RUN_DEPTH}
     if not evaluation.folds:
-        where = f"the {part.part} split of {part.name}"
         lines += _write_differences(folder, [(systems, documents, where)], options, part)
     if evaluation.folds:
-        fold_records, fold_lines, facts = _write_folds(folder, evaluation, options)
+        fold_records, fold_lines, fold_facts = _write_folds(folder, evaluation, options)
+        facts |= fold_facts
         records += fold_records
         lines += fold_lines
     folder.records(records)
     folder.stage("write")
     _print_table(table, comparison, evaluation)
+    if n_rows > MOST_ROWS:
+        lines.append(
+            f"Of single queries records.jsonl holds {metric_label(comparison.metric)} alone: the other metrics would "
+            f"be {n_rows:,} rows more. runs/ and qrels.trec give them."
+        )
+    lines += tie_sentences(comparison, systems)
     lines += [comparison.caption(), *dict.fromkeys([*evaluation.notes, *cautions]), *skipped_lines(part.skipped)]
     folder.finish(
         facts=_facts(evaluation, comparison) | facts, lines=lines, next_command=next_command(options, sources)
     )
+
+
+def _refuse_own_runs(sources: Sequence[Source], out: Path) -> None:
+    """Refuse a run file from the folder whose runs are about to be replaced."""
+    for source in sources:
+        if source.run_file is not None and source.run_file.resolve().parent == (out / RUNS).resolve():
+            raise EvaluationError(
+                f"{source.given} lies where this evaluation writes its own runs; choose another --out, or copy the file"
+            )
 
 
 def _validation_tables(evaluation: Evaluation, options: EvaluationOptions) -> list[pd.DataFrame]:
@@ -164,7 +209,9 @@ def _write_figures(folder: RunFolder, table: pd.DataFrame, comparison: Compariso
     folder.table("main_table", main)
     title = f"{part.name} ({part.part}), {part.form} queries"
     counts = f"{comparison.n_queries} queries of {len({query.doc_id for query in part.queries})} documents"
-    folder.figure("main_table", cost_figure(main, title=f"{part.name} ({part.part}): {counts}", caption=caption))
+    if main["bytes_per_page"].notna().any():
+        name = f"{part.name} ({part.part}): {counts}"
+        folder.figure("main_table", cost_figure(main, title=name, caption=caption))
     if table["family"].eq("ablation").any() and comparison.n_queries > 1:
         models = ", ".join(evaluation.backbones)
         figure = ablation_figure(table, split=part.part, title=f"{models} on {title}\n{counts}", caption=caption)
@@ -259,6 +306,11 @@ def _facts(evaluation: Evaluation, comparison: Comparison) -> dict[str, Any]:
         "families": comparison.families,
         "caption": comparison.caption(),
         "models": evaluation.models,
+        "metric": comparison.metric,
+        "run_files": {
+            name: {"file": str(run_file.path), "sha256": run_file.sha256}
+            for name, run_file in evaluation.run_files.items()
+        },
         "systems": [system.key for system in evaluation.systems],
         "test_reads": evaluation.test_reads,
         "skipped": {item.name: item.reason for item in part.skipped},
@@ -275,16 +327,18 @@ def _print_table(table: pd.DataFrame, comparison: Comparison, evaluation: Evalua
             f"{n_documents} documents{effective}, {len(part.pages)} pages"
         )
     )
-    shown = table[list(TERMINAL)].rename(columns=TERMINAL).dropna(axis="columns", how="all")
-    shown["bytes a page"] = shown["bytes a page"].round().astype(int)
-    if len(evaluation.models) == 1:
+    columns = {**dict(list(TERMINAL.items())[:2]), comparison.metric: metric_label(comparison.metric), **TERMINAL}
+    shown = table[list(columns)].rename(columns=columns)
+    shown["bytes a page"] = shown["bytes a page"].map(lambda size: None if pd.isna(size) else f"{size:.0f}")
+    shown = shown.dropna(axis="columns", how="all")
+    if len(evaluation.models) == 1 and not evaluation.run_files:
         shown = shown.drop(columns="model")
     print(table_text(shown, index=False, na_rep="", float_format="{:.4f}".format))
 
 
 def next_command(options: EvaluationOptions, sources: Sequence[Source]) -> str:
     """Return what the user would type next: late interaction beside these systems, or other data."""
-    single = next((source.load.model for source in sources if not source.late), "")
+    single = next((source.load.model for source in sources if source.load is not None and not source.late), "")
     if not any(source.late for source in sources) and single in ("page-text", "page-vision"):
         systems = [*options.systems, f"{single}-late"]
         return with_systems(command_line("evaluation", options.data, options.store, split=options.split), systems)

@@ -1,4 +1,4 @@
-"""What is evaluated: saved systems of fusion runs, backbones and late-interaction retrievers, by name or folder."""
+"""What is evaluated: saved systems of fusion runs, retrievers by name or folder, and run files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from miner_diag.backbones import LoadOptions, is_late
 from miner_diag.backbones.options import Dtype
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings import Embedded
-from miner_diag.evaluation.compare import EvaluationError
-from miner_diag.evaluation.oracle import ORACLE, oracle_ndcg, read_layer_probes
-from miner_diag.evaluation.scored_system import BACKBONE, K, ScoredSystem, named, system_key
+from miner_diag.evaluation.compare import MAIN_METRIC, EvaluationError
+from miner_diag.evaluation.oracle import ORACLE, oracle_values, read_layer_probes
+from miner_diag.evaluation.run_file import SUFFIXES
+from miner_diag.evaluation.scored_system import BACKBONE, K, Measures, ScoredSystem, named, system_key
 from miner_diag.fusion.errors import LeakageError
 from miner_diag.fusion.saved_systems import FittedTo, encode, load_systems, read_head, read_load_options
 from miner_diag.fusion.table import MEASURE
 from miner_diag.probes.retrieval_data import RetrievalData
-from miner_diag.retrieval.ndcg import Ndcg, ndcg_at_k, ndcg_with_ties
+from miner_diag.retrieval.metrics import METRICS
+from miner_diag.retrieval.ndcg import ndcg_at_k
+from miner_diag.retrieval.ranking import MeasuredRanking, measure_vectors
 from miner_diag.retrieval.relevance import Relevance
 from miner_diag.retrieval.search import score_all
 from miner_diag.runs import RECORDS, read_run, read_run_records
@@ -43,10 +46,12 @@ class Source:
 
     given: str
     """What the user wrote."""
-    load: LoadOptions
-    """How its retriever is loaded."""
+    load: LoadOptions | None
+    """How its retriever is loaded; None for a run file."""
     folder: Path | None = None
     """The folder of a fusion run; None where the retriever itself is meant."""
+    run_file: Path | None = None
+    """The run file; None for everything else."""
     late: bool = False
     """Whether it is a late-interaction retriever."""
 
@@ -67,28 +72,42 @@ def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtyp
     Parameters
     ----------
     given : sequence of str
-        Folders of fusion runs, names of retrievers, folders of checkpoints, hub ids.
+        Folders of fusion runs, names of retrievers, folders of checkpoints, hub ids, run files.
     device, dtype : str, optional
         These take the place of what a fusion run was fitted with.
 
     Raises
     ------
     EvaluationError
-        If none is given, one is given twice, or a folder is not there.
+        If none is given, one is given twice, a folder or file is not there, or all are run files, which run on no
+        device, and one is named.
     ValueError
         If a folder holds a run of another command, or one that is not finished.
     """
     if not given:
         raise EvaluationError("systems must name at least one fusion run or retriever; got none")
     sources = [_read_source(word) for word in given]
-    if device is not None:
-        sources = [replace(source, load=replace(source.load, device=device)) for source in sources]
-    if dtype is not None:
-        sources = [replace(source, load=replace(source.load, dtype=dtype)) for source in sources]
+    if (device or dtype) and all(source.load is None for source in sources):
+        raise EvaluationError(
+            f"--{'device' if device else 'dtype'} has no effect: all systems are run files. Leave it out"
+        )
+    sources = [_with(source, device, dtype) for source in sources]
     for number, source in enumerate(sources):
-        if any((source.load, source.folder) == (other.load, other.folder) for other in sources[:number]):
+        if any(replace(source, given=other.given) == other for other in sources[:number]):
             raise EvaluationError(f"systems must name each system once; {source.given!r} stands twice")
     return sources
+
+
+def _with(source: Source, device: str | None, dtype: Dtype | None) -> Source:
+    """Return a source whose retriever runs on another device and at another precision, where they are given."""
+    load = source.load
+    if load is None:
+        return source
+    if device is not None:
+        load = replace(load, device=device)
+    if dtype is not None:
+        load = replace(load, dtype=dtype)
+    return replace(source, load=load)
 
 
 def _read_source(word: str) -> Source:
@@ -96,6 +115,13 @@ def _read_source(word: str) -> Source:
     if (folder / "run.json").is_file() or (folder / "systems.json").is_file():
         read_run(folder, "miner_diag.fusion")
         return Source(word, read_load_options(folder), folder)
+    if folder.is_file():
+        return Source(word, None, run_file=folder)
+    if folder.suffix in SUFFIXES and not folder.is_dir():
+        raise EvaluationError(
+            f"{word} is not there; name a run file, TREC (query Q0 page rank score tag) or JSON "
+            "{query: {page: score}}, or another system"
+        )
     if not folder.is_dir() and (folder.is_absolute() or folder.parts[:1] in (("runs",), (".",), ("..",))):
         raise EvaluationError(
             f"{word} is not there; run python -m miner_diag.fusion --out {word}, or name the folder of another fusion "
@@ -109,7 +135,7 @@ def group_sources(sources: Sequence[Source]) -> list[tuple[LoadOptions, list[Sou
     """Put single-vector sources with one retriever together, so that it is loaded once."""
     groups: dict[LoadOptions, list[Source]] = {}
     for source in sources:
-        if not source.late:
+        if source.load is not None and not source.late:
             groups.setdefault(source.load, []).append(source)
     return list(groups.items())
 
@@ -178,7 +204,7 @@ def namesakes(given: str, fitted_to: FittedTo, part: Corpus) -> list[str]:
 
 
 def score_backbone(
-    embedded: Embedded, model: str, against: str | None = None, *, ndcg: Ndcg | None = None
+    embedded: Embedded, model: str, against: str | None = None, *, measured: MeasuredRanking | None = None
 ) -> ScoredSystem:
     """Score a retriever's own final embedding under cosine.
 
@@ -190,10 +216,10 @@ def score_backbone(
         What the retriever is called in tables.
     against : str, optional
         The key of another backbone that it is compared with.
-    ndcg : Ndcg, optional
-        What `backbone_ndcg` returned, if it is there.
+    measured : MeasuredRanking, optional
+        What `measure_backbone` returned, if it is there.
     """
-    ndcg = backbone_ndcg(embedded) if ndcg is None else ndcg
+    measured = measure_backbone(embedded) if measured is None else measured
     width = embedding_width(embedded)
     return ScoredSystem(
         model,
@@ -201,7 +227,7 @@ def score_backbone(
         BACKBONE,
         "backbone",
         "the final layer as it is",
-        ndcg.values[None],
+        Measures.of([measured]),
         (None,),
         width,
         float(FLOAT * width),
@@ -211,13 +237,12 @@ def score_backbone(
     )
 
 
-def backbone_ndcg(embedded: Embedded, k: int = K) -> Ndcg:
-    """Return nDCG@k of the final embedding under cosine, with the bounds that ties leave."""
+def measure_backbone(embedded: Embedded, metrics: Sequence[str] = METRICS) -> MeasuredRanking:
+    """Return metrics of the final embedding under cosine, with the bounds that ties leave."""
     queries, pages = final_embeddings(embedded)
     ids = embedded.stores.queries.ids, embedded.stores.pages.ids
-    scores = score_all(queries, pages, query_ids=ids[0], page_ids=ids[1])
     relevance = Relevance.from_qrels(embedded.corpus.qrels, *ids, ignore_self=embedded.corpus.ignore_self)
-    return ndcg_with_ties(scores, relevance, k)
+    return measure_vectors(queries, pages, relevance, metrics, page_ids=ids[1])
 
 
 def backbone_widths(embedded: Embedded, model: str) -> list[dict[str, Any]]:
@@ -287,10 +312,12 @@ def score_run(
     systems, width_rows = [], []
     with tqdm(total=sum(len(s.modules) for s in saved), desc="systems", unit="system", delay=2.0) as bar:
         for system in saved:
-            ndcg, by_width = [], []
+            measured: list[MeasuredRanking] = []
+            by_width = []
             for module in system.modules:
                 queries, pages = encode(module, data, device)
-                ndcg.append(ndcg_at_k(score_all(queries, pages), data.relevance, K))
+                # a run file is of one training, the first
+                measured.append(measure_vectors(queries, pages, data.relevance, hits=not measured))
                 if widths and (system.role in MAIN_ROLES or system.name in WIDTH_SYSTEMS):
                     by_width.append(_ndcg_by_width(queries, pages, data.relevance))
                 bar.update()
@@ -303,7 +330,7 @@ def score_run(
                     called,
                     system.role,
                     system.what,
-                    np.stack(ndcg),
+                    Measures.of(measured),
                     system.seeds,
                     data.width,
                     float(FLOAT * data.width),
@@ -323,13 +350,13 @@ def score_oracle(
     probes: Path, data: RetrievalData, fusion: ScoredSystem, backbone_key: Mapping[str, str], *, label: str = ""
 ) -> ScoredSystem:
     """Score the bound that picks the best layer's probe, or the fusion, for each query by the answers."""
-    values = oracle_ndcg(read_layer_probes(probes, backbone_key), data, fusion.ndcg)
+    values = oracle_values(read_layer_probes(probes, backbone_key), data, fusion.measures.values)
     return replace(
         fusion,
         name=named(ORACLE, label),
         role="bound",
         what="upper bound: uses the answers",
-        ndcg=values,
+        measures=Measures(values),
         seeds=(None,),
         backbone=None,
         head=None,
@@ -377,7 +404,8 @@ def validation_of_run(
                 f"{folder / RECORDS} must hold nDCG@5 of {name} for each of the {len(queries)} validation queries and "
                 "each seed, and does not; run python -m miner_diag.fusion again"
             )
-        taken.append(replace(system, ndcg=np.array([[row[query_id] for query_id in queries] for row in rows])))
+        values_of = np.array([[row[query_id] for query_id in queries] for row in rows])
+        taken.append(replace(system, measures=Measures({MAIN_METRIC: values_of})))
     return taken
 
 

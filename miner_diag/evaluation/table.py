@@ -11,6 +11,7 @@ from miner_diag.corpus import Corpus
 from miner_diag.evaluation.compare import Comparison, Difference, SystemComparison
 from miner_diag.evaluation.scored_system import ScoredSystem
 from miner_diag.records import Record
+from miner_diag.retrieval.metrics import metric_label
 from miner_diag.stats import Interval
 
 TARGET = 0.045
@@ -23,7 +24,6 @@ def comparison_table(
     corpus: Corpus,
     *,
     shares_read: Mapping[str, float | None] | None = None,
-    k: int = 5,
 ) -> pd.DataFrame:
     """Return ``comparison.csv``: a row per system.
 
@@ -37,8 +37,6 @@ def comparison_table(
         The queries and pages they were scored on.
     shares_read : mapping, optional
         Retriever -> the share of the characters of all pages that it read, where that is known.
-    k : int
-        Ranks that count.
     """
     by_key = {system.key: system for system in systems}
     rows = []
@@ -52,7 +50,7 @@ def comparison_table(
                 "model": system.model,
                 "system": system.name,
                 "role": system.role,
-                **compared_columns(row, base, by_key, k),
+                **compared_columns(row, base, by_key, comparison.metric),
                 "n_queries": comparison.n_queries,
                 "n_documents": comparison.n_documents,
                 "effective_documents": comparison.effective_documents,
@@ -68,13 +66,13 @@ def comparison_table(
 
 
 def compared_columns(
-    row: SystemComparison, base: float | None, by_key: dict[str, ScoredSystem], k: int = 5
+    row: SystemComparison, base: float | None, by_key: dict[str, ScoredSystem], metric: str
 ) -> dict[str, Any]:
-    """Return the columns of one comparison; `base` is the mean nDCG of its backbone, if it has one."""
+    """Return the columns of one comparison; `base` is the mean of the metric of its backbone, if it has one."""
     backbone, head = row.to_backbone, row.to_head
     relative = None if backbone is None or not base else backbone.value / base
     return {
-        f"ndcg_at_{k}": row.value,
+        metric: row.value,
         **_ends("low", "high", row.interval),
         "backbone": None if backbone is None else by_key[backbone.other].model,
         **_difference("to_backbone", "", backbone),
@@ -101,20 +99,20 @@ def _difference(to: str, prefix: str, difference: Difference | None) -> dict[str
 
 
 def evaluation_records(
-    comparison: Comparison, systems: Sequence[ScoredSystem], corpus: Corpus, *, k: int = 5, seed: int = 0
+    comparison: Comparison, systems: Sequence[ScoredSystem], corpus: Corpus, *, seed: int = 0
 ) -> Iterator[Record]:
-    """Yield every mean and difference with its interval, then nDCG of every query, system and training seed.
+    """Yield every mean and difference with its interval, then the metric of every query, system and training seed.
 
     Parameters
     ----------
-    comparison, systems, corpus, k
+    comparison, systems, corpus
         Those of `comparison_table`.
     seed : int
         The seed of the bootstrap and of the permutations.
     """
     queries = [query.query_id for query in corpus.queries]
     over = "queries" if comparison.n_documents is None else "documents"
-    measure = f"ndcg_at_{k}"
+    measure = comparison.metric
     for row, system in zip(comparison.systems, systems, strict=True):
         common: dict[str, Any] = {
             "model": system.model,
@@ -134,8 +132,10 @@ def evaluation_records(
                 yield Record(
                     **common, measure=f"{measure}_less_{other}", seed=seed, p_value=difference.p_value, **number
                 )
-        yield Record(**common, measure="page_bytes_mean", value=float(system.bytes_per_page), n=len(corpus.pages))
-        for training_seed, values in zip(system.seeds, system.ndcg, strict=True):
+        if system.bytes_per_page is not None:
+            size = float(system.bytes_per_page)
+            yield Record(**common, measure="page_bytes_mean", value=size, n=len(corpus.pages))
+        for training_seed, values in zip(system.seeds, system.measures.values[measure], strict=True):
             for query_id, value in zip(queries, values, strict=True):
                 yield Record(**common, measure=measure, value=float(value), query_id=query_id, seed=training_seed)
 
@@ -159,7 +159,7 @@ def fusion_sentences(
     several : bool
         Whether systems of several retrievers are among them, so that sentences name the retriever.
     """
-    by_key = {system.key: system for system in systems}
+    by_key, label = {system.key: system for system in systems}, metric_label(comparison.metric)
     lines = []
     for row, system in zip(comparison.systems, systems, strict=True):
         if system.role != "fusion" or row.to_backbone is None or row.to_head is None:
@@ -167,7 +167,7 @@ def fusion_sentences(
         base = comparison[row.to_backbone.other]
         called = f"{system.model}, {system.name}" if several else system.name
         lines.append(
-            f"On {where}, {called} reaches nDCG@5 {with_ends(row.value, row.interval)}, its backbone "
+            f"On {where}, {called} reaches {label} {with_ends(row.value, row.interval)}, its backbone "
             f"{with_ends(base.value, base.interval)}: a difference of {difference_words(row.to_backbone, base.value)}."
         )
         head = by_key[row.to_head.other].name
@@ -191,10 +191,40 @@ def fusion_sentences(
 def bm25_sentences(comparison: Comparison, systems: Sequence[ScoredSystem], where: str) -> list[str]:
     """Return what BM25 reaches, and its difference to the backbone, in words; parameters as in `fusion_sentences`."""
     return [
-        f"On {where}, BM25 over the {system.name} reaches nDCG@5 {with_ends(row.value, row.interval)}, less the "
-        f"backbone {difference_words(row.to_backbone)}."
+        f"On {where}, BM25 over the {system.name} reaches {metric_label(comparison.metric)} "
+        f"{with_ends(row.value, row.interval)}, less the backbone {difference_words(row.to_backbone)}."
         for row, system in zip(comparison.systems, systems, strict=True)
         if system.role == "lexical" and row.to_backbone is not None
+    ]
+
+
+def run_sentences(comparison: Comparison, systems: Sequence[ScoredSystem], where: str) -> list[str]:
+    """Return what each run file reaches, and its difference, in words; parameters as in `fusion_sentences`."""
+    by_key = {system.key: system for system in systems}
+    lines = []
+    for row, system in zip(comparison.systems, systems, strict=True):
+        if system.role != "run":
+            continue
+        line = f"On {where}, {system.model} reaches {metric_label(comparison.metric)} "
+        line += with_ends(row.value, row.interval)
+        if row.to_backbone is not None:
+            other = comparison[row.to_backbone.other]
+            line += f", {by_key[other.name].model} {with_ends(other.value, other.interval)}: a difference of "
+            line += difference_words(row.to_backbone, other.value)
+        lines.append(f"{line}.")
+    return lines
+
+
+def tie_sentences(comparison: Comparison, systems: Sequence[ScoredSystem]) -> list[str]:
+    """Return for which system the order of pages with equal scores decides most often, if it does for any."""
+    tied = [system for system in systems if comparison.metric in system.measures.ties]
+    most = max(tied, key=lambda system: system.measures.ties[comparison.metric].rate, default=None)
+    if most is None or not most.measures.ties[comparison.metric].rate:
+        return []
+    ties, label = most.measures.ties[comparison.metric], metric_label(comparison.metric)
+    return [
+        f"The order of pages with equal scores decides for up to {ties.rate:.1%} of the queries ({most.key}: {label} "
+        f"{ties.worst:.4f} to {ties.best:.4f}); tables hold the mean over all orders."
     ]
 
 

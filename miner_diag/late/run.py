@@ -15,10 +15,10 @@ from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions, open_corpus, open_token_corpus
 from miner_diag.embeddings.bm25_reference import rank_texts
-from miner_diag.evaluation.late import score_late
+from miner_diag.evaluation.late import score_late, with_ndcg
 from miner_diag.evaluation.lexical import lexical_system
-from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, compare_scored, system_key
-from miner_diag.evaluation.systems import backbone_ndcg, score_backbone, with_systems
+from miner_diag.evaluation.scored_system import BACKBONE, Measures, ScoredSystem, compare_scored, system_key
+from miner_diag.evaluation.systems import measure_backbone, score_backbone, with_systems
 from miner_diag.late.table import late_lines, late_records
 from miner_diag.retrieval.ndcg import Ndcg
 from miner_diag.retrieval.score import per_query_frame
@@ -85,17 +85,19 @@ def run(options: LateOptions) -> None:
         )
         partner = open_corpus(load, options.data, options.store, folder, corpus=tokens.corpus)
         embedded = partner.take(part)
-        ndcgs.append(backbone_ndcg(embedded, options.k))
-        systems.append(score_backbone(embedded, partner.backbone.name, ndcg=ndcgs[-1]))
+        measured = measure_backbone(embedded, with_ndcg(options.k))
+        ndcgs.append(measured.ndcg(options.k))
+        systems.append(score_backbone(embedded, partner.backbone.name, measured=measured))
         facts["against"] = partner.backbone.key()
         folder.stage("against")
     late = scores.system(system_key(systems[0].model, BACKBONE) if systems else None)
     systems.insert(0, late)
     ranked, missing = rank_texts(part, k=options.k)
-    systems += [lexical_system(text, late.backbone) for text in ranked]
+    metric = f"ndcg_at_{options.k}"
+    systems += [lexical_system(text, Measures({metric: text.ndcg.values[None]}), late.backbone) for text in ranked]
     ndcgs += [text.ndcg for text in ranked]
     documents = [query.doc_id for query in part.queries] if by_document else None
-    comparison = compare_scored(systems, documents, options.statistics)
+    comparison = compare_scored(systems, documents, options.statistics, metric)
     files = {"ndcg_per_query": ndcgs[0]} | ({AGAINST: ndcgs[1]} if options.against is not None else {})
     for name, ndcg in files.items():
         folder.table(name, per_query_frame(ndcg))

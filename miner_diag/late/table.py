@@ -33,7 +33,7 @@ def late_records(
         The seed of the bootstrap.
     """
     corpus, k = scores.corpus, scores.ndcg.k
-    records = list(evaluation_records(comparison, systems, corpus, k=k, seed=seed))
+    records = list(evaluation_records(comparison, systems, corpus, seed=seed))
     for system, ndcg in zip(systems, ndcgs, strict=True):
         row = partial(
             Record,
@@ -72,9 +72,10 @@ def late_lines(comparison: Comparison, systems: Sequence[ScoredSystem], scores: 
     ]
     if row.to_backbone is not None:
         partner, other = systems[1], comparison[row.to_backbone.other]
+        size = float(partner.bytes_per_page or 0)  # a retriever with one vector a page has one
         lines += [
-            f"against {partner.model}: {name} {with_ends(other.value, other.interval)}, {partner.bytes_per_page:.0f} "
-            f"bytes per page ({cost.bytes_mean / partner.bytes_per_page:.0f} times fewer)",
+            f"against {partner.model}: {name} {with_ends(other.value, other.interval)}, {size:.0f} "
+            f"bytes per page ({cost.bytes_mean / size:.0f} times fewer)",
             f"difference       {difference_words(row.to_backbone, other.value)}",
         ]
     if systems[-1].role == "lexical":

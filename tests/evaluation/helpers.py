@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from miner_diag.corpus import Corpus, Page, Query
-from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored, system_key
+from miner_diag.evaluation.scored_system import Measures, ScoredSystem, compare_scored, system_key
 from miner_diag.evaluation.table import comparison_table
 from miner_diag.stats import StatisticsOptions
 
@@ -40,7 +40,7 @@ def systems_of(model="m", base=0.3, gain=0.2, *, late=None, width=16, others=(),
             name,
             role,
             f"what {name} is",
-            values,
+            Measures({"ndcg_at_5": values}),
             seeds,
             width,
             size,

@@ -13,7 +13,7 @@ from miner_diag.evaluation.differences import (
     differences_table,
     of_run,
 )
-from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored
+from miner_diag.evaluation.scored_system import Measures, ScoredSystem, compare_scored
 from miner_diag.fusion.miner_rows import DIFFERENCES
 from miner_diag.stats import StatisticsOptions, holm
 
@@ -25,7 +25,8 @@ GAINS = {"miner": 0.02, "trained_maps": 0.06, "whitened": 0.01, "miner_whitened"
 
 def system(name, role, values, backbone="m: backbone", head="m: final_layer_linear", model="m"):
     seeds = (None,) if len(values) == 1 else tuple(range(len(values)))
-    return ScoredSystem(model, "r", name, role, f"what {name} is", values, seeds, 8, 32.0, backbone, head)
+    measures = Measures({"ndcg_at_5": values})
+    return ScoredSystem(model, "r", name, role, f"what {name} is", measures, seeds, 8, 32.0, backbone, head)
 
 
 @pytest.fixture(scope="module")

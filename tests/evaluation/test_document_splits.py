@@ -15,7 +15,7 @@ from miner_diag.evaluation import (
     put_together,
 )
 from miner_diag.evaluation.document_splits import FoldScores, systems_together, together_table
-from miner_diag.evaluation.scored_system import compare_scored
+from miner_diag.evaluation.scored_system import Measures, compare_scored
 from miner_diag.stats import StatisticsOptions
 
 
@@ -108,7 +108,18 @@ def fold_scores(part, rows):
     made += [("bm25", name, "lexical", np.array([values])) for name, values in rows.items()]
     systems = tuple(
         ScoredSystem(
-            *(model, "r", name, role, "", ndcg, (None,), 4, 16.0, None if role == "backbone" else "model: backbone"),
+            *(
+                model,
+                "r",
+                name,
+                role,
+                "",
+                Measures({"ndcg_at_5": ndcg}),
+                (None,),
+                4,
+                16.0,
+                None if role == "backbone" else "model: backbone",
+            ),
             head="model: plain" if role == "fusion" else None,
         )
         for model, name, role, ndcg in made

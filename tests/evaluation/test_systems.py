@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from miner_diag.evaluation import EvaluationError
-from miner_diag.evaluation.oracle import oracle_ndcg, read_layer_probes
+from miner_diag.evaluation.oracle import oracle_values, read_layer_probes
 from miner_diag.evaluation.scored_system import compare_scored
 from miner_diag.evaluation.systems import (
     backbone_widths,
@@ -173,7 +173,7 @@ def test_a_vector_whose_leading_coordinates_are_zero_scores_by_chance(one_thread
 def test_the_oracle_is_the_best_of_layers_and_fusion_for_each_query(one_thread, rng):
     data, probes, fusion = small_data(rng), make_probes(), rng.random((3, 40))
     layer_probes = [probes.stack.probe(layer, kind) for layer, kind in enumerate(probes.kinds)]
-    best = oracle_ndcg(layer_probes, data, fusion)
+    best = oracle_values(layer_probes, data, {"ndcg_at_5": fusion})["ndcg_at_5"]
     layers = [
         ndcg_at_k(
             score_all(

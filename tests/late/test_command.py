@@ -14,7 +14,7 @@ from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions, open_corpus, open_token_corpus
 from miner_diag.evaluation import ScoredSystem
-from miner_diag.evaluation.scored_system import compare_scored
+from miner_diag.evaluation.scored_system import Measures, compare_scored
 from miner_diag.evaluation.table import difference_words
 from miner_diag.late.__main__ import main
 from miner_diag.late.run import LateOptions
@@ -185,7 +185,7 @@ def test_a_difference_is_told_with_its_interval_its_p_value_and_the_verdict(rng,
     base = rng.random(60)
     values = {"late": base + gain + 0.01 * rng.normal(size=60), "backbone": base}
     late, backbone = (
-        ScoredSystem(name, "r", name, name, "", row[None], (None,), 4, 16.0, other)
+        ScoredSystem(name, "r", name, name, "", Measures({"ndcg_at_5": row[None]}), (None,), 4, 16.0, other)
         for (name, row), other in zip(values.items(), ("backbone: backbone", None), strict=True)
     )
     words = difference_words(compare_scored([late, backbone], None, StatisticsOptions())[late.key].to_backbone)

@@ -159,7 +159,7 @@ def test_blocks_do_not_matter(rng, monkeypatch):
     scores = rng.integers(0, 9, (31, 40)).astype(np.float32)
     grades = rng.integers(0, 3, (31, 40))
     whole, single = ndcg_with_ties(scores, grades), ndcg_at_k(scores, grades.argmax(axis=1))
-    monkeypatch.setattr("miner_diag.retrieval.ndcg._BLOCK", 100)
+    monkeypatch.setattr("miner_diag.retrieval.positions._BLOCK", 100)
     parts = ndcg_with_ties(scores, grades)
     for name in ("values", "worst", "best"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
