@@ -68,7 +68,7 @@ def run(options: CorpusOptions) -> None:
     folder.finish(
         facts={"corpus_revision": corpus.revision, "skipped": {item.name: item.reason for item in corpus.skipped}},
         lines=[*elsewhere_lines(elsewhere), *(skipped_lines(corpus.skipped) or ["nothing was left out"])],
-        next_command=f"python -m miner_diag.cka --data {options.data.data}",
+        next_command=f"python -m miner_diag.cka --data {options.data.data}{' --split test' if corpus.test_only else ''}",
     )
 
 
