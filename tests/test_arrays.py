@@ -60,6 +60,7 @@ FUNCTIONS = {
         {"queries": rows(), "pages": rows(1)},
     ),
     "ndcg_at_k": (partial(retrieval.ndcg_at_k, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
+    "metrics_of_scores": (partial(retrieval.metrics_of_scores, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
     "ndcg_with_ties": (partial(retrieval.ndcg_with_ties, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
     "Relevance.of": (partial(Relevance.of, n_pages=D), {"relevance": np.abs(rows())}),
     "effective_number": (stats.effective_number, {"sizes": np.arange(1.0, N)}),

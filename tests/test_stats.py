@@ -11,6 +11,7 @@ from scipy import stats
 from miner_diag.stats import (
     Interval,
     bootstrap_crossed,
+    bootstrap_crossed_tables,
     bootstrap_mean,
     bootstrap_means,
     effective_number,
@@ -322,6 +323,27 @@ def test_one_seed_is_the_bootstrap_of_a_mean(rng, clusters):
     assert crossed.value == pytest.approx(plain.value) and (crossed.n, crossed.n_clusters) == (200, plain.n_clusters)
     assert crossed.low == pytest.approx(plain.low, abs=0.03 * width)
     assert crossed.high == pytest.approx(plain.high, abs=0.03 * width)
+
+
+@pytest.mark.parametrize("clusters", [None, np.repeat(np.arange(15), 4)])
+def test_tables_of_one_system_have_the_same_resamples_and_the_intervals_of_each_alone(rng, clusters):
+    tables = [rng.choice(NDCG, p=OFTEN, size=(3, 60)), rng.normal(5, 2, size=(3, 60)), np.ones((3, 60))]
+    together = bootstrap_crossed_tables(tables, np.random.default_rng(2), clusters=clusters)
+    for table, interval in zip(tables, together, strict=True):
+        alone = bootstrap_crossed(table, np.random.default_rng(2), clusters=clusters)
+        assert (interval.n, interval.n_clusters, interval.effective_clusters) == (
+            60,
+            alone.n_clusters,
+            alone.effective_clusters,
+        )
+        np.testing.assert_allclose(
+            (interval.value, interval.low, interval.high), (alone.value, alone.low, alone.high), rtol=1e-12
+        )
+    assert (together[2].low, together[2].high) == (pytest.approx(1), pytest.approx(1))
+    with pytest.raises(ValueError, match=r"of one shape if there are several; got \[3, 60\], \[3, 59\]"):
+        bootstrap_crossed_tables([tables[0], tables[1][:, 1:]], rng)
+    with pytest.raises(ValueError, match="got none"):
+        bootstrap_crossed_tables([], rng)
 
 
 def test_equal_seeds_add_nothing_and_unequal_ones_do(rng):

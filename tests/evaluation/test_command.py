@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from PIL import Image
 from miner_diag.corpus import load_corpus
 from miner_diag.evaluation.__main__ import main
 from miner_diag.records import read_records
+from miner_diag.retrieval import METRICS, metrics_of_run, read_qrels, read_run
+from miner_diag.retrieval.trec import encoded_id
 from tests.backbones.tiny import save_dual_encoder
 from tests.corpus.files import write_table
 from tests.damage import seal_again, seal_records
@@ -28,6 +31,9 @@ FILES = {
     "folds.csv",
     "folds_together.csv",
     "folds.png",
+    "scores.csv",
+    "qrels.trec",
+    "runs",
     "records.jsonl",
     "run.json",
 }
@@ -116,7 +122,7 @@ def test_every_saved_system_is_there_on_test_and_validation(table):
 
 def test_means_are_those_of_the_records_and_seeds_are_told_apart(evaluated, table):
     records = pd.DataFrame([vars(record) for record in read_records(evaluated.out / "records.jsonl")])
-    rows = records[records["query_id"].notna() & (records["split"] == "test")]
+    rows = records[records["query_id"].notna() & (records["split"] == "test") & (records["measure"] == "ndcg_at_5")]
     means = rows.groupby(["model", "system"])["value"].mean()
     test = table[table["split"] == "test"]
     for row in test.itertuples():
@@ -228,7 +234,9 @@ def test_the_terminal_says_what_counts_and_what_comes_next(evaluated):
 
 def test_a_second_run_embeds_nothing_and_gives_the_same_bytes(evaluated, fitted, arguments, tmp_path, no_forward):
     main(arguments(tmp_path / "again", systems=[fitted.fusion, "page-text-late"]))
-    for name in ("records.jsonl", "comparison.csv", "main_table.csv", "folds.csv", "widths.csv"):
+    runs = [path.relative_to(evaluated.out).as_posix() for path in (evaluated.out / "runs").iterdir()]
+    tables = ("records.jsonl", "comparison.csv", "main_table.csv", "folds.csv", "widths.csv", "scores.csv")
+    for name in (*tables, "qrels.trec", *runs):
         assert (tmp_path / "again" / name).read_bytes() == (evaluated.out / name).read_bytes(), name
 
 
@@ -252,6 +260,7 @@ def test_an_earlier_run_in_the_same_folder_leaves_nothing_behind(evaluated, fitt
         "folds_together.csv",
         "folds.png",
     }
+    assert {path.name for path in (out / "runs").iterdir()} == {"named-bert-backbone.trec", "bm25-text-layer.trec"}
     other = shutil.copytree(fitted.fusion, tmp_path / "fusion")
     assert "is a run of miner_diag.fusion; expected one of miner_diag.evaluation" in ends_with(
         arguments(other, systems=[named]), capsys
@@ -314,6 +323,163 @@ def test_a_dual_encoder_is_evaluated_by_its_final_embeddings(arguments, tmp_path
     assert list(table["model"]) == ["tiny-clip", "bm25"] and list(table["role"]) == ["backbone", "lexical"]
     assert set(pd.read_csv(tmp_path / "out" / "widths.csv")["width"]) == {40, 20, 10, 5}
     assert table["bytes_per_page"][0] == 160  # the embedding's 40 coordinates, not the 48 of its layers
+
+
+# --- other metrics, and files of other tools
+
+
+def test_every_system_has_every_metric_and_nothing_contradicts_the_comparison(evaluated, table):
+    scores = pd.read_csv(evaluated.out / "scores.csv", keep_default_na=False)
+    assert list(scores["metric"].unique()) == list(METRICS) and len(scores) == len(METRICS) * len(SYSTEMS)
+    assert set(scores["language"]) == {""} and set(scores["n_queries"]) == {evaluated.run["n_queries"]}
+    test = table[table["split"] == "test"]
+    rows = scores[scores["metric"] == "ndcg_at_5"].set_index("system")
+    for row in test.itertuples():
+        mine = rows.loc[f"{row.model}: {row.system}", ["value", "low", "high"]].astype(float)
+        np.testing.assert_allclose(mine, (row.ndcg_at_5, row.low, row.high), atol=1e-12)
+    by_metric = scores.pivot(index="system", columns="metric", values="value").astype(float)
+    assert (by_metric["recall_at_1"] <= by_metric["recall_at_5"]).all()
+    assert (by_metric["recall_at_5"] <= by_metric["recall_at_10"]).all()
+    assert (by_metric["mrr_at_10"] >= by_metric["recall_at_1"] - 1e-12).all()
+    bound = by_metric.loc["small-bert: oracle_layer"]
+    assert (by_metric.loc["small-bert: miner"] <= bound + 1e-12).all()
+
+
+def test_records_hold_every_metric_and_what_ties_could_make_of_it(evaluated):
+    records = pd.DataFrame([vars(r) for r in read_records(evaluated.out / "records.jsonl")])
+    whole = records[(records["split"] == "test") & (records["system"] == "miner")]
+    queries = whole[whole["query_id"].notna()]
+    assert queries.groupby("measure").size().to_dict() == dict.fromkeys(METRICS, 2 * evaluated.run["n_queries"])
+    scores = pd.read_csv(evaluated.out / "scores.csv").set_index(["system", "metric"])["value"]
+    for metric, mean in queries.groupby("measure")["value"].mean().items():
+        assert scores["small-bert: miner", metric] == pytest.approx(mean, abs=1e-12)
+    bm25 = records[(records["model"] == "bm25") & records["query_id"].isna()].set_index("measure")["value"]
+    for metric in METRICS:
+        assert bm25[f"{metric}_worst"] - 1e-12 <= bm25[metric] <= bm25[f"{metric}_best"] + 1e-12
+        assert 0 <= bm25[f"{metric}_tie_rate"] <= 1
+
+
+def test_other_tools_find_the_same_ndcg_in_the_files(evaluated):
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    qrels, rankings = read_qrels(evaluated.out / "qrels.trec"), evaluated.run["rankings"]
+    assert set(rankings) == {key for key in evaluated.run["systems"] if not key.endswith("oracle_layer")}
+    records = [r for r in read_records(evaluated.out / "records.jsonl") if r.split == "test" and r.query_id]
+    for key, name in rankings.items():
+        run = read_run(evaluated.out / name)
+        ours = metrics_of_run(qrels, run, ["ndcg_at_5"])["ndcg_at_5"]
+        told = {
+            encoded_id(r.query_id): r.value
+            for r in records
+            if f"{r.model}: {r.system}" == key and r.measure == "ndcg_at_5" and r.seed in (None, 0)
+        }
+        np.testing.assert_allclose(ours.values, [told[query_id] for query_id in ours.query_ids], atol=1e-12)
+        with (evaluated.out / name).open() as lines:
+            theirs = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.5"}).evaluate(pytrec_eval.parse_run(lines))
+        untied = [query_id for query_id, tied in zip(ours.query_ids, ours.order_matters, strict=True) if not tied]
+        assert len(untied) > 40
+        for query_id in untied:
+            assert theirs[query_id]["ndcg_cut_5"] == pytest.approx(told[query_id], abs=1e-6)
+
+
+def test_too_many_values_of_single_queries_are_left_out_and_told(named, arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("miner_diag.evaluation.run.MOST_ROWS", 10)
+    main(arguments(tmp_path / "out", systems=[named]))
+    n_rows = 2 * 60 * (len(METRICS) - 1)
+    told = f"Of single queries records.jsonl holds nDCG@5 alone: the other metrics would be {n_rows:,} rows more."
+    assert told in capsys.readouterr().out
+    records = read_records(tmp_path / "out" / "records.jsonl")
+    assert {r.measure for r in records if r.query_id is not None} == {"ndcg_at_5"}
+    assert {r.measure for r in records} > set(METRICS)
+
+
+def test_a_data_set_with_another_main_metric_is_compared_by_it(named, arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("miner_diag.evaluation.run.main_metric", lambda corpus: "ndcg_at_10")
+    out = tmp_path / "out"
+    main(arguments(out, systems=[named]))
+    printed = capsys.readouterr().out
+    assert "nDCG@10" in printed and "nDCG@5" not in printed
+    for name in ("comparison", "main_table"):
+        table = pd.read_csv(out / f"{name}.csv")
+        assert "ndcg_at_10" in table and "ndcg_at_5" not in table
+    scores = pd.read_csv(out / "scores.csv").set_index(["system", "metric"])["value"]
+    assert table["ndcg_at_10"][0] == pytest.approx(scores["named-bert: backbone", "ndcg_at_10"])
+    assert json.loads((out / "run.json").read_text())["metric"] == "ndcg_at_10"
+    assert {r.measure for r in read_records(out / "records.jsonl") if r.query_id} == set(METRICS)
+
+
+# --- run files of other systems
+
+
+@pytest.fixture
+def run_file(evaluated, tmp_path):
+    """What the fusion's backbone ranked, as somebody else's file."""
+    return shutil.copy(evaluated.out / "runs" / "small-bert-backbone.trec", tmp_path / "mine.trec")
+
+
+def test_a_run_file_stands_beside_a_retriever_and_ties_with_itself(named, run_file, arguments, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(arguments(out, systems=[named, run_file]))
+    printed = capsys.readouterr().out
+    table = pd.read_csv(out / "comparison.csv").set_index("model")
+    assert list(table["role"]) == ["backbone", "run", "lexical"]
+    row = table.loc["mine.trec"]
+    assert (row["system"], row["backbone"], row["family"]) == ("run", "named-bert", "context")
+    assert row["ndcg_at_5"] == pytest.approx(table.loc["named-bert", "ndcg_at_5"], abs=1e-12)
+    assert row["p_value"] == 1 and row["verdict"] == "not distinguishable" and np.isnan(row["bytes_per_page"])
+    assert f"mine.trec reaches nDCG@5 {row['ndcg_at_5']:.4f} [" in printed and "a difference of +0.0000" in printed
+    assert list(pd.read_csv(out / "main_table.csv")["role"]) == ["backbone", "run", "lexical"]
+    run = json.loads((out / "run.json").read_text())
+    assert run["run_files"]["mine.trec"]["file"] == str(run_file) and len(run["run_files"]["mine.trec"]["sha256"]) == 64
+    assert [read["model"] for read in run["test_reads"]] == ["named-bert", "mine.trec"]
+    assert (out / "runs" / "mine.trec-run.trec").exists()
+
+
+def test_two_run_files_need_no_retriever(run_file, arguments, tmp_path, capsys, no_forward):
+    """One of them has lost a query and ranks the rest the other way round."""
+    run = read_run(run_file)
+    lost, *rest = run
+    turned = {query_id: {page: -score for page, score in run[query_id].items()} for query_id in rest}
+    (tmp_path / "after.json").write_text(json.dumps(turned))
+    main(arguments(tmp_path / "out", systems=[run_file, tmp_path / "after.json"]))
+    printed = capsys.readouterr().out
+    assert f"after.json has no results for 1 of 60 queries, as {unquote(lost)}; they count 0." in printed
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv").set_index("model")
+    assert list(table["role"]) == ["run", "run", "lexical"] and table.loc["after.json", "backbone"] == "mine.trec"
+    assert table.loc["after.json", "verdict"] == "worse"
+    expected = table.loc["after.json", "ndcg_at_5"] - table.loc["mine.trec", "ndcg_at_5"]
+    assert table.loc["after.json", "difference_to_backbone"] == pytest.approx(expected)
+    assert not (tmp_path / "out" / "widths.csv").exists()
+
+
+def test_two_files_of_one_name_are_told_by_their_paths(run_file, arguments, tmp_path):
+    other = tmp_path / "other" / "mine.trec"
+    other.parent.mkdir()
+    shutil.copy(run_file, other)
+    main(arguments(tmp_path / "out", systems=[run_file, other]))
+    assert list(pd.read_csv(tmp_path / "out" / "comparison.csv")["model"]) == [
+        "mine.trec",
+        f"mine.trec ({other})",
+        "bm25",
+    ]
+
+
+def test_run_files_that_cannot_be_used_are_sentences(
+    evaluated, run_file, named, arguments, tmp_path, capsys, no_forward
+):
+    def message(*systems, more=(), out="bad"):
+        return ends_with(arguments(tmp_path / out, *more, systems=systems), capsys)
+
+    assert "nowhere.trec is not there; name a run file, TREC" in message(tmp_path / "nowhere.trec")
+    assert f"{str(run_file)!r} stands twice" in message(run_file, run_file)
+    assert "--device has no effect: all systems are run files" in message(run_file, more=["--device", "cpu"])
+    assert "--dtype has no effect: all systems are run files" in message(run_file, more=["--dtype", "float32"])
+    (tmp_path / "other.trec").write_text("somebody-elses-query Q0 page 1 0.5 me\n")
+    told = message(named, tmp_path / "other.trec")
+    assert "names the query 'somebody-elses-query', which handbooks does not have (1 of 1 such ids)" in told
+    own = shutil.copytree(evaluated.out, tmp_path / "own")
+    assert "lies where this evaluation writes its own runs; choose another --out" in message(
+        own / "runs" / "small-bert-miner.trec", out="own"
+    )
 
 
 # --- on other data

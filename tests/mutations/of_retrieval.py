@@ -2,9 +2,10 @@
 
 from tests.mutations.mutation import Mutation
 
-NDCG, RULES, SEARCH, MAXSIM = (
+NDCG, RULES, METRICS, SEARCH, MAXSIM = (
     "retrieval/test_ndcg.py",
     "retrieval/test_ndcg_rules.py",
+    "retrieval/test_metrics.py",
     "retrieval/test_search.py",
     "retrieval/test_maxsim.py",
 )
@@ -12,7 +13,7 @@ NDCG, RULES, SEARCH, MAXSIM = (
 OF_RETRIEVAL = (
     Mutation(
         "run-in-float64",
-        "retrieval/ndcg.py",
+        "retrieval/positions.py",
         "row_scores = exact.astype(np.float64).astype(np.float32)",
         "row_scores = exact.astype(np.float64)",
         (RULES,),
@@ -44,7 +45,7 @@ OF_RETRIEVAL = (
     ),
     Mutation(
         "ideal-in-order-of-storage",
-        "retrieval/ndcg.py",
+        "retrieval/positions.py",
         "order = np.lexsort((-grade, group, query))",
         "order = np.lexsort((grade, group, query))",
         (NDCG,),
@@ -60,7 +61,7 @@ OF_RETRIEVAL = (
     ),
     Mutation(
         "ties-by-position",
-        "retrieval/ndcg.py",
+        "retrieval/positions.py",
         "above[part] = np.count_nonzero(block > own[:, None], axis=1)",
         "above[part] = np.count_nonzero(block >= own[:, None], axis=1) - 1",
         (NDCG,),
@@ -68,8 +69,8 @@ OF_RETRIEVAL = (
     ),
     Mutation(
         "not-retrieved-still-ranks",
-        "retrieval/ndcg.py",
-        "        above[part][own == -np.inf] = _NOT_RETRIEVED\n",
+        "retrieval/positions.py",
+        "        above[part][own == -np.inf] = NOT_RETRIEVED\n",
         "",
         (NDCG,),
         "A page that was not retrieved gains.",
@@ -84,7 +85,7 @@ OF_RETRIEVAL = (
     ),
     Mutation(
         "query-without-results-left-out",
-        "retrieval/ndcg.py",
+        "retrieval/positions.py",
         "        scores = run.get(query_id, {})\n",
         "        scores = run.get(query_id, grades)\n",
         (NDCG,),
@@ -97,6 +98,62 @@ OF_RETRIEVAL = (
         "total[min(k, n_pages)] / total[1]",
         (NDCG,),
         "Chance is too high where a query has several pages.",
+    ),
+    Mutation(
+        "recall-of-what-was-found",
+        "retrieval/metrics.py",
+        "total = np.bincount(positions.query[relevant], minlength=len(positions.query_ids))",
+        "total = np.bincount(positions.query[relevant & (positions.above < NOT_RETRIEVED)], minlength=1)",
+        (METRICS,),
+        "Pages that were not retrieved leave recall and average precision in silence.",
+    ),
+    Mutation(
+        "grades-that-are-0-are-relevant",
+        "retrieval/metrics.py",
+        "relevant = positions.grade > 0",
+        "relevant = positions.grade >= 0",
+        (METRICS,),
+        "A judged page counts as relevant whatever its grade is.",
+    ),
+    Mutation(
+        "first-relevant-place-at-random",
+        "retrieval/metrics.py",
+        "probability = probability * np.maximum(size - place - relevant + 1, 0) / np.maximum(size - place, 1)",
+        "probability = np.where(size > place, probability, 0)",
+        (METRICS,),
+        "The first of several tied relevant pages is expected too far down.",
+    ),
+    Mutation(
+        "tied-relevant-pages-apart",
+        "retrieval/metrics.py",
+        "others = (relevant - 1) / np.maximum(size - 1, 1)",
+        "others = relevant / size",
+        (METRICS,),
+        "Of tied relevant pages more are expected before one than there are others.",
+    ),
+    Mutation(
+        "mrr-not-cut",
+        "retrieval/metrics.py",
+        "return np.where(rank <= k, 1.0 / rank, 0.0)",
+        "return 1.0 / rank",
+        (METRICS,),
+        "The bounds of MRR@k count ranks beyond k.",
+    ),
+    Mutation(
+        "screened-without-room-for-rounding",
+        "retrieval/search.py",
+        "error = (2 * width + 16) * 2.0**-24",
+        "error = -(2.0**-22)",
+        (SEARCH,),
+        "A page is lost whose float32 cosine is a little too small.",
+    ),
+    Mutation(
+        "screened-whatever-is-left-out",
+        "retrieval/search.py",
+        "decided = ~(cosines >= least[:, None]).all(axis=1) | (cosines.shape[1] == len(pages))",
+        "decided = np.ones(len(queries), dtype=bool)",
+        (SEARCH,),
+        "Of many equal pages others than the first ones are found.",
     ),
     Mutation(
         "grade-0-of-unknown-pages",

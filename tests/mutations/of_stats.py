@@ -96,8 +96,8 @@ OF_STATS = (
     Mutation(
         "upper-quantile",
         "stats.py",
-        "low, high = np.quantile(resampled, [tail, 1 - tail])",
-        "low, high = np.quantile(resampled, [tail, 1 - 2 * tail])",
+        "lows, highs = np.quantile(resampled, [tail, 1 - tail], axis=1)",
+        "lows, highs = np.quantile(resampled, [tail, 1 - 2 * tail], axis=1)",
         (f"{STATS}::test_one_seed_is_the_bootstrap_of_a_mean",),
         "The upper end is too low.",
     ),

@@ -102,11 +102,56 @@ def test_faults_in_qrels_are_named(file, text, message):
         ("q1 Q0 p1 1 0.5 me\nq1 Q0 p2 2 0.4\n", "line 2: a run has 3 columns .* not 5"),
         ("q1 Q0 p1 1 nan me\n", "line 1: the score of query 'q1', page 'p1' is 'nan'; expected a finite number"),
         ("q1 p1 1\nq1 p1 2\n", "line 2: .* stands already"),
+        ("q1 Q0 p1 first 0.5 me\n", "line 1: the rank of query 'q1', page 'p1' is 'first'; expected a whole number"),
+        ("q1 Q0 p1 -1 0.5 me\n", "line 1: the rank .* is '-1'; expected a whole number of at least 0"),
+        ("q1 Q0 p1 1.0 0.5 me\n", "line 1: the rank .* is '1.0'"),
+        (f"q1 Q0 p1 {'9' * 16} 0.5 me\n", "of 15 digits at most"),
+        (
+            "q1 Q0 p1 1 0.1 me\nq2 Q0 p1 1 0.1 me\nq1 Q0 p2 2 0.3 me\n",
+            "line 3: page 'p2' of query 'q1' has the rank 2 and the score 0.3, page 'p1' the better rank 1 and "
+            "the lower score 0.1. Only scores rank, the highest first: turn the sign of distances",
+        ),
+        ('{"mteb_model_meta": {}, "default": [1]}', "file: subset 'default' must be {split: {query: {page: score}}}"),
+        (
+            '{"mteb_model_meta": {}, "english": {"test": {"q": {"p": 1}}}, "french": {"test": {"q": {"r": 1}}}}',
+            "file: query 'q' stands in english, test and in french, test; keep one subset",
+        ),
     ],
 )
 def test_faults_in_runs_are_named(file, text, message):
     with pytest.raises(ValueError, match=message):
         read_run(file(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1 Q0 p2 7 0.5 me\nq1 Q0 p1 0 0.5 me\n",  # a tie is no contradiction, and ranks may begin at 0
+        "q1 Q0 p1 1 0.5 me\nq1 Q0 p2 1 0.7 me\n",  # one rank for all says nothing
+        "q1 Q0 p1 1 0.5 me\nq1 Q0 p2 2 0.500000001 me\n",  # one score in float32, in which scores are compared
+        "qid docno score rank\nq1 p1 0.5 1\nq1 p2 0.2 2\n",
+    ],
+)
+def test_ranks_that_say_what_scores_say_are_taken(file, text):
+    assert set(read_run(file(text))["q1"]) == {"p1", "p2"}
+
+
+def test_a_rank_is_found_by_its_heading(file):
+    with pytest.raises(ValueError, match="line 3: page 'p2' .* has the rank 2 and the score 0.7, page 'p1' the better"):
+        read_run(file("rank qid docno score\n1 q1 p1 0.5\n2 q1 p2 0.7\n"))
+
+
+def test_a_prediction_file_of_mteb_is_a_run(file):
+    subsets = {"english": {"test": {"q1": RUN["q1"]}}, "french": {"test": {"q2": RUN["q2"]}}}
+    meta = {"model_name": "somebody/model", "revision": "abc"}
+    assert read_run(file(json.dumps({"mteb_model_meta": meta, **subsets}))) == RUN
+
+
+def test_a_file_that_is_too_large_is_named_before_it_is_read(file, monkeypatch):
+    monkeypatch.setattr("miner_diag.qrels.LARGEST_FILE", 1 << 20)
+    assert read_run(file("q1 p1 0.5\n"))
+    with pytest.raises(ValueError, match="file has 2 MB; files of at most 1 MB are read. Keep the first pages"):
+        read_run(file("q1 p1 0.5\n" * (1 << 18)))
 
 
 def test_grades_below_0_count_as_0_and_are_told(file, caplog):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from miner_diag.retrieval import ndcg_at_k, ndcg_of_run, ndcg_with_ties, score_all, top_k
+from miner_diag.retrieval import Hits, ndcg_at_k, ndcg_of_run, ndcg_with_ties, score_all, search, top_k
 
 
 @pytest.fixture
@@ -79,9 +81,96 @@ def test_zero_and_minus_zero_tie():
     assert hits.scores.tolist() == [[1.0, 0.0, 0.0, -1.0]]
 
 
+# --- the first pass in float32
+
+
+def close_vectors(kind, n_pages, width=24):
+    """Queries and pages whose cosines differ little, or not at all."""
+    rng = np.random.default_rng(width)
+    queries, pages = rng.normal(size=(13, width)), rng.normal(size=(n_pages, width))
+    if kind == "one direction":
+        pages = 1e-4 * pages + np.ones(width)
+        queries += 3 * np.ones(width)
+    elif kind == "copies":
+        pages = pages[rng.integers(0, n_pages // 40, n_pages)]
+    elif kind == "one page":
+        pages = np.repeat(pages[:1], n_pages, axis=0)
+    elif kind == "rising":
+        pages = pages[np.argsort(pages @ queries[0] / np.linalg.norm(pages, axis=1))]
+    elif kind == "of all sizes":
+        pages *= 10.0 ** rng.integers(-30, 30, (n_pages, 1))
+    return queries, pages
+
+
+KINDS = ["spread", "one direction", "copies", "one page", "rising", "of all sizes"]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("blocks", [1 << 24, 8 * 24 * 150, 8 * 24 * 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_that_is_screened_is_the_sorted_matrix(kind, blocks, dtype, monkeypatch):
+    queries, pages = (side.astype(dtype) for side in close_vectors(kind, 900))
+    scores = score_all(queries, pages)
+    expected = np.argsort(-scores, axis=1, kind="stable")
+    monkeypatch.setattr("miner_diag.retrieval.search._BLOCK_BYTES", blocks)
+    for k in (1, 10, 45):
+        hits = top_k(queries, pages, k)
+        np.testing.assert_array_equal(hits.pages, expected[:, :k])
+        np.testing.assert_array_equal(hits.scores, np.take_along_axis(scores, expected[:, :k], axis=1))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_float32_cosines_are_within_the_stated_error(width, seed):
+    rng = np.random.default_rng(seed)
+    queries, pages = rng.normal(size=(4, width)), rng.normal(size=(50, width)) ** 3
+    exact = search.prepared_rows(queries, "cosine") @ search.prepared_rows(pages, "cosine").T
+    screened = search._unit_float32(queries) @ search._unit_float32(pages).T
+    assert 2 * np.abs(screened - exact).max() < search._screening_gap(width)
+
+
+def test_without_the_stated_error_pages_are_lost(monkeypatch):
+    queries, pages = close_vectors("one direction", 900)
+    expected = np.argsort(-score_all(queries, pages), axis=1, kind="stable")[:, :10]
+    monkeypatch.setattr("miner_diag.retrieval.search._screening_gap", lambda width: 0.0)
+    assert (top_k(queries, pages, 10).pages != expected).any()
+
+
+def test_only_queries_that_screening_leaves_in_question_are_searched_in_float64(monkeypatch):
+    searched = []
+    exact = search._exact_top_k
+    monkeypatch.setattr(
+        search, "_exact_top_k", lambda queries, *rest: searched.append(len(queries)) or exact(queries, *rest)
+    )
+    top_k(*close_vectors("spread", 900), 10)
+    assert searched == []
+    top_k(*close_vectors("one page", 900), 10)
+    assert searched == [13]
+    top_k(*close_vectors("spread", 900), 10, "dot")  # a dot product has no bound that is known beforehand
+    top_k(*close_vectors("spread", 900), 50)  # so many hits that a first pass would not pay
+    assert searched == [13, 13, 13]
+
+
+def test_no_query_is_no_hit():
+    assert top_k(np.empty((0, 4)), np.ones((50, 4)), 2).pages.shape == (0, 2)
+
+
+def test_hits_of_a_matrix_are_its_sorted_rows(rng, small_blocks):
+    scores = rng.integers(-2, 3, (9, 30)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")
+    for k in (1, 7, 30):
+        hits = Hits.of_scores(scores, k)
+        np.testing.assert_array_equal(hits.pages, order[:, :k])
+        np.testing.assert_array_equal(hits.scores, np.take_along_axis(scores, order[:, :k], axis=1))
+    assert Hits.of_scores(scores, 99).pages.shape == (9, 30)  # no more than there are
+
+
 def test_half_precision_vectors_are_scored_as_float32(rng):
     vectors = rng.normal(size=(5, 6)).astype(np.float16)
     assert score_all(vectors, vectors).diagonal() == pytest.approx(np.ones(5))
+    many = rng.normal(size=(200, 6)).astype(np.float16)
+    np.testing.assert_array_equal(top_k(vectors, many, 3).pages, np.argsort(-score_all(vectors, many), axis=1)[:, :3])
 
 
 def test_run_of_the_hits_scores_like_the_matrix(rng):
