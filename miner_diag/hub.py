@@ -12,6 +12,13 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 """A full commit hash; also the name of a snapshot's folder in the hub's cache."""
 
 LOG_IN = "log in with hf auth login, or set HF_TOKEN"
+OF_STATUS = {
+    401: f"the hub wants to know who asks (401): it is private, or does not exist. If it is yours to read, {LOG_IN}",
+    403: f"the hub does not give it to this account (403): ask its owner, or {LOG_IN} of another account",
+    404: "the hub has nothing of that name (404): it was renamed, removed, or misspelt",
+    429: "the hub was asked too often (429): wait some minutes and start again, files that are here stay; or " + LOG_IN,
+}
+"""What a refusal of the hub means."""
 
 
 def why_not_fetched(error: BaseException) -> str:
@@ -36,19 +43,11 @@ def why_not_fetched(error: BaseException) -> str:
     ):
         if any(isinstance(link, kind) for link in links):
             return reason
-    status = next(
-        (link.response.status_code for link in links if getattr(link, "response", None) is not None),  # type: ignore[attr-defined]
-        None,
-    )
-    if status == 401:
-        return f"the hub wants to know who asks (401): it is private, or does not exist. {LOG_IN.capitalize()}"
-    if status == 403:
-        return f"the hub does not give it to this account (403): ask its owner, or {LOG_IN} of another account"
-    if status == 404:
-        return "the hub has nothing of that name (404): it was renamed, removed, or misspelt"
-    if status == 429:
-        return f"the hub was asked too often (429): wait some minutes and start again, files that are here stay; or {LOG_IN}"
-    if status is not None and status >= 500:
+    responses = [getattr(link, "response", None) for link in links]
+    status = next((response.status_code for response in responses if response is not None), 0)
+    if status in OF_STATUS:
+        return OF_STATUS[status]
+    if status >= 500:
         return f"the hub itself is in trouble ({status}): start again later, files that are here stay"
     if network := next((link for link in links if type(link).__module__.startswith("httpx")), None):
         return f"no hub answers at {constants.ENDPOINT} ({type(network).__name__})"

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
-    {"version", "locks", "texts", "stopping"},
+    {"version", "locks", "texts", "stopping", "hub"},
     {"files", "arrays"},
     {"sealed", "tables"},
-    {"figures", "records", "stats", "provenance", "command", "training_state", "qrels"},
+    {"figures", "records", "stats", "provenance", "command", "training_state", "qrels", "file_hashes"},
     {"runs"},
     {"corpus", "retrieval"},
     {"backbones"},

@@ -124,8 +124,8 @@ def _check_counts(found: Mapping[str, Any], manifest: BenchmarkManifest, *, pinn
     told = f"{manifest.name} holds {'; '.join(differ.values())}, as its manifest states"
     if pinned and differ.keys() - {"pictures"}:
         raise CorpusError(
-            f"{told}. A copy in a folder is not whole then, or other data of that name; if the data are right, copy the "
-            "manifest, put these counts into it, and give that file with --data"
+            f"{told}. A copy in a folder is not whole then, or other data of that name; if the data are right, copy "
+            "the manifest, put these counts into it, and give that file with --data"
         )
     if differ:
         logger.warning("%s: another commit, or counted otherwise", told)
@@ -166,7 +166,8 @@ def _corpus(name: str, tables: Tables, languages: Sequence[str], manifest: Bench
     if found.problems:
         skipped.append(Skipped(f"{lost} judgements", "are of pages whose picture cannot be used"))
         logger.warning(
-            "%d of %d pages of %s are left out with %d judgements, because their picture cannot be used; the first is %s",
+            "%d of %d pages of %s are left out with %d judgements, because their picture cannot be used, the first is "
+            "%s",
             len(found.problems),
             len(found.hashes),
             name,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from miner_diag.corpus.core import Benchmark, CorpusError, Metric
-from miner_diag.corpus.fields_file import check_count, check_fields, read_fields, shown
+from miner_diag.corpus.fields_file import check_fields, read_fields, shown
 from miner_diag.corpus.hub_manifest import NAME, texts
 from miner_diag.hub import COMMIT, HUB_ID
 

@@ -8,7 +8,7 @@ language of its query.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,8 +152,8 @@ def _texts_by_language(files: HubFiles, split: str, languages: Sequence[str]) ->
         language = spoken[query_id]
         if language not in by_language:
             raise CorpusError(
-                f"{files.name} (queries): {QUERY_LANGUAGE} of query {query_id!r} must be one of {', '.join(by_language)}; "
-                f"got {language!r}"
+                f"{files.name} (queries): {QUERY_LANGUAGE} of query {query_id!r} must be one of "
+                f"{', '.join(by_language)}; got {language!r}"
             )
         by_language[language][query_id] = text
     return by_language
@@ -189,15 +189,15 @@ def _pages(files: HubFiles, config: str, split: str) -> Pages:
     return pages
 
 
-def _check_same_pages(files: HubFiles, first: str, config: str, split: str, pages: Container[str]) -> None:
+def _check_same_pages(files: HubFiles, first: str, config: str, split: str, pages: Collection[str]) -> None:
     """Check that a language has the pages of the first one; only its ids are read."""
     ids = files.column(config, split, PAGE_ID)
     strange = [page_id for page_id in ids if page_id not in pages]
     if strange or len(set(ids)) != len(pages):
         raise CorpusError(
-            f"{files.name}: {config} has {len(ids)} pages and {first} {len(pages)}, and {len(strange)} of the former are "
-            f"not among the latter{f', the first is {strange[0]!r}' if strange else ''}; all languages must have the "
-            "same pages"
+            f"{files.name}: {config} has {len(ids)} pages and {first} {len(pages)}, and {len(strange)} of the former "
+            f"are not among the latter{f', the first is {strange[0]!r}' if strange else ''}; all languages must have "
+            "the same pages"
         )
 
 

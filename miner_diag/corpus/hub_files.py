@@ -1,9 +1,9 @@
 """The tables of a data set on a hub, or in a folder laid out like one: parquet files, and a card that says which.
 
-Files of a hub are fetched by huggingface_hub, those that are asked for and no others, at one commit, and each is checked
-against the SHA-256 that the hub keeps of it. From there on they are a folder like any other. The library ``datasets``
-copies a table once into files that are mapped into memory; no code of a data set is run, and whatever is not parquet is
-refused.
+Files of a hub are fetched by huggingface_hub, those that are asked for and no others, at one commit, and each is
+checked against the SHA-256 that the hub keeps of it. From there on they are a folder like any other. The library
+``datasets`` copies a table once into files that are mapped into memory; no code of a data set is run, and whatever is
+not parquet is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.fields_file import read_card, shown
@@ -142,7 +142,7 @@ class HubFiles:
                 raise (self._not_fetched if self.hub_id else self._unreadable)(error) from error
         return values
 
-    def _openers(self, config: str, split: str) -> list[Callable[[], BinaryIO]]:
+    def _openers(self, config: str, split: str) -> list[Callable[[], Any]]:
         """Return what opens each file of a configuration's split; of a hub's files nothing is fetched yet."""
         if not self.hub_id:
             return [partial(file.open, "rb") for file in self._files(config, split)]
@@ -253,15 +253,15 @@ class HubFiles:
                 raise self._not_fetched(error) from error
         for file, (found, stated) in _altered(folder, wrong).items():
             raise CorpusError(
-                f"{self.name}: {file.relative_to(folder).as_posix()} has the SHA-256 {found}, the hub says {stated}, and "
-                "so it was when it was fetched again: something changes files on their way here. Try another network, "
-                "or later"
+                f"{self.name}: {file.relative_to(folder).as_posix()} has the SHA-256 {found}, the hub says {stated}, "
+                "and so it was when it was fetched again: something changes files on their way here. Try another "
+                "network, or later"
             )
 
     def _not_fetched(self, error: Exception) -> CorpusError:
         return CorpusError(
-            f"{self.name} ({self.hub_id}, commit {self.revision[:12]}) cannot be fetched: {why_not_fetched(error)}. Where "
-            f"no hub answers, fetch it where one does (hf download {self.hub_id} --repo-type dataset --revision "
+            f"{self.name} ({self.hub_id}, commit {self.revision[:12]}) cannot be fetched: {why_not_fetched(error)}. "
+            f"Where no hub answers, fetch it where one does (hf download {self.hub_id} --repo-type dataset --revision "
             f"{self.revision} --local-dir {self.name}), bring that folder here, and give its path with --data"
         )
 
@@ -284,8 +284,8 @@ def _late_bar() -> type:
 def _altered(folder: Path, files: Iterable[Path]) -> dict[Path, tuple[str, str]]:
     """Return file -> (its SHA-256, the hub's) where they differ.
 
-    The hub's cache calls a large file by the SHA-256 that the hub keeps of it. Small ones, and those of a system without
-    links, have another name there and are not checked.
+    The hub's cache calls a large file by the SHA-256 that the hub keeps of it. Small ones, and those of a system
+    without links, have another name there and are not checked.
     """
     stated = {file: file.resolve().name for file in files if _SHA256.fullmatch(file.resolve().name)}
     found = remembered_sha256(folder, stated)

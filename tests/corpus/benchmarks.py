@@ -29,7 +29,7 @@ def picture(number, kind="PNG"):
 
 
 def pages(damaged=None):
-    """Return (id, picture) of six pages: PNG and JPEG, the third and fourth alike, the damaged one cut in its middle."""
+    """Return (id, picture) of six pages: PNG and JPEG, the third and fourth alike, the damaged one cut in half."""
     contents = [picture(0), picture(1, "JPEG"), picture(2), picture(2), picture(3), picture(4, "JPEG")]
     if damaged is not None:
         contents[damaged] = contents[damaged][: len(contents[damaged]) // 2]

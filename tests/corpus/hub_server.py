@@ -16,8 +16,6 @@ from miner_diag.files import sha256_bytes
 REPOSITORY = re.compile(
     r"/(?:api/)?datasets/(?P<id>[^/]+/[^/]+)/(?P<what>[a-z-]+)/(?P<revision>[^/]+)(?:/(?P<path>.*))?"
 )
-ERROR_CODES = {401: "RepoNotFound", 404: "RepoNotFound"}
-"""What the hub says beside a status."""
 
 
 class Asked(NamedTuple):
@@ -45,6 +43,8 @@ class Repository:
     """Its only commit."""
     status: int = 200
     """What every request is answered with, if not 200."""
+    error: str = ""
+    """What the hub says beside the status; it says "RepoNotFound" beside 401 and 404."""
     cut: dict[str, int] = field(default_factory=dict)
     """Path -> after how many bytes the connection breaks, once."""
     altered: dict[str, bytes] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, part = found["path"] or "", self.headers.get("Range") or ""
         repository.asked.append(Asked(self.command, found["what"], found["revision"], path, part))
         if repository.status != 200:
-            return self._refuse(repository.status, ERROR_CODES.get(repository.status, ""))
+            return self._refuse(repository.status, repository.error)
         if found["revision"] != repository.commit:
             return self._refuse(404, "RevisionNotFound")
         if found["what"] == "resolve":
@@ -158,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.command != "HEAD"
 
     def _refuse(self, status: int, code: str) -> None:
-        self._send(status, {"X-Error-Code": code, "Retry-After": "0"} if code or status == 429 else {}, b"")
+        headers = {"X-Error-Code": code or ("RepoNotFound" if status in (401, 404) else ""), "Retry-After": "0"}
+        self._send(status, {name: value for name, value in headers.items() if value}, b"")
 
     def _send(self, status: int, headers: dict[str, str], content: bytes, cut: int | None = None) -> None:
         self.send_response(status)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from miner_diag.corpus import Corpus, CorpusError, load_corpus
 from miner_diag.corpus.benchmark import is_benchmark_folder
+from miner_diag.corpus.benchmark_lock import lock_path
+from miner_diag.corpus.core import Benchmark
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.splits import resplit
+from miner_diag.sealed import sealed
 from tests.corpus.benchmarks import (
+    COMMIT,
     LANGUAGES,
     N_PAGES,
     image,
@@ -22,8 +29,9 @@ from tests.corpus.benchmarks import (
     shared_tables,
     tables_by_language,
     write_benchmark,
+    write_manifest,
 )
-from tests.corpus.parquet_files import save
+from tests.corpus.parquet_files import png, save
 
 BOTH = pytest.mark.parametrize("tables_of", [shared_tables, tables_by_language])
 
@@ -114,6 +122,26 @@ def test_pictures_are_drawn_one_at_a_time_from_their_rows(load):
         expected = Image.open(io.BytesIO(picture(expected, kind))).convert("RGB")
         np.testing.assert_array_equal(np.asarray(corpus.render(str(number))), np.asarray(expected))
     assert max(corpus.render("0", 50).size) == 50
+
+
+def test_pictures_are_never_in_memory_together(tmp_path):
+    """Of 50 pictures of a megabyte a small part is allocated, by Python and by Arrow, though each is drawn."""
+    rows = [{"corpus-id": number, "image": image(png(number, (600, 600)))} for number in range(50)]
+    total = sum(len(row["image"]["bytes"]) for row in rows)
+    asked = {"queries": [{"query-id": 0, "query": "q"}], "qrels": [{"query-id": 0, "corpus-id": 0, "score": 1}]}
+    tables = {"corpus": rows, **asked}
+    folder = write_benchmark(tmp_path / "data", tables)
+    del rows, tables
+    load_corpus(folder)  # the library's copy is made and pictures are noted
+    held = pa.total_allocated_bytes()
+    tracemalloc.start()
+    corpus = load_corpus(folder)
+    for page in corpus.pages:
+        corpus.render(page.page_id)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(corpus.pages) == 50 and total > 45e6
+    assert peak < total / 5 and pa.total_allocated_bytes() - held < total / 5
 
 
 # --- grades of 0, copies, damage
@@ -251,6 +279,36 @@ def test_an_empty_question_is_left_out_by_name(load):
 def test_grades_below_0_count_as_0_with_a_sentence(load, caplog):
     corpus = load(shared_tables(["english"], grades={0: {0: -1, 1: 1}}))
     assert corpus.qrels == {"0": {"1": 1}} and "1 of 2 grades are below 0" in caplog.text
+
+
+# --- a copy of a shipped data set
+
+
+def test_a_folder_with_the_name_of_a_shipped_data_set_is_that_one_or_refused(tmp_path, monkeypatch):
+    """What no hub is reached for is fetched elsewhere and brought here; then counts and the lock hold all the same."""
+    folder = write_benchmark(tmp_path / "vidore-v1-tabfquad", shared_tables())
+    with pytest.raises(
+        CorpusError, match="vidore-v1-tabfquad holds 6 pages instead of 70; 5 pictures instead of 70; 16"
+    ):
+        load_corpus(folder)
+    write_manifest(tmp_path / "vidore-v1-tabfquad.yaml", shared_tables())
+    monkeypatch.setattr("miner_diag.corpus.benchmark.manifest_folder", lambda: tmp_path)
+    corpus = load_corpus(folder, subset="german")
+    assert corpus.benchmark == Benchmark("ViDoRe V2", "Vidore9Task", "ndcg_at_5", "Find a page.")
+    assert corpus.name == "vidore-v1-tabfquad-german"
+    lock = lock_path(folder.name, COMMIT)
+    assert not lock.exists(), "a folder makes no lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"format": 1, "name": folder.name, "hub_id": f"owner/{folder.name}", "revision": COMMIT}
+    lock.write_text(json.dumps(sealed(facts | {"counts": {}, "sha256": "0" * 64})))
+    with pytest.raises(
+        CorpusError, match="is not what it was when it was first loaded from the hub: counts was .*; sha25"
+    ):
+        load_corpus(folder)
+    lock.unlink()
+    write_benchmark(folder, shared_tables(["english"]))
+    with pytest.raises(CorpusError, match=r"holds 0 queries in french, .*A copy in a folder is not whole then"):
+        load_corpus(folder)
 
 
 # --- test data alone

@@ -33,7 +33,8 @@ def test_there_are_ten_four_and_eight_public_sets():
         assert len(set(values)) == 22
     assert all(path.stem == manifest.name for path, manifest in zip(PATHS, MANIFESTS, strict=True))
     assert all(
-        COMMIT.fullmatch(manifest.revision) and is_hub_manifest(path) for path, manifest in zip(PATHS, MANIFESTS)
+        COMMIT.fullmatch(manifest.revision) and is_hub_manifest(path)
+        for path, manifest in zip(PATHS, MANIFESTS, strict=True)
     )
 
 

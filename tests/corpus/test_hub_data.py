@@ -283,7 +283,7 @@ def test_a_hub_that_does_not_answer_is_a_sentence():
         pytest.skip("a hub may answer here")
     with pytest.raises(
         CorpusError,
-        match=r"llamaindex/vdr-multilingual-test, commit .*cannot be fetched: .*bring that folder here, and give its path",
+        match="llamaindex/vdr-multilingual-test, commit .*cannot be fetched: .*bring that folder here, and give its pa",
     ):
         load_corpus("vdr-multilingual-test", subset="en")
 

@@ -183,7 +183,7 @@ def test_a_file_with_another_hash_is_refused_and_a_damaged_cache_is_fetched_anew
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (401, "the hub wants to know who asks (401): it is private, or does not exist. Log in with hf auth login"),
+        (401, "the hub wants to know who asks (401): it is private, or does not exist. If it is yours to read, log in"),
         (403, "the hub does not give it to this account (403)"),
         (404, "the hub has nothing of that name (404): it was renamed, removed, or misspelt"),
         (429, "the hub was asked too often (429): wait some minutes and start again, files that are here stay"),
@@ -199,6 +199,12 @@ def test_refusals_are_told_apart_in_plain_words(publish, client, status, sentenc
         f"(hf download owner/{manifest.stem} --repo-type dataset --revision {COMMIT} --local-dir {manifest.stem})"
         in told
     )
+
+
+def test_a_gated_data_set_is_told_apart_from_a_private_one(publish, client):
+    repository, manifest = publish(shared_tables())
+    repository.status, repository.error = 403, "GatedRepo"
+    assert "its owner gives it to those alone who agree to terms: do so on its page" in client.load(manifest)["error"]
 
 
 def test_another_commit_and_a_hub_that_is_not_there_are_told_apart_too(publish, client, home):
