@@ -58,6 +58,9 @@ from miner_diag.texts import inert
 class EvaluationOptions:
     """Compare saved systems on any corpus: nDCG@5 query by query, intervals and paired tests, the main table.
 
+    --data vidore-v2 (vidore-v1, vidore-v3, or a folder of that name with a copy of each data set) evaluates all public
+    data sets of the benchmark, each in a folder of its own, and writes the averages over them.
+
     Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused. All metrics stand
     in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools.
     """
