@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from miner_diag.backbones import Backbone, LoadOptions, load_backbone
 from miner_diag.backbones.base import SIDES, Side
-from miner_diag.corpus.core import Corpus, Query
+from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.embeddings.embedded import refuse_unread_pages, unread_notes
 from miner_diag.embeddings.forward import embed_layers
 from miner_diag.embeddings.options import TOKEN_BUDGET
@@ -111,13 +111,14 @@ class MtebModel:
         Raises
         ------
         EvaluationError
-            If the corpus cannot be read, another precision than float32 is asked for, or the system was fitted to a
-            page of it.
+            If the corpus cannot be read, another precision than float32 is asked for, the words before queries are not
+            those of the protocol, or the system was fitted to a page of the corpus.
         ValueError
             If the retriever finds nothing to read on any page, or a page cannot be encoded.
         """
-        task = task_metadata.name
+        task, self._indexed = task_metadata.name, None
         _refuse_precision(encode_kwargs)
+        self._refuse_other_words(task_metadata)
         given = self._given.take(corpus, task_metadata.get_modalities(_prompt_type("document")), task)
         pages, part = tuple(given.pages.values()), f"{hf_subset}, {hf_split}"
         if not pages:
@@ -154,18 +155,17 @@ class MtebModel:
         Raises
         ------
         EvaluationError
-            If nothing was indexed, the queries are no texts, the words before them are not those of the protocol, or
-            `top_ranked` lists a page that is not in the corpus.
+            If nothing was indexed, the queries are no texts, or `top_ranked` lists a page that is not in the corpus.
         """
         if self._indexed is None:
             raise EvaluationError(f"search of {task_metadata.name} has no pages; call index with its corpus first")
-        _refuse_precision(encode_kwargs)
-        self._refuse_other_words(task_metadata)
         asked = read_queries(queries, task_metadata.get_modalities(_prompt_type("query")), task_metadata.name)
         if not asked:
             return {}
         page_ids, pages = self._indexed
-        query_ids, vectors = [query.query_id for query in asked], self._vectors(asked, "query", encode_kwargs)
+        query_ids = [query.query_id for query in asked]
+        embedded = self._embedded(asked, "query", encode_kwargs)
+        vectors = np.concatenate([self._retrieved(tensors, "query") for tensors in embedded])
         if top_ranked is None:
             return _ranked(vectors, pages, top_k, query_ids, page_ids)
         row_of = {page_id: row for row, page_id in enumerate(page_ids)}
@@ -183,24 +183,28 @@ class MtebModel:
         return results
 
     def _encode_pages(self, given: GivenCorpus, new: Sequence[str], encode_kwargs: Mapping[str, Any]) -> None:
-        """Encode pages, and keep what is needed of them; what was done stays if one of them cannot be."""
-        step = LAYERS.shard_items["page"]
-        with _bar(len(new), "page", encode_kwargs) as bar:
-            for first in range(0, len(new), step):
-                contents = new[first : first + step]
-                pages = [given.pages[content] for content in contents]
-                tensors = embed_layers(self.backbone, pages, "page", TOKEN_BUDGET, bar.update)
-                rows = zip(self._retrieved(tensors, "page"), tensors["notes"], tensors["characters"], strict=True)
-                self._encoded |= dict(zip(contents, (EncodedPage(*row) for row in rows), strict=True))
+        """Encode pages, and keep what is needed of them; what was done stays if a later one cannot be."""
+        contents = iter(new)
+        for tensors in self._embedded([given.pages[content] for content in new], "page", encode_kwargs):
+            vectors = self._retrieved(tensors, "page")
+            for row in zip(vectors, tensors["notes"], tensors["characters"], strict=True):
+                self._encoded[next(contents)] = EncodedPage(*row)
 
-    def _vectors(self, queries: Sequence[Query], side: Side, encode_kwargs: Mapping[str, Any]) -> np.ndarray:
-        """Return the vectors of queries, [Q, D] float32."""
-        step, vectors = LAYERS.shard_items[side], []
-        with _bar(len(queries), side, encode_kwargs) as bar:
-            for first in range(0, len(queries), step):
-                tensors = embed_layers(self.backbone, queries[first : first + step], side, TOKEN_BUDGET, bar.update)
-                vectors.append(self._retrieved(tensors, side))
-        return np.concatenate(vectors)
+    def _embedded(
+        self, items: Sequence[Query] | Sequence[Page], side: Side, encode_kwargs: Mapping[str, Any]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what `embed_layers` makes of the items, as many at once as a shard of the store holds."""
+        step = LAYERS.shard_items[side]
+        bar = tqdm(
+            total=len(items),
+            desc=f"encoding {'queries' if side == 'query' else 'pages'}",
+            unit=side,
+            delay=2,
+            disable=not encode_kwargs.get("show_progress_bar", True),
+        )
+        with bar:
+            for first in range(0, len(items), step):
+                yield embed_layers(self.backbone, items[first : first + step], side, TOKEN_BUDGET, bar.update)
 
     def _retrieved(self, tensors: Mapping[str, np.ndarray], side: Side) -> np.ndarray:
         """Return what is compared of the layers of some items, [n, D] float32."""
@@ -339,16 +343,6 @@ def _refuse_precision(encode_kwargs: Mapping[str, Any]) -> None:
     precision = encode_kwargs.get("precision")
     if precision not in (None, "float32"):
         raise EvaluationError(f"precision in encode_kwargs must be float32, as vectors are here; got {precision!r}")
-
-
-def _bar(total: int, side: Side, encode_kwargs: Mapping[str, Any]) -> tqdm:
-    return tqdm(
-        total=total,
-        desc=f"encoding {'queries' if side == 'query' else 'pages'}",
-        unit=side,
-        delay=2,
-        disable=not encode_kwargs.get("show_progress_bar", True),
-    )
 
 
 def _prompt_type(side: str) -> Any:
