@@ -21,13 +21,14 @@ from miner_diag.embeddings.shards import StoreError
 from miner_diag.evaluation import EvaluationError
 from miner_diag.evaluation.mteb import load_mteb_model, retrieval_task
 from miner_diag.evaluation.mteb.model import TASKS_WORDS
-from miner_diag.evaluation.systems import backbone_ndcg
+from miner_diag.evaluation.systems import final_embeddings
 from miner_diag.fusion import encode, load_systems
 from miner_diag.probes import RetrievalData
 from miner_diag.retrieval import Relevance, score_all
 from miner_diag.retrieval.ndcg import ndcg_with_ties
 from tests.backbones.tiny import save_dual_encoder, save_qwen
-from tests.corpus.test_hub_data import row, save
+from tests.corpus.parquet_files import save
+from tests.corpus.test_hub_data import row
 from tests.handbooks import write_handbooks
 
 pytest.importorskip("mteb", reason='needs the extra "mteb"')
@@ -78,7 +79,9 @@ def by_mteb(model, task, **options):
 def ours_of_backbone(backbone, corpus, folder):
     """Embed a corpus through the store; return what `miner_diag.evaluation` takes for the retriever's own row."""
     embedded = EmbeddedCorpus(corpus, backbone, StoreOptions(folder), progress=False).take(corpus)
-    return {k: backbone_ndcg(embedded, k) for k in (5, 10)}
+    relevance = Relevance.from_qrels(corpus.qrels, embedded.stores.queries.ids, embedded.stores.pages.ids)
+    scores = score_all(*final_embeddings(embedded))
+    return {k: ndcg_with_ties(scores, relevance, k) for k in (5, 10)}
 
 
 def ours_of_system(backbone, module, corpus, folder):
@@ -413,6 +416,15 @@ def test_words_before_a_query_are_the_protocols_and_a_task_that_says_others_is_r
     by_mteb(load_mteb_model(replace(load, query_prompt=V1_WORDS)), tasks[V1_WORDS])
     for task in tasks.values():  # the authors' words are the authors', whatever a task says
         by_mteb(load_mteb_model(replace(load, protocol="authors")), task)
+
+
+def test_a_run_file_is_no_retriever(tmp_path):
+    path = tmp_path / "other.trec"
+    path.write_text("q Q0 p 1 1.0 other\n")
+    with pytest.raises(
+        EvaluationError, match="is a run file, which holds rankings and embeds nothing; give a retriever"
+    ):
+        load_mteb_model(path)
 
 
 def test_a_task_that_a_retriever_cannot_read_is_refused_with_a_sentence(small_load, pictures, tmp_path):

@@ -270,6 +270,11 @@ def load_mteb_model(given: LoadOptions | str | Path = "page-text", system: str |
         folder, load = None, given
     else:
         (source,) = read_sources([str(given)])
+        if source.load is None:
+            raise EvaluationError(
+                f"{given} is a run file, which holds rankings and embeds nothing; give a retriever or the folder of a "
+                "fusion run"
+            )
         folder, load = source.folder, source.load
     if system is not None and folder is None:
         raise EvaluationError(
