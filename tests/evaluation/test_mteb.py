@@ -321,8 +321,15 @@ def test_what_is_not_known_of_a_model_is_not_said(small_load):
     meta = load_mteb_model(small_load).mteb_model_meta
     said = {name for name, value in meta if value is not None}
     assert said == {
-        "name", "revision", "loader_kwargs", "embed_dim", "framework", "similarity_fn_name", "modalities", "model_type"
-    }  # fmt: skip
+        "name",
+        "revision",
+        "loader_kwargs",
+        "embed_dim",
+        "framework",
+        "similarity_fn_name",
+        "modalities",
+        "model_type",
+    }
     assert meta.embed_dim == 32 and meta.modalities == ["text"] and meta.similarity_fn_name.value == "cosine"
 
 
