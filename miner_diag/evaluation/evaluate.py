@@ -38,6 +38,7 @@ from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.probes.splits import take_split
 from miner_diag.runs import RunFolder
 from miner_diag.stats import IntervalsOver
+from miner_diag.texts import inert
 
 
 @dataclass(eq=False)
@@ -316,7 +317,7 @@ def by_document(parts: Sequence[Corpus], intervals_over: IntervalsOver) -> tuple
 
 def _add_run_file(evaluation: Evaluation, run_file: RunFile) -> None:
     """Add a run file, compared with the first retriever, or with the first run file if there is no retriever."""
-    name = _own_name(run_file.path.name, run_file.given, evaluation)
+    name = _own_name(inert(run_file.path.name), run_file.given, evaluation)
     others = [system.key for system in evaluation.systems if system.role == "run"]
     backbones = [system_key(model, BACKBONE) for model in evaluation.backbones]
     _add(evaluation, [run_file.system(name, next(iter([*backbones, *others]), None))])
