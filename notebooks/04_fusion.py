@@ -27,9 +27,9 @@
 # show the same numbers. Here the first backbone is looked at closely. A run that is in `runs/` is shown, not run again.
 #
 # **Cost.** On two cores without a GPU: about 7 minutes and 2 GB on `sample` (hidden queries only), half of it for reading pages
-# from pixels (`page-vision`, some 0.4 s of one core each); on `debian-docs-large`, with both forms of queries, five splits by
-# document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`. These minutes
-# were measured when pages were cut at 256 tokens and ours was the only form; whole pages and both forms take longer.
+# from pixels (`page-vision`); on `debian-docs-large`, five splits by document and five seeds, about 80 minutes and 3 GB a form of
+# queries with `page-text` alone on one core that other jobs used too, the pass over the pages (35 minutes) and late interaction
+# (30 minutes, 5 GB) besides.
 
 # %%
 import json
