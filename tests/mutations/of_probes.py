@@ -208,8 +208,8 @@ OF_PROBES = (
     Mutation(
         "known-matches-by-page",
         "probes/retrieval_data.py",
-        "self.page_groups[page_rows][None, :]",
-        "page_rows[None, :] % n_groups",
+        "np.stack([queries, self.page_groups[pages]], axis=1)",
+        "np.stack([queries, pages], axis=1)",
         ("probes/test_retrieval_data.py",),
         "Pages that look the same are negatives of each other's queries.",
     ),
