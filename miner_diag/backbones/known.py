@@ -139,6 +139,12 @@ def known_models() -> tuple[KnownModel, ...]:
     return tuple(sorted(models, key=lambda model: (model.family, model.parameters)))
 
 
+def hub_id_of(name: str) -> str:
+    """Return the hub id of a known checkpoint; any other name is returned as it is."""
+    known = known_model(name)
+    return name if known is None else known.hub_id
+
+
 def known_model(name: str) -> KnownModel | None:
     """Return the known checkpoint of that hub id, or of that folder name; None if there is none."""
     short = name.rstrip("/").rsplit("/", 1)[-1].lower()

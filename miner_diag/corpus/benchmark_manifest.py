@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from miner_diag.corpus.core import Benchmark, CorpusError, Metric
+from miner_diag.corpus.core import BENCHMARK_METRICS, Benchmark, CorpusError, Metric
 from miner_diag.corpus.fields_file import check_fields, read_fields, shown
-from miner_diag.corpus.hub_manifest import NAME, texts
+from miner_diag.corpus.hub_manifest import NAME, check_patterns, texts
 from miner_diag.hub import COMMIT, HUB_ID
 
 SHARED = ("queries", "corpus", "qrels")
@@ -106,13 +105,11 @@ def read_benchmark_manifest(path: Path | str) -> BenchmarkManifest:
         raise
     except ValueError as error:
         raise CorpusError(str(error)) from None
-    for pattern, name in ((NAME, "name"), (HUB_ID, "hub_id"), (NAME, "split"), (COMMIT, "revision")):
-        if not pattern.fullmatch(getattr(manifest, name)):
-            raise CorpusError(f"{where}: {name} must match {pattern.pattern}; got {shown(getattr(manifest, name))}")
+    check_patterns(manifest, {"name": NAME, "hub_id": HUB_ID, "split": NAME, "revision": COMMIT}, where)
     for name, value, choices in (
         ("source", manifest.source, ("hub",)),
         ("configs", manifest.configs, (SHARED, BY_LANGUAGE)),
-        ("metric", manifest.metric, get_args(Metric)),
+        ("metric", manifest.metric, BENCHMARK_METRICS),
     ):
         if value not in choices:
             raise CorpusError(f"{where}: {name} must be {' or '.join(map(str, choices))}; got {shown(value)}")

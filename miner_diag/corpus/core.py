@@ -19,6 +19,7 @@ Kind = Literal["outline", "figure", "table", "given"]
 Metric = Literal["ndcg_at_5", "ndcg_at_10"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
+BENCHMARK_METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class CorpusError(ValueError):

@@ -82,9 +82,7 @@ def read_hub_manifest(path: Path | str) -> HubManifest:
         raise
     except ValueError as error:
         raise CorpusError(str(error)) from None
-    for pattern, name in ((NAME, "name"), (HUB_ID, "hub_id"), (NAME, "split")):
-        if not pattern.fullmatch(getattr(manifest, name)):
-            raise CorpusError(f"{where}: {name} must match {pattern.pattern}; got {shown(getattr(manifest, name))}")
+    check_patterns(manifest, {"name": NAME, "hub_id": HUB_ID, "split": NAME}, where)
     if manifest.source != "hub":
         raise CorpusError(f"{where}: source must be hub; got {manifest.source!r}")
     if manifest.revision is not None and not COMMIT.fullmatch(manifest.revision):
@@ -92,6 +90,13 @@ def read_hub_manifest(path: Path | str) -> HubManifest:
     if not set(manifest.columns) <= set(COLUMNS) or not {"query", "image"} <= set(manifest.columns):
         raise CorpusError(f"{where}: columns must be query, image and any of id, negatives; got {manifest.columns}")
     return manifest
+
+
+def check_patterns(manifest: Any, patterns: Mapping[str, re.Pattern[str]], where: str) -> None:
+    """Raise CorpusError unless each field of a manifest is as its pattern says."""
+    for name, pattern in patterns.items():
+        if not pattern.fullmatch(getattr(manifest, name)):
+            raise CorpusError(f"{where}: {name} must match {pattern.pattern}; got {shown(getattr(manifest, name))}")
 
 
 def texts(value: Any, what: str) -> tuple[str, ...]:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from miner_diag.backbones.known import known_model
+from miner_diag.backbones.known import hub_id_of
 from miner_diag.corpus.benchmark_manifest import BenchmarkManifest
+from miner_diag.corpus.core import BENCHMARK_METRICS
 from miner_diag.evaluation.published import paper_averages, published_run
 
 NOT_RUN = "not run here"
 """What stands in the place of a number that nobody measured here."""
-
-METRICS = ("ndcg_at_5", "ndcg_at_10")
-"""What is averaged: the metric of the benchmark, and the other one beside it."""
 
 
 def average_scores(scores: pd.DataFrame, manifests: Sequence[BenchmarkManifest]) -> pd.DataFrame:
@@ -41,7 +39,7 @@ def average_scores(scores: pd.DataFrame, manifests: Sequence[BenchmarkManifest])
     languages = {manifest.name: set(manifest.languages) for manifest in manifests}
     rows = []
     for system, of_system in scores.groupby("system", sort=False):
-        for metric in METRICS:
+        for metric in BENCHMARK_METRICS:  # the benchmark's own, and the other one beside it
             table = of_system[of_system["metric"].eq(metric)]
             means = {
                 name: part["value"].mean()
@@ -117,7 +115,7 @@ def paper_table(averages: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame
     ours: dict[tuple[str, str, str], float] = {}
     for row in averages.dropna(subset="value").itertuples():
         model, _, system = row.system.rpartition(": ")
-        hub_id = _hub_id(model.removesuffix("-late") if system == "late" else model)
+        hub_id = hub_id_of(model.removesuffix("-late") if system == "late" else model)
         benchmark, metric = row.benchmark.replace("ViDoRe V", "ViDoRe(v") + ")", row.metric.replace("_at_", "@")
         ours[hub_id, f"{benchmark} {metric}", system] = 100 * row.value
     for system in ("backbone", "miner", "trained_maps", "late"):
@@ -133,8 +131,3 @@ def averages_sentence(manifests: Sequence[BenchmarkManifest]) -> str:
         f"{manifests[0].benchmark}; an average needs all of them. In paper_table.csv the numbers of "
         "MINER's authors are published, not run here."
     )
-
-
-def _hub_id(model: str) -> str:
-    known = known_model(model)
-    return model if known is None else known.hub_id

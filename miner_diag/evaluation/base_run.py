@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from miner_diag.backbones.known import known_model
+from miner_diag.backbones.known import hub_id_of
 from miner_diag.corpus import Corpus
+from miner_diag.corpus.core import BENCHMARK_METRICS
 from miner_diag.evaluation.published import LABEL, TOLERANCE, PublishedRun, published_run, read_published
 from miner_diag.evaluation.scored_system import ScoredSystem
 from miner_diag.retrieval.metrics import metric_label
@@ -17,7 +18,6 @@ REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 """What a table says of a base run that lies within, or beyond, `TOLERANCE` points of the public run."""
 
 _KINDS = {"backbone": "single", "late": "multi"}
-_METRICS = ("ndcg_at_5", "ndcg_at_10")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class BaseRun:
     """Our run of an unmodified model and the public one, on the metric of the benchmark."""
 
     model: str
-    """Its hub id."""
+    """What the retriever is called in tables."""
     value: float
     """Our mean over the languages that both have, in points (nDCG times 100)."""
     published: PublishedRun
@@ -92,10 +92,8 @@ def with_published(
         if system.role not in _KINDS:
             continue
         of_system = scores["system"].eq(system.key)
-        known = known_model(system.model)
-        hub_id = system.model if known is None else known.hub_id
-        for name in _METRICS:
-            run = published_run(public, hub_id, corpus.benchmark.task, name, _KINDS[system.role])
+        for name in BENCHMARK_METRICS:
+            run = published_run(public, hub_id_of(system.model), corpus.benchmark.task, name, _KINDS[system.role])
             rows = scores.index[of_system & scores["metric"].eq(name)]
             if run is None or not len(rows):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -108,6 +108,18 @@ class ScoredSystem:
     def ndcg(self) -> np.ndarray:
         """[S, Q] nDCG@5 of each query for each seed."""
         return self.measures.values[MAIN_METRIC]
+
+
+def record_fields(system: ScoredSystem, corpus: Corpus) -> dict[str, Any]:
+    """Return the fields that every record of a system on some queries and pages has."""
+    return {
+        "model": system.model,
+        "model_revision": system.model_revision,
+        "dataset": corpus.name,
+        "split": corpus.part,
+        "system": system.name,
+        "d": system.width,
+    }
 
 
 def system_key(model: str, name: str) -> str:

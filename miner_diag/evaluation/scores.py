@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from miner_diag.corpus import Corpus
-from miner_diag.evaluation.scored_system import ScoredSystem
+from miner_diag.evaluation.scored_system import ScoredSystem, record_fields
 from miner_diag.records import Record
 from miner_diag.stats import Interval, StatisticsOptions, bootstrap_crossed_tables
 
@@ -128,7 +127,7 @@ def score_records(
     """
     for score in scores:
         if score.metric != main and score.n_queries == len(corpus.queries):
-            common = _common(score.system, corpus)
+            common = record_fields(score.system, corpus)
             if score.interval is None:
                 yield Record(**common, measure=score.metric, value=score.value, n=score.n_queries)
             else:
@@ -137,7 +136,7 @@ def score_records(
                 yield Record(**common, measure=score.metric, seed=seed, **number)
     queries = [query.query_id for query in corpus.queries]
     for system in systems:
-        common = _common(system, corpus)
+        common = record_fields(system, corpus)
         for metric, ties in system.measures.ties.items():
             for end, value in (("worst", ties.worst), ("best", ties.best), ("tie_rate", ties.rate)):
                 yield Record(**common, measure=f"{metric}_{end}", value=value, n=len(queries))
@@ -147,14 +146,3 @@ def score_records(
             for training_seed, values in zip(system.seeds, of_seeds, strict=True):
                 for query_id, value in zip(queries, values, strict=True):
                     yield Record(**common, measure=metric, value=float(value), query_id=query_id, seed=training_seed)
-
-
-def _common(system: ScoredSystem, corpus: Corpus) -> dict[str, Any]:
-    return {
-        "model": system.model,
-        "model_revision": system.model_revision,
-        "dataset": corpus.name,
-        "split": corpus.part,
-        "system": system.name,
-        "d": system.width,
-    }

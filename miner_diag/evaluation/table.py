@@ -9,7 +9,7 @@ import pandas as pd
 
 from miner_diag.corpus import Corpus
 from miner_diag.evaluation.compare import Comparison, Difference, SystemComparison
-from miner_diag.evaluation.scored_system import ScoredSystem
+from miner_diag.evaluation.scored_system import ScoredSystem, record_fields
 from miner_diag.records import Record
 from miner_diag.retrieval.metrics import metric_label
 from miner_diag.stats import Interval
@@ -114,14 +114,7 @@ def evaluation_records(
     over = "queries" if comparison.n_documents is None else "documents"
     measure = comparison.metric
     for row, system in zip(comparison.systems, systems, strict=True):
-        common: dict[str, Any] = {
-            "model": system.model,
-            "model_revision": system.model_revision,
-            "dataset": corpus.name,
-            "split": corpus.part,
-            "system": system.name,
-            "d": system.width,
-        }
+        common = record_fields(system, corpus)
         n = comparison.n_queries
         number = _number(row.value, n, row.interval, f"bootstrap over {over} and seeds")
         yield Record(**common, measure=measure, seed=seed, **number)

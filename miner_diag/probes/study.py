@@ -103,7 +103,7 @@ class Study:
     @property
     def ratios(self) -> list[float | None]:
         """[L] alignment ratio of pages to the final layer; None where it does not exist."""
-        return [ratio_of(view) for view in self.page_final]
+        return self.readings[self.ratio_name]
 
 
 def run_study(
