@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from miner_diag.backbones import LoadOptions, is_late
+from miner_diag.backbones import Backbone, LoadOptions, is_late
+from miner_diag.backbones.base import SIDES
 from miner_diag.backbones.options import Dtype
 from miner_diag.corpus import Corpus
 from miner_diag.embeddings import Embedded
@@ -220,7 +221,7 @@ def score_backbone(
         What `measure_backbone` returned, if it is there.
     """
     measured = measure_backbone(embedded) if measured is None else measured
-    width = embedding_width(embedded)
+    width = embedding_width(embedded.backbone)
     return ScoredSystem(
         model,
         embedded.backbone.revision,
@@ -262,7 +263,7 @@ def final_embeddings(embedded: Embedded) -> tuple[np.ndarray, np.ndarray]:
     EvaluationError
         If the halves of a dual encoder share no space.
     """
-    width, stores = embedding_width(embedded), (embedded.stores.queries, embedded.stores.pages)
+    width, stores = embedding_width(embedded.backbone), (embedded.stores.queries, embedded.stores.pages)
     queries, pages = (store.layer(store.shape[1] - 1) for store in stores)
     if queries[:, width:].any() or pages[:, width:].any():
         raise EvaluationError(
@@ -272,10 +273,10 @@ def final_embeddings(embedded: Embedded) -> tuple[np.ndarray, np.ndarray]:
     return queries[:, :width], pages[:, :width]
 
 
-def embedding_width(embedded: Embedded) -> int:
+def embedding_width(backbone: Backbone) -> int:
     """Return D of the final embeddings, which a dual encoder keeps filled up with zeros to the width of its layers."""
-    narrower = min(embedded.stores.queries.shape[2], embedded.stores.pages.shape[2])
-    return int(getattr(embedded.backbone, "embedding_width", narrower))
+    narrower = min(backbone.layer_shape(side)[1] for side in SIDES)
+    return int(getattr(backbone, "embedding_width", narrower))
 
 
 def score_run(

@@ -21,7 +21,7 @@ from miner_diag.embeddings.shards import EMPTY, TRUNCATED
 from miner_diag.embeddings.store import LAYERS
 from miner_diag.evaluation.compare import EvaluationError
 from miner_diag.evaluation.mteb.rows import GivenCorpus, GivenPages, read_queries
-from miner_diag.evaluation.systems import read_sources, refuse_leakage
+from miner_diag.evaluation.systems import embedding_width, read_sources, refuse_leakage
 from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.fusion.loading import load_fusion
 from miner_diag.fusion.saved_systems import FittedTo, load_systems, read_fitted_to
@@ -285,11 +285,6 @@ def load_mteb_model(given: LoadOptions | str | Path = "page-text", system: str |
     backbone = load_backbone(load, render=pages.render)
     served = None if folder is None else _load_system(str(given), folder, system, backbone.key())
     return MtebModel(backbone, pages, served)
-
-
-def embedding_width(backbone: Backbone) -> int:
-    """Return D of the final embeddings, which a dual encoder keeps filled up with zeros to the width of its layers."""
-    return int(getattr(backbone, "embedding_width", backbone.width))
 
 
 def model_meta(backbone: Backbone, system: ServedSystem | None = None) -> Any:
