@@ -279,7 +279,14 @@ def _score_folds(
         evaluation.read(taken.corpus, main.model, [str(path)])
         own_row = score_backbone(taken.embedded, main.model)
         run = score_run(
-            path, taken.data, own_row, backbone.key(), label=main.label, device=backbone.device, widths=False
+            path,
+            taken.data,
+            own_row,
+            backbone.key(),
+            label=main.label,
+            device=backbone.device,
+            widths=False,
+            hits=False,
         )
         of_fold = FoldScores(main.model, main.label, taken.corpus, (own_row, *run.systems))
         scored.append(_with_bm25(evaluation, of_fold, backbone.texts_read(taken.corpus.pages)))
