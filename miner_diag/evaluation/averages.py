@@ -130,8 +130,8 @@ def averages_sentence(manifests: Sequence[BenchmarkManifest]) -> str:
     """Return how averages are taken, and over what."""
     return (
         f"Averages are over the languages of a data set first, then over the {len(manifests)} public data sets of "
-        f"{manifests[0].benchmark}; an average needs all of them. In paper_table.csv the numbers of MINER's authors are "
-        "published, not run here."
+        f"{manifests[0].benchmark}; an average needs all of them. In paper_table.csv the numbers of MINER's authors "
+        "are published, not run here."
     )
 
 
