@@ -80,6 +80,10 @@ class RunFolder:
         """Write ``name.png``."""
         save_figure(figure, self.folder / f"{name}.png")
 
+    def page(self, name: str, content: str) -> None:
+        """Write ``name.html``."""
+        write_atomic(self.folder / f"{name}.html", content)
+
     def json(self, name: str, content: Any) -> None:
         """Write an object as ``name.json``, indented, with the hash of its fields; `sealed.read_sealed` reads it."""
         write_atomic(self.folder / f"{name}.json", json.dumps(sealed(content), indent=2) + "\n")

@@ -40,6 +40,11 @@ def of_relevance(scores):
     return Relevance.of(np.zeros(N, dtype=int), n_pages=D), scores
 
 
+def all_metrics(scores):
+    found = retrieval.metrics_of_scores(scores, np.zeros(N, dtype=int))
+    return np.stack([metric.values for metric in found.values()])
+
+
 FUNCTIONS = {
     # name: (function of keyword arguments, its arrays by the name that messages give them)
     "linear_cka": (cka.linear_cka, {"x": rows(), "y": rows(1)}),
@@ -60,7 +65,7 @@ FUNCTIONS = {
         {"queries": rows(), "pages": rows(1)},
     ),
     "ndcg_at_k": (partial(retrieval.ndcg_at_k, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
-    "metrics_of_scores": (partial(retrieval.metrics_of_scores, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
+    "metrics_of_scores": (all_metrics, {"scores": rows()}),
     "ndcg_with_ties": (partial(retrieval.ndcg_with_ties, relevance=np.zeros(N, dtype=int)), {"scores": rows()}),
     "Relevance.of": (partial(Relevance.of, n_pages=D), {"relevance": np.abs(rows())}),
     "effective_number": (stats.effective_number, {"sizes": np.arange(1.0, N)}),

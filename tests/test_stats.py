@@ -18,6 +18,7 @@ from miner_diag.stats import (
     holm,
     paired_bootstrap,
     paired_permutation,
+    smallest_detectable,
 )
 
 # values of nDCG@5 with one right page: absent, or at rank 1 to 5; and how often each
@@ -443,6 +444,74 @@ def test_flipping_rows_of_one_document_apart_is_too_sure(rng):
 # --- Holm
 
 
+# --- what a test of this size can find
+
+
+def found(rng, make, effect, clusters=None, n_samples=400):
+    """The share of samples in which the paired test finds a true difference of this size."""
+    samples = (make() + effect for _ in range(n_samples))
+    p_values = [paired_permutation(d, 0 * d, rng, clusters=clusters, n_permutations=399) for d in samples]
+    return np.mean(np.array(p_values) < 0.05)
+
+
+def usual_size(make, clusters=None, n_samples=100):
+    """The smallest detectable difference as pilot samples estimate it."""
+    return np.sqrt(np.mean([smallest_detectable(make(), clusters=clusters) ** 2 for _ in range(n_samples)]))
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_a_difference_of_the_detectable_size_is_found_in_80_of_100_samples(rng, n):
+    def make():
+        return rng.normal(0, 0.3, n)
+
+    size = usual_size(make)
+    assert found(rng, make, size) == pytest.approx(0.8, abs=0.06)  # 400 samples: a standard error of 0.02
+    assert found(rng, make, size / 2) < 0.4  # the negative control
+    assert found(rng, make, -2 * size) > 0.98
+
+
+def test_over_documents_it_is_as_large_as_documents_make_it(rng):
+    clusters = np.repeat(np.arange(20), 10)
+
+    def make():
+        return rng.normal(0, 0.15, 20)[clusters] + rng.normal(0, 0.3, 200)
+
+    size, of_queries = usual_size(make, clusters), usual_size(make)
+    assert found(rng, make, size, clusters) == pytest.approx(0.8, abs=0.06)
+    assert found(rng, make, of_queries, clusters) < 0.55  # the negative control: queries of one document are alike
+
+
+def test_over_documents_of_unequal_size_it_promises_no_more_than_80(rng):
+    sizes = np.ceil(DOCUMENT_SIZES / 10).astype(int)
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+
+    def make():
+        return rng.normal(0, 0.15, len(sizes))[clusters] + rng.normal(0, 0.3, len(clusters))
+
+    assert 0.78 <= found(rng, make, usual_size(make, clusters), clusters) <= 0.95
+
+
+def test_the_detectable_size_scales_and_shrinks_with_the_root_of_n(rng):
+    values = rng.normal(0, 0.2, 50)
+    size = smallest_detectable(values)
+    assert smallest_detectable(3 * values) == pytest.approx(3 * size)
+    assert smallest_detectable(values + 0.7) == pytest.approx(size) == smallest_detectable(-values)
+    assert smallest_detectable(values, clusters=np.arange(50)) == pytest.approx(size)
+    assert smallest_detectable(np.tile(values, 400)) == pytest.approx(size / 20, rel=0.05)
+    assert smallest_detectable(values, power=0.9) > size > smallest_detectable(values, alpha=0.1)
+
+
+def test_where_no_size_can_be_told_there_is_none(rng):
+    values = rng.normal(size=60)
+    assert smallest_detectable(np.zeros(60)) is None  # the same system twice
+    assert smallest_detectable((values + 0.1) - values) is None  # one difference, but for rounding
+    five, six = np.repeat(np.arange(6), [12, 12, 12, 12, 6, 6]).clip(max=4), np.repeat(np.arange(6), 10)
+    assert smallest_detectable(values, clusters=five) is None  # the least p of five documents is 2 / 32
+    assert smallest_detectable(values, clusters=six) > 0  # of six 2 / 64
+    assert smallest_detectable(values[:5]) is None and smallest_detectable(values[:6]) > 0
+    assert smallest_detectable(values, clusters=six, alpha=0.01) is None
+
+
 def test_holm_by_hand():
     # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 = 0.02, 0.03, 0.06, 0.04; made rising: 0.02, 0.03, 0.06, 0.06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
@@ -495,6 +564,12 @@ def test_holm_keeps_the_family_wise_error(rng):
         (lambda g: effective_number([]), "sizes must be one positive number for each cluster"),
         (lambda g: effective_number([2, 0]), r"sizes must be one positive number.*got \[2.0, 0.0\]"),
         (lambda g: effective_number([[1, 2]]), "sizes must be"),
+        (lambda g: smallest_detectable([1.0]), "at least 2 values are needed.*; got 1"),
+        (lambda g: smallest_detectable([1.0, np.nan]), r"differences holds nan at \[1"),
+        (lambda g: smallest_detectable([[1.0, 2.0]]), r"differences must be one-dimensional \[N\]; got \[1, 2\]"),
+        (lambda g: smallest_detectable([1.0, 2.0], clusters=["a", "a"]), "at least 2 clusters are needed"),
+        (lambda g: smallest_detectable([1.0, 2.0], power=80), "power must be between 0 and 1, both excluded; got 80"),
+        (lambda g: smallest_detectable([1.0, 2.0], alpha=0), "alpha must be between 0 and 1"),
         (lambda g: holm([0.1, np.nan]), "number 1 is nan"),
         (lambda g: holm([1.2]), "p_values must be between 0 and 1; number 0 is 1.2"),
         (lambda g: holm([[0.1]]), "p_values must be one-dimensional"),

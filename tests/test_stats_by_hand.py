@@ -12,6 +12,7 @@ from miner_diag.stats import (
     effective_number,
     holm,
     paired_permutation,
+    smallest_detectable,
 )
 
 
@@ -113,3 +114,26 @@ def test_bias_and_skewness_are_trusted_as_far_as_documents_are_of_like_size(monk
     values = np.arange(9.0) ** 2
     bootstrap_mean(values, np.random.default_rng(0), clusters=clusters, n_resamples=200)
     assert trusted == pytest.approx([81 / 39 / 4])
+
+
+def test_the_detectable_difference_of_single_queries_is_a_multiple_of_their_standard_error():
+    """Eight differences, four of 0.1 and four of -0.1: variance 8 * 0.01 / 7; t at 7 degrees 2.3646 and 0.8960."""
+    error = np.sqrt(8 * 0.01 / 7 / 8)
+    size = smallest_detectable([0.1, -0.1] * 4)
+    assert size == pytest.approx((2.364624 + 0.896030) * error, rel=1e-6)
+
+
+def test_the_detectable_difference_over_documents_sums_each_document_first():
+    """Eight documents of 1 to 3 queries, 16 in all; the mean is 0, and documents sum to +-0.3, +-0.2, +-0.1 and +-0.2.
+
+    Sizes 3, 3, 2, 2, 1, 1, 2, 2 say as much as 256 / 36 documents of equal size.
+    """
+    sums, sizes = [0.3, -0.3, 0.2, -0.2, 0.1, -0.1, 0.2, -0.2], [3, 3, 2, 2, 1, 1, 2, 2]
+    values = np.concatenate([[total / n] * n for total, n in zip(sums, sizes, strict=True)])
+    clusters = np.repeat(list("abcdefgh"), sizes)
+    k = 256 / 36
+    variance = k / (k - 1) * (2 * (0.09 + 0.04 + 0.01 + 0.04)) / 16**2
+    expected = stats.t.ppf([0.975, 0.8], k - 1).sum() * np.sqrt(variance)
+    assert smallest_detectable(values, clusters=clusters) == pytest.approx(expected, rel=1e-12)
+    mixed = np.random.default_rng(0).permutation(16)
+    assert smallest_detectable(values[mixed], clusters=clusters[mixed]) == pytest.approx(expected, rel=1e-12)

@@ -14,10 +14,20 @@ from typing import Literal
 
 import numpy as np
 
-from miner_diag.stats import Interval, StatisticsOptions, bootstrap_crossed, holm, paired_permutation
+from miner_diag.stats import (
+    Interval,
+    StatisticsOptions,
+    bootstrap_crossed,
+    holm,
+    paired_permutation,
+    smallest_detectable,
+)
 
 ALPHA = 0.05
 """The significance level of a verdict, after Holm's adjustment over the family."""
+
+POWER = 0.8
+"""The power of the smallest detectable difference."""
 
 MAIN_METRIC = "ndcg_at_5"
 """The metric by which systems are compared unless a caller says otherwise."""
@@ -75,6 +85,9 @@ class Difference:
     """The same after Holm's adjustment over the family."""
     family: Family
     """The comparisons that the adjustment is over."""
+    detectable: float | None
+    """The smallest true difference that one such test, of so many queries or documents that differ so much, finds with
+    the power `POWER` at the level `ALPHA`; None where no size can be told."""
 
     @property
     def verdict(self) -> Verdict:
@@ -195,7 +208,8 @@ def compare_systems(
     Returns
     -------
     Comparison
-        With an interval for each mean and each difference, and a p value, raw and adjusted, for each difference.
+        With an interval for each mean and each difference, and for each difference a p value, raw and adjusted, and how
+        large a difference this number of queries or documents can show.
 
     Raises
     ------
@@ -206,7 +220,8 @@ def compare_systems(
     -----
     Intervals are percentile intervals of the pigeonhole bootstrap over documents (or queries) and seeds
     (:func:`~miner_diag.stats.bootstrap_crossed`). Tests are on the means over seeds, so they speak of the training as a
-    whole and not of a lucky seed.
+    whole and not of a lucky seed. The smallest detectable difference (:func:`~miner_diag.stats.smallest_detectable`,
+    two-sided, one comparison, no adjustment) is of the same means.
     """
     by_name = _by_name(systems, clusters)
     chosen_heads = {system.head for system in systems if system.head is not None}
@@ -224,6 +239,12 @@ def compare_systems(
         rng = np.random.default_rng(statistics.seed)
         return paired_permutation(values.mean(axis=0), other.mean(axis=0), rng, clusters=clusters)
 
+    def detectable(values: np.ndarray, other: np.ndarray) -> float | None:
+        if n_queries < 2:
+            return None
+        paired = values.mean(axis=0) - other.mean(axis=0)
+        return smallest_detectable(paired, clusters=clusters, alpha=ALPHA, power=POWER)
+
     raw: dict[tuple[str, str], tuple[Family, float | None]] = {}
     for system in systems:
         for against, other in (("backbone", system.backbone), ("head", system.head)):
@@ -235,10 +256,12 @@ def compare_systems(
     def difference(system: SystemValues, other: str | None) -> Difference | None:
         if other is None:
             return None
-        pairs = seed_pairs(system.values, by_name[other].values)
+        reference = by_name[other].values
+        pairs = seed_pairs(system.values, reference)
         family, p = raw[system.name, other]
         p_holm = adjusted.get((system.name, other))
-        return Difference(other, float(pairs.mean()), interval(pairs), p, p_holm, family)
+        size = detectable(system.values, reference)
+        return Difference(other, float(pairs.mean()), interval(pairs), p, p_holm, family, size)
 
     compared = tuple(
         SystemComparison(

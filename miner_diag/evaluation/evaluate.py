@@ -19,7 +19,7 @@ from miner_diag.evaluation.document_splits import FoldScores
 from miner_diag.evaluation.late import LateScores, partner_of, score_late
 from miner_diag.evaluation.lexical import lexical_systems
 from miner_diag.evaluation.run_file import RunFile, read_run_file
-from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, system_key
+from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem, named, system_key
 from miner_diag.evaluation.systems import (
     ScoredRun,
     Source,
@@ -36,7 +36,7 @@ from miner_diag.evaluation.systems import (
 from miner_diag.fusion.saved_systems import FittedTo, fold_folders, probes_folder, read_fitted_to
 from miner_diag.probes.retrieval_data import RetrievalData
 from miner_diag.probes.splits import take_split
-from miner_diag.runs import RunFolder
+from miner_diag.runs import RunFolder, read_run
 from miner_diag.stats import IntervalsOver
 from miner_diag.texts import inert
 
@@ -61,6 +61,8 @@ class Evaluation:
     """Late-interaction retrievers."""
     run_files: dict[str, RunFile] = field(default_factory=dict)
     """What tables call a run file -> the file."""
+    handed_out: str | None = None
+    """The key of the fusion that the first fusion run hands out; None without fusion runs."""
     texts_read: dict[str, list[str]] = field(default_factory=dict)
     """Retriever with one vector a page -> what it read of each page; those that look at pictures are not in it."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -223,6 +225,8 @@ def _score_group(
         scored = score_run(folder, taken.data, own_row, backbone.key(), label=label, device=backbone.device)
         _add(evaluation, scored.systems)
         evaluation.widths += scored.widths
+        if evaluation.handed_out is None:
+            evaluation.handed_out = system_key(model, named(str(read_run(folder).get("form")), label))
         _add_oracle(evaluation, given, folder, taken.data, scored, backbone.key(), label)
         if not same_data(fitted[folder], corpus):
             continue
@@ -279,7 +283,14 @@ def _score_folds(
         evaluation.read(taken.corpus, main.model, [str(path)])
         own_row = score_backbone(taken.embedded, main.model)
         run = score_run(
-            path, taken.data, own_row, backbone.key(), label=main.label, device=backbone.device, widths=False
+            path,
+            taken.data,
+            own_row,
+            backbone.key(),
+            label=main.label,
+            device=backbone.device,
+            widths=False,
+            hits=False,
         )
         of_fold = FoldScores(main.model, main.label, taken.corpus, (own_row, *run.systems))
         scored.append(_with_bm25(evaluation, of_fold, backbone.texts_read(taken.corpus.pages)))

@@ -30,6 +30,7 @@ from miner_diag.evaluation.compare import Comparison, EvaluationError
 from miner_diag.evaluation.differences import differences_figure, differences_sentences, differences_table, of_run
 from miner_diag.evaluation.document_splits import fold_table, systems_together, together_table
 from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
+from miner_diag.evaluation.examples import compared_pair, examples_page, examples_sentence
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
 from miner_diag.evaluation.published import read_published
@@ -62,7 +63,8 @@ class EvaluationOptions:
     data sets of the benchmark, each in a folder of its own, and writes the averages over them.
 
     Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused. All metrics stand
-    in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools.
+    in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools. examples.html shows which
+    queries gained and lost most between two of the systems, and the pages that these ranked first.
     """
 
     systems: tuple[str, ...] = ("runs/fusion",)
@@ -99,6 +101,7 @@ COMMAND = "miner_diag.evaluation"
 """The command of this folder."""
 
 OPTIONAL_FILES = (
+    "examples.html",
     "main_table.png",
     "widths.csv",
     "ablation.png",
@@ -223,6 +226,12 @@ def run_one(options: EvaluationOptions) -> None:
         lines += fold_lines
     folder.records(records)
     folder.stage("write")
+    pair = compared_pair(systems, evaluation.handed_out)
+    if pair is not None:
+        folder.page("examples", examples_page(*pair, part, comparison))
+        facts["examples"] = [system.key for system in pair]
+        lines.append(examples_sentence(*pair))
+        folder.stage("examples")
     _print_table(table, comparison, evaluation)
     if n_rows > MOST_ROWS:
         lines.append(

@@ -288,6 +288,7 @@ def score_run(
     label: str = "",
     device: Any = "cpu",
     widths: bool = True,
+    hits: bool = True,
 ) -> ScoredRun:
     """Score the saved systems of a fusion run under cosine, every seed of each.
 
@@ -307,6 +308,8 @@ def score_run(
         Where vectors are computed.
     widths : bool
         Score the first coordinates of the heads and the fusions, too.
+    hits : bool
+        Keep the first pages of each system's first seed, of which a run file is made.
     """
     saved = [system for system in load_systems(folder, backbone_key) if system.role != "backbone"]
     head = read_head(folder)
@@ -317,8 +320,7 @@ def score_run(
             by_width = []
             for module in system.modules:
                 queries, pages = encode(module, data, device)
-                # a run file is of one training, the first
-                measured.append(measure_vectors(queries, pages, data.relevance, hits=not measured))
+                measured.append(measure_vectors(queries, pages, data.relevance, hits=hits and not measured))
                 if widths and (system.role in MAIN_ROLES or system.name in WIDTH_SYSTEMS):
                     by_width.append(_ndcg_by_width(queries, pages, data.relevance))
                 bar.update()

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from miner_diag.corpus import Corpus
-from miner_diag.evaluation.compare import Comparison, Difference, SystemComparison
+from miner_diag.evaluation.compare import POWER, Comparison, Difference, SystemComparison
 from miner_diag.evaluation.scored_system import ScoredSystem, record_fields
 from miner_diag.records import Record
 from miner_diag.retrieval.metrics import metric_label
@@ -26,6 +26,9 @@ def comparison_table(
     shares_read: Mapping[str, float | None] | None = None,
 ) -> pd.DataFrame:
     """Return ``comparison.csv``: a row per system.
+
+    ``detectable`` (and ``head_detectable``) is the smallest true difference that one such test finds with 80 % power at
+    the level 5 %, whatever was measured: :func:`~miner_diag.stats.smallest_detectable` has formula and source.
 
     Parameters
     ----------
@@ -95,6 +98,7 @@ def _difference(to: str, prefix: str, difference: Difference | None) -> dict[str
         f"{prefix}p_holm": None if difference is None else difference.p_holm,
         f"{prefix}family": None if difference is None else difference.family,
         f"{prefix}verdict": None if difference is None else difference.verdict,
+        f"{prefix}detectable": None if difference is None else difference.detectable,
     }
 
 
@@ -122,9 +126,10 @@ def evaluation_records(
             if difference is not None:
                 method = f"paired bootstrap over {over} and seeds; permutation"
                 number = _number(difference.value, n, difference.interval, method)
-                yield Record(
-                    **common, measure=f"{measure}_less_{other}", seed=seed, p_value=difference.p_value, **number
-                )
+                name = f"{measure}_less_{other}"
+                yield Record(**common, measure=name, seed=seed, p_value=difference.p_value, **number)
+                if difference.detectable is not None:
+                    yield Record(**common, measure=f"{name}_detectable", value=difference.detectable, n=n)
         if system.bytes_per_page is not None:
             size = float(system.bytes_per_page)
             yield Record(**common, measure="page_bytes_mean", value=size, n=len(corpus.pages))
@@ -227,9 +232,12 @@ def difference_words(difference: Difference, base: float | None = None) -> str:
         return f"{difference.value:+.4f} (a single query has no spread)"
     low, high = difference.interval.low, difference.interval.high
     relative = f", {difference.value / base:+.1%} relative" if base else ""
+    size = ""
+    if difference.verdict == "not distinguishable" and difference.detectable is not None:
+        size = f" (a true one of {difference.detectable:.4f} would be found {POWER:.0%} of the time)"
     return (
         f"{difference.value:+.4f} [{low:+.4f}, {high:+.4f}]{relative}, p {difference.p_value:.4f}, p Holm "
-        f"{difference.p_holm:.4f} in the family {difference.family}: {difference.verdict}"
+        f"{difference.p_holm:.4f} in the family {difference.family}: {difference.verdict}{size}"
     )
 
 

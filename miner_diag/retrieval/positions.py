@@ -141,36 +141,64 @@ def positions_in_run(
     if ignore_self:
         refuse_own_answers([query_id for query_id, grades in qrels.items() if grades.get(query_id, 0) > 0])
         run = {query_id: {p: s for p, s in pages.items() if p != query_id} for query_id, pages in run.items()}
-    above: list[int] = []
-    tied: list[int] = []
+    scores, starts = _scores_of_run(qrels, run)
     query: list[int] = []
     grade: list[float] = []
+    place: list[int] = []  # of a page among all scores, -1 for one that was not retrieved
     for row, (query_id, grades) in enumerate(qrels.items()):
-        scores = run.get(query_id, {})
-        exact = real_array(list(scores.values()), f"run (its scores for query {query_id!r})")
-        with np.errstate(over="ignore", under="ignore"):  # what is lost is found below
-            row_scores = exact.astype(np.float64).astype(np.float32)
-        usable = np.isfinite(row_scores) & ~beyond_float32(exact, row_scores)
-        if not usable.all():
-            at = int(np.argmin(usable))
-            page_id, what = list(scores)[at], _LOST if np.isfinite(exact[at]) else "not finite"
-            raise ValueError(f"run holds the score {exact[at]} for query {query_id!r}, page {page_id!r}; {what}")
-        places = {page_id: place for place, page_id in enumerate(scores)}
-        for page_id, value in grades.items():
-            query.append(row)
-            grade.append(value)
-            own = row_scores[places[page_id]] if page_id in places else np.float32(np.nan)
-            above.append(int(np.count_nonzero(row_scores > own)) if page_id in scores else NOT_RETRIEVED)
-            tied.append(int(np.count_nonzero(row_scores == own)))
+        places = dict(zip(run.get(query_id, ()), range(starts[row], starts[row + 1]), strict=True))
+        query += [row] * len(grades)
+        grade += grades.values()
+        place += [places.get(page_id, -1) for page_id in grades]
     pages = range(len(query))  # only positions count here, so pages are numbered as they come
     relevance = Relevance.from_judgements(query, pages, grade, query_ids=tuple(qrels), n_pages=len(query))
-    return Positions(
-        relevance.query,
-        relevance.grade,
-        np.array(above, dtype=np.int64),
-        np.array(tied, dtype=np.int64),
-        tuple(qrels),
-    )
+    above, tied = _counted(scores, starts, relevance.query, np.array(place, dtype=np.int64))
+    return Positions(relevance.query, relevance.grade, above, tied, tuple(qrels))
+
+
+def _scores_of_run(
+    qrels: Mapping[str, Mapping[str, float]], run: Mapping[str, Mapping[str, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float32 scores of all queries of `qrels`, one list behind the other, and where each begins [Q + 1]."""
+    lists = [run.get(query_id, {}) for query_id in qrels]
+    starts = np.concatenate([[0], np.cumsum([len(scores) for scores in lists])]).astype(np.int64)
+    values = [score for scores in lists for score in scores.values()]
+    if set(map(type, values)) - {float}:  # query by query, so that what is no number is named
+        for query_id, scores in zip(qrels, lists, strict=True):
+            real_array([*scores.values()], f"run (its scores for query {query_id!r})")
+    exact = real_array(values, "run").astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):  # what is lost is found below
+        rounded = exact.astype(np.float32)
+    usable = np.isfinite(rounded) & ~beyond_float32(exact, rounded)
+    if not usable.all():
+        at = int(np.argmin(usable))
+        row = int(np.searchsorted(starts, at, side="right")) - 1
+        query_id, page_id = list(qrels)[row], list(lists[row])[at - starts[row]]
+        what = _LOST if np.isfinite(exact[at]) else "not finite"
+        raise ValueError(f"run holds the score {exact[at]} for query {query_id!r}, page {page_id!r}; {what}")
+    return rounded, starts
+
+
+def _counted(
+    scores: np.ndarray, starts: np.ndarray, query: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many scores of its list are above that of each graded page [J], and how many are equal [J]."""
+    above, tied = np.full(len(query), NOT_RETRIEVED), np.zeros(len(query), dtype=np.int64)
+    found = np.flatnonzero(place >= 0)
+    begin, length = starts[query[found]], np.diff(starts)[query[found]]
+    compared = np.cumsum(length)
+    first = 0
+    while first < len(found):  # as many comparisons at once as a block of a score matrix has
+        done = int(compared[first - 1]) if first else 0
+        stop = max(first + 1, int(np.searchsorted(compared, done + _BLOCK, side="right")))
+        part, sizes = found[first:stop], length[first:stop]
+        offsets = np.cumsum(sizes) - sizes
+        others = scores[np.repeat(begin[first:stop] - offsets, sizes) + np.arange(sizes.sum())]
+        own = np.repeat(scores[place[part]], sizes)
+        above[part] = np.add.reduceat(others > own, offsets, dtype=np.int64)
+        tied[part] = np.add.reduceat(others == own, offsets, dtype=np.int64)
+        first = stop
+    return above, tied
 
 
 def _place_within(query: np.ndarray, group: np.ndarray, grade: np.ndarray) -> np.ndarray:

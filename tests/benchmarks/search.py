@@ -72,19 +72,14 @@ def peak_memory(pages):
 def measure(rounds):
     """Return a row per way."""
     data = draw(**SIZES)
+    calls = {way: ready(way, *data) for way in WAYS}
+    found = {way: call() for way, call in calls.items()}
     seconds = {way: [] for way in WAYS}
-    found = {}
-    for way in WAYS:
-        call = ready(way, *data)  # one at a time: products in float64 take 1 GB
-        found[way] = call()
-        del call
     for number in range(rounds):
         for way in WAYS if number % 2 else WAYS[::-1]:
-            call = ready(way, *data)
             start = time.process_time()
-            call()
+            calls[way]()
             seconds[way].append(time.process_time() - start)
-            del call
     floating = seconds["one product, float32"]
     rows = []
     for way in WAYS:

@@ -23,6 +23,7 @@ from tests.corpus.files import write_table
 from tests.damage import seal_again, seal_records
 
 FILES = {
+    "examples.html",
     "comparison.csv",
     "main_table.csv",
     "main_table.png",
@@ -236,7 +237,7 @@ def test_a_second_run_embeds_nothing_and_gives_the_same_bytes(evaluated, fitted,
     main(arguments(tmp_path / "again", systems=[fitted.fusion, "page-text-late"]))
     runs = [path.relative_to(evaluated.out).as_posix() for path in (evaluated.out / "runs").iterdir()]
     tables = ("records.jsonl", "comparison.csv", "main_table.csv", "folds.csv", "widths.csv", "scores.csv")
-    for name in (*tables, "qrels.trec", *runs):
+    for name in (*tables, "examples.html", "qrels.trec", *runs):
         assert (tmp_path / "again" / name).read_bytes() == (evaluated.out / name).read_bytes(), name
 
 
@@ -323,6 +324,23 @@ def test_a_dual_encoder_is_evaluated_by_its_final_embeddings(arguments, tmp_path
     assert list(table["model"]) == ["tiny-clip", "bm25"] and list(table["role"]) == ["backbone", "lexical"]
     assert set(pd.read_csv(tmp_path / "out" / "widths.csv")["width"]) == {40, 20, 10, 5}
     assert table["bytes_per_page"][0] == 160  # the embedding's 40 coordinates, not the 48 of its layers
+
+
+# --- the page of examples
+
+
+def test_the_examples_are_of_the_fusion_that_is_handed_out(evaluated, fitted, arguments, tmp_path):
+    assert evaluated.run["examples"] == ["small-bert: miner", "small-bert: backbone"]
+    assert "examples.html shows the queries that gained and lost most from small-bert: backbone to" in evaluated.printed
+    html = (evaluated.out / "examples.html").read_text(encoding="utf-8")
+    assert "What changed from <bdi>small-bert: backbone</bdi> to <bdi>small-bert: miner</bdi>" in html
+    assert "data:image/jpeg;base64," in html and "have no picture" not in html
+    other = shutil.copytree(fitted.fusion, tmp_path / "other-fusion")
+    run = json.loads((other / "run.json").read_text())
+    seal_again(other / "run.json", run | {"form": "trained_maps"})
+    main(arguments(tmp_path / "out", "--no-folds", systems=[other]))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["examples"] == ["small-bert: trained_maps", "small-bert: backbone"]
 
 
 # --- other metrics, and files of other tools
@@ -449,6 +467,10 @@ def test_two_run_files_need_no_retriever(run_file, arguments, tmp_path, capsys, 
     assert table.loc["after.json", "verdict"] == "worse"
     expected = table.loc["after.json", "ndcg_at_5"] - table.loc["mine.trec", "ndcg_at_5"]
     assert table.loc["after.json", "difference_to_backbone"] == pytest.approx(expected)
+    assert table.loc["after.json", "detectable"] > 0
+    html = (tmp_path / "out" / "examples.html").read_text(encoding="utf-8")
+    assert "What changed from <bdi>mine.trec: run</bdi> to <bdi>after.json: run</bdi>" in html
+    assert "it has no results for this query." in html
     assert not (tmp_path / "out" / "widths.csv").exists()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from miner_diag.evaluation import EvaluationError, SystemValues, compare_systems
 from miner_diag.evaluation.compare import ALPHA, verdict
-from miner_diag.stats import StatisticsOptions
+from miner_diag.stats import StatisticsOptions, smallest_detectable
 
 DEFAULTS = StatisticsOptions()
 
@@ -90,6 +90,25 @@ def test_every_fusion_of_a_call_is_in_the_headline_family(base):
     assert result.families == {"headline": 4, "context": 4}  # two heads and two late-interaction retrievers
     assert result["a/fusion"].to_backbone.p_holm == pytest.approx(4 * 2 / 1024)
     assert result["b-late"].to_backbone.family == "context"
+
+
+def test_the_detectable_difference_is_that_of_the_means_over_seeds_and_does_not_depend_on_the_gain(base, rng):
+    wave = rng.normal(0, 0.1, size=(2, 10))
+    values = {"backbone": base, "up": base + 0.3 + wave, "down": base - 0.3 + wave, "same": base.copy()}
+    result = compare(values | {"head": base + 0.1})
+    expected = smallest_detectable(wave.mean(axis=0))
+    for name in ("up", "down"):
+        assert result[name].to_backbone.detectable == pytest.approx(expected)
+        assert result[name].to_head.detectable == pytest.approx(expected)
+    assert result["same"].to_backbone.detectable is None
+    documents = list("aabbccddee")  # the least p of five documents is 2 / 32: no difference is found, however large
+    assert compare(values | {"head": base}, clusters=documents)["up"].to_backbone.detectable is None
+    assert (
+        compare({name: table[:, :1] for name, table in values.items()} | {"head": base[:, :1]})[
+            "up"
+        ].to_backbone.detectable
+        is None
+    )
 
 
 def test_the_backbone_has_no_difference_and_the_head_none_to_itself(base):

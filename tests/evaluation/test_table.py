@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miner_diag.evaluation.table import evaluation_records, fusion_sentences
+from miner_diag.evaluation.table import difference_words, evaluation_records, fusion_sentences
 from miner_diag.records import read_records, write_records
 from tests.evaluation.helpers import N_DOCUMENTS, N_QUERIES, compare, small_corpus, systems_of, table_of
 
@@ -79,6 +79,25 @@ def test_sentences_say_difference_p_value_family_and_verdict():
     assert "Compared with final_layer_mlp, a head on the final layer alone" in lines[1]
     assert lines[2].endswith("is reached on the test split of planted.")
     assert lines[3].startswith("An oracle that picks the best layer for each query would reach 0.80")
+
+
+def test_how_large_a_difference_can_be_found_stands_beside_it():
+    systems = systems_of(others=[("no_bias", "variant", 0.0)])
+    comparison, table = compare(systems), table_of(systems).set_index("system")
+    variant = comparison["m: no_bias"].to_backbone
+    assert variant.detectable > 0 and table.loc["no_bias", "detectable"] == variant.detectable
+    assert table.loc["no_bias", "head_detectable"] == comparison["m: no_bias"].to_head.detectable
+    assert np.isnan(table.loc["backbone", "detectable"])
+    assert np.isnan(table.loc["fusion", "detectable"])  # it gains the same at every query
+    words = difference_words(variant)
+    assert words.endswith(
+        f"not distinguishable (a true one of {variant.detectable:.4f} would be found 80% of the time)"
+    )
+    assert difference_words(comparison["m: fusion"].to_backbone).endswith("in the family headline: better")
+    records = [r for r in evaluation_records(comparison, systems, small_corpus()) if r.query_id is None]
+    told = {r.measure: r.value for r in records if r.system == "no_bias"}
+    assert told["ndcg_at_5_less_backbone_detectable"] == variant.detectable
+    assert "ndcg_at_5_less_backbone_detectable" not in {r.measure for r in records if r.system == "fusion"}
 
 
 def test_the_target_needs_both_comparisons_and_the_size():

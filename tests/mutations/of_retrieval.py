@@ -14,8 +14,8 @@ OF_RETRIEVAL = (
     Mutation(
         "run-in-float64",
         "retrieval/positions.py",
-        "row_scores = exact.astype(np.float64).astype(np.float32)",
-        "row_scores = exact.astype(np.float64)",
+        "rounded = exact.astype(np.float32)",
+        "rounded = exact",
         (RULES,),
         "A run and its score matrix disagree on what ties.",
     ),
@@ -86,8 +86,8 @@ OF_RETRIEVAL = (
     Mutation(
         "query-without-results-left-out",
         "retrieval/positions.py",
-        "        scores = run.get(query_id, {})\n",
-        "        scores = run.get(query_id, grades)\n",
+        "lists = [run.get(query_id, {}) for query_id in qrels]",
+        "lists = [(run := {**qrels, **run}).get(query_id, {}) for query_id in qrels]",
         (NDCG,),
         "A query without results is perfect.",
     ),
