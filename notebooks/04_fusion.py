@@ -27,9 +27,9 @@
 # show the same numbers. Here the first backbone is looked at closely. A run that is in `runs/` is shown, not run again.
 #
 # **Cost.** On two cores without a GPU: about 7 minutes and 2 GB on `sample` (hidden queries only), half of it for reading pages
-# from pixels (`page-vision`, some 0.4 s of one core each); on `debian-docs-large`, with both forms of queries, five splits by
-# document and five seeds, about 2 hours and 3 GB with `page-text` alone, and some 3 hours more with `page-vision`. These minutes
-# were measured when pages were cut at 256 tokens and ours was the only form; whole pages and both forms take longer.
+# from pixels (`page-vision`); on `debian-docs-large`, five splits by document and five seeds, about 80 minutes and 3 GB a form of
+# queries with `page-text` alone on one core that other jobs used too, the pass over the pages (35 minutes) and late interaction
+# (30 minutes, 5 GB) besides.
 
 # %%
 import json
@@ -40,6 +40,7 @@ import pandas as pd
 from IPython.display import Image, display
 
 from miner_diag.backbones import LoadOptions
+from miner_diag.backbones.registry import EMBEDDED
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
 from miner_diag.evaluation.differences import differences_figure
@@ -61,6 +62,7 @@ LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
 FIRST = MODELS[0]
+LATE = [f"{model}-late" for model in MODELS if f"{model}-late" in EMBEDDED]
 NAME = f"{LIMIT}-pages-of-{DATA}" if LIMIT else DATA
 FUSION = {(form, model): RUNS / "fusion" / f"{NAME}-{form}-{model}" for form in FORMS for model in MODELS}
 EVALUATION = {form: RUNS / "evaluation" / f"{NAME}-{form}-{'-'.join(MODELS)}" for form in FORMS}
@@ -100,7 +102,7 @@ for form in FORMS:
         fusions = [str(FUSION[form, model]) for model in MODELS]
         run_evaluation(
             EvaluationOptions(
-                systems=(*fusions, *(f"{model}-late" for model in MODELS)),
+                systems=(*fusions, *LATE),
                 data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 stored_dtype="float16",

@@ -32,6 +32,7 @@ import pandas as pd
 from IPython.display import Image, display
 
 from miner_diag.backbones import LoadOptions
+from miner_diag.backbones.registry import EMBEDDED
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
 from miner_diag.evaluation.plots import cost_figure
@@ -51,6 +52,7 @@ LARGE = DATA != "sample"
 FORMS = ("hidden", "verbatim") if LARGE else ("hidden",)
 FOLDS = (1, 2, 3, 4) if LARGE else ()
 FIRST = MODELS[0]
+LATE = [f"{model}-late" for model in MODELS if f"{model}-late" in EMBEDDED]
 NAME = f"{LIMIT}-pages-of-{DATA}" if LIMIT else DATA
 FUSION = {(form, model): RUNS / "fusion" / f"{NAME}-{form}-{model}" for form in FORMS for model in MODELS}
 EVALUATION = {form: RUNS / "evaluation" / f"{NAME}-{form}-{'-'.join(MODELS)}" for form in FORMS}
@@ -81,7 +83,7 @@ for form in FORMS:
         fusions = [str(FUSION[form, model]) for model in MODELS]
         run_evaluation(
             EvaluationOptions(
-                systems=(*fusions, *(f"{model}-late" for model in MODELS)),
+                systems=(*fusions, *LATE),
                 data=DataOptions(DATA, form, limit=LIMIT),
                 store=STORE,
                 stored_dtype="float16",

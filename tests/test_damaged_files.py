@@ -9,6 +9,7 @@ import pytest
 
 from miner_diag.backbones.ocr import PictureReader
 from miner_diag.backbones.revision import folder_revision
+from miner_diag.corpus.benchmark_lock import check_lock, lock_path
 from miner_diag.corpus.document import read_document
 from miner_diag.embeddings.shards import DamagedStoreError
 from miner_diag.runs import RunFolder, begin_run, read_run, read_run_records
@@ -70,6 +71,17 @@ def test_hashes_of_checkpoints(cache, tmp_path, caplog):
         (tmp_path / "model" / name).write_text(name)
     folder_revision(tmp_path / "model")
     made_anew_or_equal(the_file(cache), lambda: folder_revision(tmp_path / "model"), caplog, "are hashed again")
+
+
+def test_locks_of_data_sets(cache):
+    facts = {"name": "data", "revision": "0" * 40, "counts": {"pages": 3}, "sha256": "1" * 64}
+    path = lock_path("data", "0" * 40)
+    check_lock(path, facts, write=True)
+    assert path == the_file(cache)
+    for changed in one_bit_flipped(path.read_bytes()):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="which says what this data set was at its first load, is damaged"):
+            check_lock(path, facts, write=True)
 
 
 def test_run_and_records(tmp_path, capsys):

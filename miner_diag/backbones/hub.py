@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner_diag.backbones.errors import UnknownBackboneError
+from miner_diag.hub import COMMIT, HUB_ID, why_not_fetched
 
 logger = logging.getLogger(__name__)
 
-HUB_ID = re.compile(r"(?!.*(?:\.\.|--))[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
-"""owner/name, in the letters that a hub has."""
-
 REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9][A-Za-z0-9_./-]{0,249}")
 """A commit hash, or the name of a branch or tag; it becomes part of a URL and of a path in the hub's cache."""
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""The name of a snapshot's folder in the hub's cache."""
 
 SETTINGS = ["*.json"]
 """The files that say what a checkpoint is."""
@@ -114,8 +109,8 @@ def fetch(hub_id: str, revision: str | None, *, settings_only: bool = False, tru
         at = f" --revision {revision}" if revision else ""
         raise UnknownBackboneError(
             f"{hub_id} is not a local folder, not in the hub's cache, and cannot be fetched "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}). Without a hub, fetch it where there is "
-            f"one (hf download {hub_id}{at} --local-dir FOLDER), bring FOLDER here and pass its path instead"
+            f"({why_not_fetched(error)}). Without a hub, fetch it where there is one (hf download {hub_id}{at} "
+            "--local-dir FOLDER), bring FOLDER here and pass its path instead"
         ) from error
     if revision is None:
         logger.warning(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -14,8 +13,7 @@ from miner_diag.backbones.hub import looks_like_hub_id
 from miner_diag.backbones.options import Protocol
 from miner_diag.corpus.fields_file import check_count, check_fields, read_fields, shown
 from miner_diag.corpus.manifest_file import manifest_folder
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+from miner_diag.hub import COMMIT
 
 BYTES = 2
 """The bytes of a weight in bfloat16."""
@@ -115,7 +113,7 @@ def read_known(path: Path) -> KnownModel:
         raise BackboneError(str(error)) from None
     for name in ("revision", "base_revision"):
         value = content.get(name)
-        if value is not None and not _COMMIT.fullmatch(value):
+        if value is not None and not COMMIT.fullmatch(value):
             raise BackboneError(f"{path}: {name} must be a full commit hash or null; got {shown(value)}")
     for name in ("hub_id", "base_model"):
         value = content.get(name)

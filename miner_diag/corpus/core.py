@@ -16,6 +16,7 @@ Split = Literal["train", "validation", "test"]
 Form = Literal["hidden", "verbatim"]
 Elsewhere = Literal["leave", "drop"]
 Kind = Literal["outline", "figure", "table", "given"]
+Metric = Literal["ndcg_at_5", "ndcg_at_10"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
 
@@ -54,6 +55,22 @@ class Query:
     """Where it comes from: an outline title, a figure's or a table's caption, or given with the data."""
     doc_id: str
     """The document of its page."""
+    language: str = ""
+    """The language it is asked in, as "english"; "" where the data do not say."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a data set is to a public benchmark."""
+
+    name: str
+    """The benchmark, as "ViDoRe V3"."""
+    task: str
+    """What the library mteb calls the data set, as "Vidore3HrRetrieval"."""
+    metric: Metric
+    """The metric that stands for it in the benchmark's average."""
+    query_prompt: str
+    """The instruction that mteb passes to retrievers that take the task's own."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,10 @@ class Corpus:
     negatives: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """query_id -> pages that were mined for it and do not answer it, nearest first where the data are in that order;
     only queries for which the data bring some."""
+    benchmark: Benchmark | None = None
+    """Which public benchmark this is a data set of; None for all other data."""
+    test_only: bool = False
+    """Whether all of it is test data, which nothing may be fitted to or chosen on."""
 
     def __post_init__(self) -> None:
         """Check that ids are unique and that qrels and negatives name what is there."""
@@ -135,7 +156,14 @@ class Corpus:
             content["ignore_self"] = True
         if self.negatives:
             content["negatives"] = self.negatives
+        if self.languages:
+            content["languages"] = [query.language for query in self.queries]
         return sha256_bytes(canonical_json(content).encode("utf-8"))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of the queries, in the order of the queries; empty where the data do not say."""
+        return tuple(dict.fromkeys(query.language for query in self.queries if query.language))
 
     def split(self, name: str) -> Corpus:
         """Return the pages and queries of one split; "all" returns everything.
@@ -149,6 +177,11 @@ class Corpus:
             return self
         if name not in SPLITS:
             raise CorpusError(f"split must be one of {', '.join(SPLITS)} or all; got {name!r}")
+        if self.test_only and name != "test":
+            raise CorpusError(
+                f"{self.name} is test data alone and has no {name} split: nothing is fitted to it or chosen on it. Use "
+                "--split test, or other data to fit to"
+            )
         pages = tuple(page for page in self.pages if self.splits[page.doc_id] == name)
         queries = tuple(query for query in self.queries if self.splits[query.doc_id] == name)
         if not queries:

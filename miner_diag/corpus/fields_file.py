@@ -12,6 +12,7 @@ import yaml
 
 MAX_FILE_BYTES = 10_000_000
 """Largest file that is read."""
+_HEAD = re.compile(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -23,14 +24,34 @@ def read_fields(path: Path | str) -> dict[str, Any]:
     ValueError
         If it is missing, too large, no YAML, or holds something else than fields with names; one sentence.
     """
-    path = Path(path)
+    return _fields(_text(Path(path)), path)
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
+    """Return the fields at the head of a data set's card, between two lines of three hyphens; none if it has no head.
+
+    Raises
+    ------
+    ValueError
+        As in `read_fields`.
+    """
+    head = _HEAD.match(_text(Path(path)))
+    return {} if head is None else _fields(head.group(1), path)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file that is not too large; raises ValueError."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(f"{path} has {size:,} bytes; expected at most {MAX_FILE_BYTES:,}")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable: {error}") from None
+
+
+def _fields(text: str, path: Path | str) -> dict[str, Any]:
+    """Return what YAML holds, if these are fields with names; raises ValueError."""
     try:
         content = yaml.safe_load(text)
     except RecursionError:

@@ -1,36 +1,23 @@
-"""Data sets of a hub, or folders laid out like one: parquet files with a picture, and mostly a question, in each row.
-
-Read through the library ``datasets``, which copies the rows once into files that are mapped into memory: pictures are
-read one at a time, and a page is found again without reading the others. No code of a data set is run: the library
-runs none since its version 4, and whatever is not parquet is refused.
-"""
+"""Data sets of a hub, or folders laid out like one, with a picture, and mostly a question, in each row."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm.auto import tqdm
 
 from miner_diag.corpus.copies import find_copies, merge_copies
 from miner_diag.corpus.core import Corpus, CorpusError, Page, Query, Skipped
-from miner_diag.corpus.hub_manifest import COLUMNS, COMMIT, HubManifest
-from miner_diag.corpus.images import check_image, read_image
+from miner_diag.corpus.hub_files import HubFiles
+from miner_diag.corpus.hub_manifest import COLUMNS, HubManifest
+from miner_diag.corpus.hub_pictures import draw_picture, picture_facts
 from miner_diag.corpus.splits import deal_with_negatives
-from miner_diag.files import cache_folder
 
 logger = logging.getLogger(__name__)
-
-EXTRA = 'reading parquet data needs the extra "datasets": pip install "miner-diag[datasets]"'
-HASHED = 1
-"""The version of what is noted of each picture; another number makes it anew."""
 
 
 def is_hub_folder(folder: Path | str) -> bool:
@@ -52,7 +39,7 @@ def load_hub_folder(folder: Path | str, *, subset: str | None = None, fold: int 
         As in `load_hub_data`.
     """
     folder = Path(folder).resolve()
-    return _load(folder.name, str(folder), None, (), subset, "", fold)
+    return _load(HubFiles(folder.name, folder=folder), (), subset, "train", fold)
 
 
 def load_hub_data(
@@ -84,15 +71,14 @@ def load_hub_data(
         If no commit is pinned, the data set cannot be fetched or read, is no parquet, lacks a column or the subset, or
         no query is left.
     """
-    revision = revision or manifest.revision
-    if revision is None:
+    commit = revision or manifest.revision
+    if commit is None:
         raise CorpusError(
             f"data set {manifest.name} ({manifest.hub_id}) is pinned to no commit: none is known for sure. Look its "
             "newest up under Files and versions on its page, and give all 40 digits with --data-revision"
         )
-    if not COMMIT.fullmatch(revision):
-        raise CorpusError(f"data_revision must be a full commit hash, 40 hexadecimal digits; got {revision!r}")
-    return _load(manifest.name, manifest.hub_id, revision, manifest.subsets, subset, manifest.split, fold, manifest)
+    files = HubFiles(manifest.name, manifest.hub_id, commit)
+    return _load(files, manifest.subsets, subset, manifest.split, fold, manifest)
 
 
 @dataclass
@@ -110,22 +96,22 @@ class _Rows:
 
 
 def _load(
-    name: str,
-    where: str,
-    revision: str | None,
+    files: HubFiles,
     subsets: Sequence[str],
     subset: str | None,
     split: str,
     fold: int,
     manifest: HubManifest | None = None,
 ) -> Corpus:
-    subsets = subsets or _subsets(where, revision)
+    name = files.name
+    subsets = subsets or tuple(files.configs) or ("default",)
     if subset is not None and subset not in subsets:
         raise CorpusError(f"subset must be one of {', '.join(subsets)} for {name}; got {subset!r}")
     several = len(subsets) > 1
     rows = _Rows()
     for one in (subset,) if subset is not None else subsets:
-        table = _table(where, revision, one, split)
+        table = files.table(one, split)
+        _check_columns(name, table.features)
         if manifest is not None and not set(manifest.columns) <= set(table.column_names):
             raise CorpusError(
                 f"{name} must have the columns {', '.join(manifest.columns)}, as its manifest says; it has "
@@ -178,7 +164,7 @@ def _corpus(name: str, rows: _Rows, fold: int) -> Corpus:
         queries,
         qrels,
         deal_with_negatives(tuple(documents.values()), documents, qrels, negatives, fold),
-        lambda page_id, side: _render(rows.places, page_id, side),
+        lambda page_id, side: draw_picture(rows.places, page_id, side),
         tuple(skipped),
         negatives=negatives,
     )
@@ -186,12 +172,7 @@ def _corpus(name: str, rows: _Rows, fold: int) -> Corpus:
 
 def _read_rows(table: Any, prefix: str, rows: _Rows) -> None:
     """Note every row of a table; its picture stays where it is."""
-    facts = table.map(
-        _facts,
-        remove_columns=[name for name in table.column_names if name not in COLUMNS or name == "image"],
-        fn_kwargs={"version": HASHED},
-        desc="hashing pictures",
-    )
+    facts = picture_facts(table, [name for name in COLUMNS if name != "image"])
     bar = tqdm(enumerate(facts), total=len(facts), desc="rows", unit="row", delay=2.0)
     for number, row in bar:
         rows.n_rows += 1
@@ -209,63 +190,6 @@ def _read_rows(table: Any, prefix: str, rows: _Rows) -> None:
             rows.mined[page_id] = tuple(f"{prefix}{mined}" for mined in row.get("negatives") or ())
 
 
-def _facts(row: dict[str, Any], version: int) -> dict[str, str]:
-    """Return the hash of a row's picture, and what is wrong with it; only its first bytes are decoded.
-
-    The library keeps what this returns, and makes it anew for another `version`.
-    """
-    content = (row["image"] or {}).get("bytes")
-    if not content:  # a path alone is not followed: it could name any file of this machine
-        return {"page_hash": "", "problem": "it holds no picture"}
-    try:
-        check_image(io.BytesIO(content), "its picture")
-    except CorpusError as error:
-        return {"page_hash": "", "problem": str(error)}
-    return {"page_hash": hashlib.sha256(content).hexdigest(), "problem": ""}
-
-
-def _render(places: dict[str, tuple[Any, int]], page_id: str, longest_side: int) -> Image.Image:
-    if page_id not in places:
-        raise CorpusError(f"there is no page {page_id!r}")
-    table, number = places[page_id]
-    picture = read_image(io.BytesIO(table[number]["image"]["bytes"]), page_id)
-    picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-    return picture
-
-
-def _subsets(where: str, revision: str | None) -> tuple[str, ...]:
-    """Return the configurations of a data set."""
-    datasets = _datasets()
-    try:
-        return tuple(datasets.get_dataset_config_names(where, revision=revision))
-    except Exception as error:  # the library raises what it likes: of files, of the network, of a README
-        raise _unreadable(where, error) from error
-
-
-def _table(where: str, revision: str | None, subset: str, split: str) -> Any:
-    """Return the rows of a subset's split, mapped into memory, pictures as bytes."""
-    datasets = _datasets()
-    try:
-        builder = datasets.load_dataset_builder(
-            where, subset, revision=revision, cache_dir=str(cache_folder() / "datasets")
-        )
-        if builder.name != "parquet":
-            raise CorpusError(f"{where} is no data set of parquet files but of {builder.name}, which is not read")
-        _check_inside(where, revision, (str(file) for files in builder.config.data_files.values() for file in files))
-        splits = list(builder.config.data_files)
-        chosen = split or ("train" if "train" in splits or len(splits) != 1 else str(splits[0]))
-        if chosen not in splits:
-            raise CorpusError(f"{where} ({subset}) has no split {chosen}; it has {', '.join(map(str, splits))}")
-        builder.download_and_prepare()
-        table = builder.as_dataset(split=chosen)
-        _check_columns(where, table.features)
-        return table.cast_column("image", datasets.Image(decode=False))
-    except CorpusError:
-        raise
-    except Exception as error:  # as above
-        raise _unreadable(where, error) from error
-
-
 def _check_columns(where: str, features: dict[str, Any]) -> None:
     """Check that rows have a question and a picture, and that what is read of them is of the right kind."""
     if lacking := [name for name in ("query", "image") if name not in features]:
@@ -277,30 +201,3 @@ def _check_columns(where: str, features: dict[str, Any]) -> None:
             raise CorpusError(f"{where}: column {name} must be {' or '.join(kinds)}; got {features[name]}")
     if "negatives" in features and not hasattr(features["negatives"], "feature"):
         raise CorpusError(f"{where}: column negatives must hold a list of ids; got {features['negatives']}")
-
-
-def _check_inside(where: str, revision: str | None, files: Iterator[str]) -> None:
-    """Check that the files that a README names are the data set's own, of the commit that was asked for."""
-    begins = f"{where}/" if revision is None else f"hf://datasets/{where}@{revision}/"
-    for file in files:
-        inside = os.path.abspath(file) if revision is None else file
-        if not inside.startswith(begins):
-            raise CorpusError(
-                f"{where} names the file {file}, which is not its own; expected files that begin {begins}"
-            )
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise CorpusError(EXTRA) from error
-    return datasets
-
-
-def _unreadable(where: str, error: Exception) -> CorpusError:
-    said = " ".join(str(error).split())[:400]
-    return CorpusError(
-        f"{where} cannot be read: {type(error).__name__}: {said}. Where no hub answers, copy the data set to a folder "
-        "and give that folder with --data"
-    )

@@ -10,11 +10,10 @@ from typing import Any
 
 from miner_diag.corpus.core import CorpusError
 from miner_diag.corpus.fields_file import check_count, check_fields, check_text, read_fields, shown
+from miner_diag.hub import COMMIT, HUB_ID
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A full commit hash."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""The name of a data set or of a split."""
 
 COLUMNS = ("id", "query", "image", "negatives")
 """The columns that are read: the row's id, its question ("" or null for a page alone), the page's picture, and ids of
@@ -71,7 +70,7 @@ def read_hub_manifest(path: Path | str) -> HubManifest:
     try:
         content = read_fields(path)
         for name in ("subsets", "columns"):
-            content[name] = _texts(content.get(name), f"{where}: {name}")
+            content[name] = texts(content.get(name), f"{where}: {name}")
         manifest = HubManifest(**check_fields(HubManifest, content, where, given=frozenset({"subsets", "columns"})))
         if not isinstance(manifest.counts, dict):
             raise CorpusError(f"{where}: counts must hold rows and queries; got {shown(manifest.counts)}")
@@ -83,7 +82,7 @@ def read_hub_manifest(path: Path | str) -> HubManifest:
         raise
     except ValueError as error:
         raise CorpusError(str(error)) from None
-    for pattern, name in ((_NAME, "name"), (_HUB_ID, "hub_id"), (_NAME, "split")):
+    for pattern, name in ((NAME, "name"), (HUB_ID, "hub_id"), (NAME, "split")):
         if not pattern.fullmatch(getattr(manifest, name)):
             raise CorpusError(f"{where}: {name} must match {pattern.pattern}; got {shown(getattr(manifest, name))}")
     if manifest.source != "hub":
@@ -95,7 +94,8 @@ def read_hub_manifest(path: Path | str) -> HubManifest:
     return manifest
 
 
-def _texts(value: Any, what: str) -> tuple[str, ...]:
+def texts(value: Any, what: str) -> tuple[str, ...]:
+    """Return a list of texts as a tuple; raises CorpusError."""
     if not isinstance(value, list):
         raise CorpusError(f"{what} must be a list of texts; got {shown(value)}")
     return tuple(check_text(item, what) for item in value)

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import get_args
 
+from miner_diag.corpus.benchmark import is_benchmark_folder, load_benchmark, load_benchmark_folder
+from miner_diag.corpus.benchmark_manifest import is_benchmark_manifest, read_benchmark_manifest
 from miner_diag.corpus.core import Corpus, CorpusError, Form
 from miner_diag.corpus.folder import load_folder
 from miner_diag.corpus.hub_data import is_hub_folder, load_hub_data, load_hub_folder
@@ -34,8 +36,8 @@ def load_corpus(
     Parameters
     ----------
     data : str or path
-        The name of a shipped manifest ("sample", "debian-docs-small", "vdr-multilingual-train" and others), a folder of
-        PDFs, a folder with a table in BEIR form or with parquet files, or a manifest file of your own (.yaml).
+        The name of a shipped manifest ("sample", "debian-docs-small", "vidore-v3-hr" and others), a folder of PDFs, a
+        folder with a table in BEIR form or with parquet files, or a manifest file of your own (.yaml).
     queries : {"hidden", "verbatim"}, optional
         Whether a query's own words are taken out of its page; "hidden" if not given. A table or a data set of a hub
         brings its own queries, of which nothing is hidden, so it takes neither.
@@ -45,7 +47,8 @@ def load_corpus(
         For a table whose queries are pages too: whether the page that has a query's own id is left out of that query's
         ranking.
     subset : str, optional
-        For a data set of a hub or its folder: the subset that is read, as "en"; all of them if not given.
+        For a data set of a hub or its folder: the subset that is read, as "en", or the language of the queries, as
+        "english"; all of them if not given.
     data_revision : str, optional
         For a data set of a hub: the full commit hash that is read instead of its manifest's.
     limits : PdfLimits
@@ -78,21 +81,28 @@ def _hub(
     path = manifest_folder() / f"{data}.yaml" if str(data) in manifest_names() else Path(data)
     by_manifest = path.is_file() and is_hub_manifest(path)
     by_folder = path.is_dir() and not is_table(path) and is_hub_folder(path)
+    benchmark = is_benchmark_manifest(path) if by_manifest else by_folder and is_benchmark_folder(path)
     without_effect = {
         "--queries": queries is not None and (by_manifest or by_folder),
         "--ignore-self": ignore_self and (by_manifest or by_folder),
         "--subset": subset is not None and not (by_manifest or by_folder),
         "--data-revision": data_revision is not None and not by_manifest,
+        "--fold": fold != 0 and benchmark,
     }
     reasons = {
         "--queries": "it brings its own queries, of which nothing is hidden",
         "--ignore-self": "it is for tables whose queries may be pages",
         "--subset": "only a data set of a hub, or a folder of its parquet files, has subsets",
         "--data-revision": "only a data set of a hub has revisions",
+        "--fold": "it is test data alone, which is not dealt to splits",
     }
     for flag, unused in without_effect.items():
         if unused:
             raise CorpusError(f"{flag} has no effect on data {str(data)!r}: {reasons[flag]}. Leave it out")
+    if by_manifest and benchmark:
+        return load_benchmark(read_benchmark_manifest(path), revision=data_revision, subset=subset)
+    if benchmark:
+        return load_benchmark_folder(path, subset=subset)
     if by_manifest:
         return load_hub_data(read_hub_manifest(path), revision=data_revision, subset=subset, fold=fold)
     return load_hub_folder(path, subset=subset, fold=fold) if by_folder else None

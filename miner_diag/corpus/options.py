@@ -15,13 +15,15 @@ class DataOptions:
 
     data: str = "sample"
     """A data set (sample, debian-docs-small, debian-docs-large, vdr-multilingual-train, vdr-multilingual-test,
-    colpali-train-set), a folder of PDFs, a folder with a table in BEIR form (queries.jsonl, corpus.jsonl, qrels.tsv or
-    qrels/test.tsv) or with parquet files laid out as on a hub, or a manifest file (.yaml)."""
+    colpali-train-set, and ViDoRe's as vidore-v3-hr), a folder of PDFs, a folder with a table in BEIR form
+    (queries.jsonl, corpus.jsonl, qrels.tsv or qrels/test.tsv) or with parquet files laid out as on a hub, or a manifest
+    file (.yaml)."""
     queries: Form | None = None
     """What is done to a query's own words: hidden takes them out of its page, verbatim leaves pages as they are. Hidden
     is used if this is not given. A table brings its own queries, so the option is refused there."""
     fold: int = 0
-    """The number of the split by document: each number deals the documents to train, validation and test anew."""
+    """The number of the split by document: each number deals the documents to train, validation and test anew. It is
+    refused for ViDoRe, which is test data alone."""
     limit: int | None = None
     """The largest number of pages, drawn by the hash of their ids: of the split that a command runs over, or of all
     pages where it runs over several splits."""
@@ -32,8 +34,8 @@ class DataOptions:
     answer no query themselves, as lists of contents do: leave keeps them among the pages that are searched, drop takes
     them out. With hidden queries no page shows the words, so drop is refused."""
     subset: str | None = None
-    """For a data set of a hub, or a folder of its parquet files: the part that is read, as en; all parts if not
-    given."""
+    """For a data set of a hub, or a folder of its parquet files: the part that is read, as en, or the language of the
+    queries, as english; all parts if not given."""
     data_revision: str | None = None
     """For a data set of a hub: the full commit hash that is read, instead of its manifest's; needed where the manifest
     pins none."""

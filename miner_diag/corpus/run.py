@@ -11,6 +11,7 @@ from typing import Annotated
 import pandas as pd
 from tyro.conf import OmitArgPrefixes
 
+from miner_diag.command import command_line
 from miner_diag.corpus.core import Corpus
 from miner_diag.corpus.elsewhere import elsewhere_lines, elsewhere_summary
 from miner_diag.corpus.manifest import frozen_text, read_manifest_documents
@@ -68,7 +69,9 @@ def run(options: CorpusOptions) -> None:
     folder.finish(
         facts={"corpus_revision": corpus.revision, "skipped": {item.name: item.reason for item in corpus.skipped}},
         lines=[*elsewhere_lines(elsewhere), *(skipped_lines(corpus.skipped) or ["nothing was left out"])],
-        next_command=f"python -m miner_diag.cka --data {options.data.data}",
+        next_command=command_line(
+            "cka", {"data": options.data.data, **({"split": "test"} if corpus.test_only else {})}
+        ),
     )
 
 

@@ -187,8 +187,10 @@ def resplit(corpus: Corpus, fold: int) -> Corpus:
     Raises
     ------
     CorpusError
-        If `fold` is negative.
+        If `fold` is negative, or all of the corpus is test data.
     """
+    if corpus.test_only:
+        raise CorpusError(f"{corpus.name} is test data alone: it is not dealt to other splits, so fold {fold} has none")
     documents = {page.page_id: page.doc_id for page in corpus.pages}
     splits = deal_with_negatives(corpus.splits, documents, corpus.qrels, corpus.negatives, fold)
     crossing = crossing_pages(((page.doc_id, page.page_hash) for page in corpus.pages), splits)

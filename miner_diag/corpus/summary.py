@@ -12,6 +12,11 @@ from miner_diag.corpus.languages import language_of
 from miner_diag.texts import inert
 
 KINDS = ("outline", "figure", "table", "given")
+ENGLISH_ONLY = (
+    "the embedded models (page-text, page-text-bge, page-text-late, page-vision) read English only; use a retriever "
+    "that knows the language"
+)
+"""What other languages mean for the retrievers that come with the package."""
 
 
 def corpus_summary(corpus: Corpus) -> pd.DataFrame:
@@ -61,13 +66,16 @@ def document_languages(corpus: Corpus) -> dict[str, str | None]:
 
 
 def language_note(corpus: Corpus) -> str | None:
-    """Return what a reader must know of documents that are not in English; None if there are none."""
+    """Return what a reader must know of queries or documents that are not in English; None if there are none."""
+    others = [name for name in corpus.languages if name != "english"]
+    if others:
+        count = sum(query.language in others for query in corpus.queries)
+        return f"{count} of {len(corpus.queries)} queries of {corpus.name} are in {', '.join(others)}: {ENGLISH_ONLY}"
     counts = Counter(name for name in document_languages(corpus).values() if name not in (None, "English"))
     if not counts:
         return None
     found = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
     return (
         f"{counts.total()} of {len(corpus.splits)} documents of {corpus.name} are not in English ({found}, by their "
-        "letters and commonest words): the embedded models (page-text, page-text-bge, page-text-late, page-vision) "
-        "read English only; use a retriever that knows the language"
+        f"letters and commonest words): {ENGLISH_ONLY}"
     )

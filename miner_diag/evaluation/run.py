@@ -8,20 +8,31 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
+from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from miner_diag.backbones.options import Dtype
 from miner_diag.command import command_line
 from miner_diag.corpus import Corpus
+from miner_diag.corpus.benchmark_sets import BenchmarkSet, benchmark_sets
 from miner_diag.corpus.options import DataOptions
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings import StoredDtype, StoreOptions
+from miner_diag.evaluation.averages import (
+    NOT_RUN,
+    average_scores,
+    averages_sentence,
+    paper_table,
+    published_averages,
+)
+from miner_diag.evaluation.base_run import BaseRun, mark_bases, with_published
 from miner_diag.evaluation.compare import Comparison, EvaluationError
 from miner_diag.evaluation.differences import differences_figure, differences_sentences, differences_table, of_run
 from miner_diag.evaluation.document_splits import fold_table, systems_together, together_table
 from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
+from miner_diag.evaluation.published import read_published
 from miner_diag.evaluation.scored_system import ScoredSystem, compare_scored, main_metric
 from miner_diag.evaluation.scores import MOST_ROWS, rows_per_query, score_records, score_systems, scores_table
 from miner_diag.evaluation.systems import Source, read_sources, with_systems
@@ -39,13 +50,16 @@ from miner_diag.retrieval.metrics import metric_label
 from miner_diag.retrieval.trec import RUN_DEPTH
 from miner_diag.runs import RunFolder, begin_run
 from miner_diag.stats import StatisticsOptions
-from miner_diag.tables import table_text
+from miner_diag.tables import read_csv, table_text
 from miner_diag.texts import inert
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """Compare saved systems on any corpus: nDCG@5 query by query, intervals and paired tests, the main table.
+
+    --data vidore-v2 (vidore-v1, vidore-v3, or a folder of that name with a copy of each data set) evaluates all public
+    data sets of the benchmark, each in a folder of its own, and writes the averages over them.
 
     Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused. All metrics stand
     in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools.
@@ -115,7 +129,42 @@ TERMINAL = {
 
 
 def run(options: EvaluationOptions) -> None:
-    """Run the command."""
+    """Run the command: on one data set, or on all of a benchmark and then over them."""
+    sets = benchmark_sets(options.data.data)
+    if sets:
+        run_benchmark(options, sets)
+    else:
+        run_one(options)
+
+
+def run_benchmark(options: EvaluationOptions, sets: Sequence[BenchmarkSet]) -> None:
+    """Evaluate every data set of a benchmark into a folder of its own, and write averages over them."""
+    folder = begin_run(options.out, COMMAND, options, ("averages.csv", "paper_table.csv", "published_averages.csv"))
+    parts = []
+    for one in sets:
+        of_one = replace(options, data=replace(options.data, data=one.data), out=options.out / one.manifest.name)
+        tqdm.write(f"data set {one.manifest.name}")
+        run_one(of_one)
+        parts.append(read_csv(of_one.out / "scores.csv"))
+        folder.stage(one.manifest.name)
+    scores = pd.concat(parts, ignore_index=True)
+    manifests = [one.manifest for one in sets]
+    averages, public = average_scores(scores, manifests), read_published()
+    main = manifests[0].metric
+    folder.table("scores", scores)
+    folder.table("averages", averages)
+    folder.table("published_averages", published_averages(public, manifests, main))
+    folder.table("paper_table", paper_table(averages, public))
+    shown = averages[averages["main"]].drop(columns=["main", "benchmark"])
+    print(table_text(shown, index=False, na_rep=NOT_RUN, float_format="{:.4f}".format))
+    folder.finish(
+        facts={"benchmark": manifests[0].benchmark, "metric": main, "n_sets": len(sets)},
+        lines=[averages_sentence(manifests)],
+    )
+
+
+def run_one(options: EvaluationOptions) -> None:
+    """Evaluate on one data set."""
     folder = begin_run(options.out, COMMAND, options, OPTIONAL_FILES)
     sources = read_sources(options.systems, device=options.device, dtype=options.dtype)
     _refuse_own_runs(sources, folder.folder)
@@ -140,9 +189,14 @@ def run(options: EvaluationOptions) -> None:
     scores = score_systems(systems, part, documents, options.statistics)
     folder.stage("compare")
     table = comparison_table(comparison, systems, part, shares_read=evaluation.shares_read)
+    measured, bases = scores_table(scores, part), list[BaseRun]()
+    if options.data.limit is None:  # of some of the pages there is no public run
+        measured, bases = with_published(measured, systems, part)
+        table = mark_bases(table, bases)
     several = len(evaluation.backbones) > 1
     where = f"the {part.part} split of {part.name}"
-    lines = fusion_sentences(comparison, systems, where, several=several)
+    lines = [base.sentence(part.name) for base in bases]
+    lines += fusion_sentences(comparison, systems, where, several=several)
     lines += run_sentences(comparison, systems, where)
     records = list(evaluation_records(comparison, systems, part, seed=options.statistics.seed))
     n_rows = rows_per_query(systems, comparison.metric)
@@ -154,7 +208,7 @@ def run(options: EvaluationOptions) -> None:
         seed=options.statistics.seed,
         per_query=n_rows <= MOST_ROWS,
     )
-    folder.table("scores", scores_table(scores, part))
+    folder.table("scores", measured)
     folder.table("comparison", pd.concat([table, *_validation_tables(evaluation, options)], ignore_index=True))
     if evaluation.widths:
         folder.table("widths", pd.DataFrame(evaluation.widths))

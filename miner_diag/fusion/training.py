@@ -116,6 +116,7 @@ def train(
     state: Path | None = None,
     progress: bool = False,
     name: str = "fusion",
+    hard: np.ndarray | None = None,
 ) -> TrainedRun:
     """Train a system's parameters; return it at the epoch with the best validation nDCG@5.
 
@@ -139,6 +140,8 @@ def train(
         Show a bar after two seconds.
     name : str
         The system's name in the bar and in errors.
+    hard : ndarray [Q, n], optional
+        Hard negatives of the training queries that were mined before with the same options; else they are mined here.
 
     Raises
     ------
@@ -166,7 +169,8 @@ def train(
         return run.done(before)
     batch_size = max(2, min(options.batch_size, len(query_rows) // LEAST_STEPS))
     per_epoch = len(query_rows) // batch_size
-    hard = mine_hard_negatives(train_split, options.hard_negatives, options.guard)
+    if hard is None:
+        hard = mine_hard_negatives(train_split, options.hard_negatives, options.guard)
     bar = tqdm(
         total=options.epochs * per_epoch,
         initial=len(run.loss) * per_epoch,

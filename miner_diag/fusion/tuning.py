@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from miner_diag.fusion.errors import FusionError
 from miner_diag.fusion.model import Fusion
 from miner_diag.fusion.rows import HEADS, Materials, Role, Row
 from miner_diag.fusion.training import FusionTrainOptions, TrainedRun, train
+from miner_diag.probes.hard_negatives import mine_hard_negatives
 from miner_diag.probes.retrieval_data import RetrievalData
 
 
@@ -159,6 +160,8 @@ class _Trainer:
     options: TuningOptions
     how: dict[str, Any]
     state: Path | None
+    mined: dict[tuple[int, float], np.ndarray] = field(default_factory=dict)
+    """Hard negatives by their number and guard: all trainings have the same."""
 
     def tune(self, row: Row) -> TrainedSystem:
         """Try the rates with the first seed, and train all seeds with the one that validation likes best."""
@@ -198,4 +201,8 @@ class _Trainer:
 
     def _train(self, system: Any, training: FusionTrainOptions, row: Row, state: str | None) -> TrainedRun:
         path = None if self.state is None or state is None else self.state / f"{state}.safetensors"
-        return train(system, self.materials.train, self.validation, training, state=path, name=row.name, **self.how)
+        split, how = self.materials.train, (training.hard_negatives, training.guard)
+        if system.n_trained and how not in self.mined:
+            self.mined[how] = mine_hard_negatives(split, *how)
+        hard = self.mined.get(how)
+        return train(system, split, self.validation, training, state=path, name=row.name, hard=hard, **self.how)

@@ -96,24 +96,38 @@ class RetrievalData:
         return answers
 
     @cached_property
-    def _known(self) -> tuple[np.ndarray, int]:
-        """Return (query, page group) of all true pairs as sorted numbers, and the number of groups."""
-        n_groups = int(self.page_groups.max()) + 1
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the page groups of all true pairs, query by query, and where each query's start [Q + 1]."""
         queries, pages = self.pairs
-        return np.unique(queries * n_groups + self.page_groups[pages]), n_groups
+        known = np.unique(np.stack([queries, self.page_groups[pages]], axis=1), axis=0)
+        starts = np.searchsorted(known[:, 0], np.arange(self.relevance.n_queries + 1))
+        return known[:, 1], starts
 
     def known_matches(self, query_rows: np.ndarray, page_rows: np.ndarray) -> np.ndarray:
         """Return bool [B, C]: whether the page, or one that looks the same, answers the query."""
-        known, n_groups = self._known
-        cells = query_rows[:, None] * n_groups + self.page_groups[page_rows][None, :]
-        nearest = np.minimum(np.searchsorted(known, cells), len(known) - 1)
-        return known[nearest] == cells
+        groups, starts = self._known
+        first, n_groups = starts[query_rows], starts[query_rows + 1] - starts[query_rows]
+        row, wanted = _ranges(first, n_groups)
+        columns = np.argsort(self.page_groups[page_rows], kind="stable")
+        sorted_groups = self.page_groups[page_rows][columns]
+        left, right = (np.searchsorted(sorted_groups, groups[wanted], side=side) for side in ("left", "right"))
+        pair, place = _ranges(left, right - left)
+        matches = np.zeros((len(query_rows), len(page_rows)), dtype=bool)
+        matches[row[pair], columns[place]] = True
+        return matches
 
     def shuffled(self, rng: np.random.Generator) -> RetrievalData:
         """Return the same vectors with the answers dealt out anew: nothing is left to learn."""
         order = rng.permutation(self.relevance.n_pages)
         relevance = replace(self.relevance, page=order[self.relevance.page])
         return replace(self, relevance=relevance, given_negatives={})
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for ranges one behind the other, the number of each element's range and the element itself."""
+    number = np.repeat(np.arange(len(starts)), lengths)
+    ends = np.cumsum(lengths)
+    return number, np.arange(len(number)) - np.repeat(ends - lengths, lengths) + starts[number]
 
 
 def rows_of(vectors: Vectors, rows: np.ndarray) -> np.ndarray:

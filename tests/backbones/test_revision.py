@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from miner_diag.backbones import revision
+from miner_diag import file_hashes
 from miner_diag.backbones.revision import folder_revision
 
 
@@ -38,13 +38,13 @@ def test_does_not_depend_on_where_the_folder_is(folder, tmp_path_factory):
 
 def test_a_file_is_hashed_once(folder, monkeypatch):
     first = folder_revision(folder)
-    monkeypatch.setattr(revision, "sha256_file", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(file_hashes, "sha256_file", lambda path: pytest.fail(f"{path} was read again"))
     assert folder_revision(folder) == first
 
 
 def test_a_damaged_memory_is_no_memory(folder):
     first = folder_revision(folder)
-    for path in (revision.cache_folder() / "revisions").glob("*.json"):
+    for path in (file_hashes.cache_folder() / "revisions").glob("*.json"):
         path.write_text("{")
     assert folder_revision(folder) == first
 

@@ -353,8 +353,8 @@ def test_records_hold_every_metric_and_what_ties_could_make_of_it(evaluated):
     scores = pd.read_csv(evaluated.out / "scores.csv").set_index(["system", "metric"])["value"]
     for metric, mean in queries.groupby("measure")["value"].mean().items():
         assert scores["small-bert: miner", metric] == pytest.approx(mean, abs=1e-12)
-    means = records[(records["split"] == "test") & records["query_id"].isna()]
-    bm25 = means[means["model"] == "bm25"].set_index("measure")["value"]
+    of_bm25 = records["model"].eq("bm25") & records["split"].eq("test") & records["query_id"].isna()
+    bm25 = records[of_bm25].set_index("measure")["value"]
     for metric in METRICS:
         assert bm25[f"{metric}_worst"] - 1e-12 <= bm25[metric] <= bm25[f"{metric}_best"] + 1e-12
         assert 0 <= bm25[f"{metric}_tie_rate"] <= 1

@@ -16,6 +16,7 @@ from miner_diag.fusion import (
     tune_all,
 )
 from miner_diag.fusion import training as training_module
+from miner_diag.fusion import tuning as tuning_module
 from tests.fusion.helpers import content_of, materials_of
 
 QUICK = FusionTrainOptions(epochs=2, batch_size=20, negatives=20, learning_rate=3e-3, weight_learning_rate=3e-2, seed=7)
@@ -73,6 +74,16 @@ def test_own_options_of_a_row_are_used(run):
     systems = run("trained_maps", "fusion_mrl")
     assert systems["fusion_mrl"].training.mrl and not systems["trained_maps"].training.mrl
     assert content_of(systems["trained_maps"].runs[0].system) != content_of(systems["fusion_mrl"].runs[0].system)
+
+
+def test_hard_negatives_are_mined_once_for_all_trainings_and_are_those_of_the_row(run, small, monkeypatch):
+    asked, mine = [], tuning_module.mine_hard_negatives
+    monkeypatch.setattr(tuning_module, "mine_hard_negatives", lambda *args: (asked.append(args[1:]), mine(*args))[1])
+    monkeypatch.setattr(training_module, "mine_hard_negatives", lambda *_: pytest.fail("mined for one training"))
+    of_rows = {row.name: row.training for row in chosen_rows(("all",))}
+    run("backbone", "miner", "final_layer_linear")
+    assert of_rows["miner"]["hard_negatives"] == 16
+    assert sorted(asked) == [(0, FusionTrainOptions.guard), (16, FusionTrainOptions.guard)]
 
 
 def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):

@@ -43,6 +43,23 @@ def test_known_matches_by_hand(rng):
     assert list(zip(queries.tolist(), pages.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 1), (2, 2)]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_known_matches_are_those_of_two_loops(seed):
+    rng = np.random.default_rng(seed)
+    n_queries, n_pages = 9, 14
+    answers = [
+        dict.fromkeys(rng.choice(n_pages, rng.integers(1, 4), replace=False).tolist(), 1) for _ in range(n_queries)
+    ]
+    looks = [f"look {number}" for number in rng.integers(0, 8, n_pages)]
+    queries, pages = (np.zeros((n, 1, 2), dtype=np.float32) for n in (n_queries, n_pages))
+    data = RetrievalData.of(queries, pages, Relevance.of(answers, n_pages=n_pages), looks)
+    rows, columns = rng.integers(0, n_queries, 12), rng.integers(0, n_pages, 20)  # some twice, in any order
+    slow = [[any(looks[page] == looks[answer] for answer in answers[row]) for page in columns] for row in rows]
+    fast = data.known_matches(rows, columns)
+    assert fast.tolist() == slow and 0 < fast.mean() < 1
+    assert data.known_matches(rows[:0], columns).shape == (0, 20)
+
+
 def test_a_grade_of_zero_is_no_pair(rng):
     vectors = rng.normal(size=(2, 1, 4)).astype(np.float32)
     data = RetrievalData.of(vectors, vectors, Relevance.of([{0: 1, 1: 0}, {1: 2}], n_pages=2), ["a", "b"])
