@@ -23,8 +23,7 @@ BACKBONE = "backbone"
 
 def main_metric(corpus: Corpus) -> str:
     """Return the metric by which systems are compared on a data set: that of its benchmark, if it belongs to one."""
-    benchmark = getattr(corpus, "benchmark", None)
-    return MAIN_METRIC if benchmark is None else str(benchmark.metric)
+    return MAIN_METRIC if corpus.benchmark is None else corpus.benchmark.metric
 
 
 class Ties(NamedTuple):

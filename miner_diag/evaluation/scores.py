@@ -54,7 +54,7 @@ def score_systems(
     statistics : StatisticsOptions
         The confidence and the seed. Intervals of the main metric are those of the comparison.
     """
-    languages = np.array([getattr(query, "language", "") for query in corpus.queries])
+    languages = np.array([query.language for query in corpus.queries])
     labels = None if documents is None else np.asarray(documents)
     found = []
     for system in systems:

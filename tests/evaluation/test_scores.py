@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from miner_diag.corpus import Query
+from miner_diag.corpus import Benchmark
 from miner_diag.evaluation import Measures
 from miner_diag.evaluation.scored_system import Ties, main_metric
 from miner_diag.evaluation.scores import rows_per_query, score_records, score_systems, scores_table
@@ -16,13 +16,6 @@ from tests.evaluation.helpers import N_QUERIES, compare, small_corpus, systems_o
 
 COLUMNS = ["system", "data", "language", "n_queries", "n_pages", "metric", "value", "low", "high"]
 TIES = Ties(0.25, 0.75, 0.5)
-
-
-@dataclass(frozen=True)
-class Asked(Query):
-    """A query that says its language, as queries of benchmarks in several languages do."""
-
-    language: str = ""
 
 
 def with_metrics(systems):
@@ -74,11 +67,8 @@ def test_intervals_are_those_of_the_comparison(systems, by_document):
 
 def test_languages_have_rows_of_their_own(systems):
     corpus = small_corpus()
-    named = [
-        Asked(q.query_id, q.text, q.kind, q.doc_id, "english" if n % 4 else "french")
-        for n, q in enumerate(corpus.queries)
-    ]
-    corpus = replace(corpus, queries=tuple(named))
+    named = tuple(replace(q, language="english" if n % 4 else "french") for n, q in enumerate(corpus.queries))
+    corpus = replace(corpus, queries=named)
     scores = score_systems(systems, corpus, documents_of(corpus), StatisticsOptions())
     table = scores_table(scores, corpus)
     assert len(table) == 2 * 3 * len(systems)
@@ -130,6 +120,5 @@ def test_records_hold_means_ties_and_single_queries(systems):
 def test_a_data_set_of_a_benchmark_is_compared_by_its_metric():
     corpus = small_corpus()
     assert main_metric(corpus) == "ndcg_at_5"
-    benchmark = type("Benchmark", (), {"metric": "ndcg_at_10"})()
-    of_benchmark = type("Corpus", (), {"benchmark": benchmark})()
-    assert main_metric(of_benchmark) == "ndcg_at_10"
+    benchmark = Benchmark("ViDoRe V3", "Vidore3HrRetrieval", "ndcg_at_10", "")
+    assert main_metric(replace(corpus, benchmark=benchmark)) == "ndcg_at_10"
