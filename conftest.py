@@ -9,7 +9,7 @@ import pytest
 MOST_WORKERS = 4
 """Each takes up to 2 GB, and there are no more large pieces of work than this."""
 
-ASKED_OF_NOTEBOOKS = {f"MINER_DIAG_{what}" for what in ("DATA", "FIGURES", "LIMIT", "MODELS", "RUNS")}
+ASKED_OF_NOTEBOOKS = {f"MINER_DIAG_{what}" for what in ("DATA", "FIGURES", "LIMIT", "MODELS", "RUNS", "RUN_FILES")}
 """A session that sets one of these wants to see what notebooks draw."""
 
 NOTEBOOK_PAGES = "120"

@@ -10,7 +10,7 @@ from miner_diag.evaluation.compare import (
 )
 from miner_diag.evaluation.document_splits import SplitValues, put_together
 from miner_diag.evaluation.main_table import main_table
-from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
+from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure, query_differences_figure
 from miner_diag.evaluation.scored_system import Measures, ScoredSystem
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "folds_figure",
     "main_table",
     "put_together",
+    "query_differences_figure",
 ]

@@ -76,7 +76,7 @@ class Example:
     gain: float
     """The metric of the one system less that of the other."""
     rows: tuple[Row, ...]
-    """One of each system, and the pages that answer where neither of them shows one."""
+    """One of the system that is compared with, one of the other, and what answers where neither shows a page of it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def find_examples(system: ScoredSystem, other: ScoredSystem, corpus: Corpus, met
     def most(order: np.ndarray) -> tuple[Example, ...]:
         rows = order.argsort(kind="stable")[:N_EXAMPLES]
         return tuple(
-            Example(corpus.queries[row], float(gains[row]), _rows(row, (system, other), corpus, metric))
+            Example(corpus.queries[row], float(gains[row]), _rows(row, (other, system), corpus, metric))
             for row in rows.tolist()
             if order[row] < 0
         )
@@ -199,7 +199,7 @@ def examples_page(system: ScoredSystem, other: ScoredSystem, corpus: Corpus, com
     drawn = draw_pages(corpus, page_ids)
     return _template().render(
         data=corpus.name,
-        systems=(system.key, other.key),
+        systems=(other.key, system.key),
         label=metric_label(comparison.metric),
         scores=_score_rows(system, other, comparison),
         sentences=_summary(system, other, corpus, comparison, examples),
@@ -262,14 +262,14 @@ def _cut(text: str, what: str) -> str:
 
 
 def _score_rows(system: ScoredSystem, other: ScoredSystem, comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Return name, both values and the difference of each metric; the one that is compared has its intervals."""
+    """Return name, `other`, `system` and difference of each metric; the one that is compared has its intervals."""
     rows = []
     for metric, values in system.measures.values.items():
         value, reference = float(values.mean()), float(other.measures.values[metric].mean())
-        told = f"{value:.4f}", f"{reference:.4f}"
+        told = f"{reference:.4f}", f"{value:.4f}"
         if metric == comparison.metric:
             own, others = comparison[system.key], comparison[other.key]
-            told = with_ends(value, own.interval), with_ends(reference, others.interval)
+            told = with_ends(reference, others.interval), with_ends(value, own.interval)
         rows.append((metric_label(metric), *told, f"{value - reference:+.4f}"))
     return rows
 

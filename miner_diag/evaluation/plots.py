@@ -207,6 +207,43 @@ def cost_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> F
     return finish_figure(figure, title, f"Marks of like size stand side by side. {caption}".strip())
 
 
+def query_differences_figure(
+    table: pd.DataFrame, metric: str, ends: tuple[float, float], *, title: str = "", caption: str = ""
+) -> Figure:
+    """Draw the difference of two systems at every query, the largest gain first, and their mean with its interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each query, with the column difference.
+    metric : str
+        What was measured, as files name it.
+    ends : (float, float)
+        The interval of the mean difference.
+    title : str
+        The two systems and the data.
+    caption : str
+        What the interval is over.
+    """
+    values = np.sort(table["difference"].to_numpy(dtype=np.float64))[::-1]
+    figure = new_figure(7.2, 3.4)
+    ax = figure.subplots()
+    for kind, rows, colour in (("gain", values > 0, BLUE), ("lose", values < 0, VERMILLION)):
+        label = f"{rows.sum()} of {len(values)} queries {kind}"
+        ax.bar(np.flatnonzero(rows), values[rows], width=1.0, color=colour, label=label)
+    mean = values.mean()
+    ax.axhspan(*ends, color="0.8", zorder=0)
+    ax.axhline(
+        mean, color=BLACK, linewidth=1.2, linestyle="--", label=f"mean {mean:+.4f} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+    )
+    ax.axhline(0, color="0.4", linewidth=0.9)
+    ax.set(
+        xlabel="queries, the largest gain first", ylabel=f"difference in {metric_label(metric)}", xlim=(-1, len(values))
+    )
+    ax.legend(fontsize=8, frameon=False, loc="upper right")
+    return finish_figure(figure, title, caption)
+
+
 def _label(model: str, system: str, role: str, several: bool = True) -> str:
     if role in ("backbone", "late", "run"):
         return model

@@ -76,6 +76,11 @@ def page_of(corpus, after=AFTER, before=BEFORE):
     return examples_page(after, before, corpus, compare_scored([before, after], None, StatisticsOptions()))
 
 
+def seen_size(picture):
+    """Width and height of what is shown of a picture."""
+    return Image.open(io.BytesIO(picture_file(picture))).size
+
+
 class Reader(HTMLParser):
     """What a browser would make of the page; a tag that is closed out of turn is an error."""
 
@@ -176,11 +181,11 @@ def test_means_over_seeds_that_differ_by_rounding_are_no_gain():
 
 def test_rows_hold_first_pages_ranks_and_what_answers():
     gained = {e.query.query_id: e for e in find_examples(AFTER, BEFORE, planted(), "ndcg_at_5").gained}
-    after, before = gained["q1"].rows
+    before, after = gained["q1"].rows
     assert [(p.page_id, p.rank, p.grade) for p in after.pages] == [("d/1", 1, 1), ("d/4", 2, 0), ("d/5", 3, 0)]
     assert (after.label, after.what) == ("after: run", "nDCG@5 1.0000; the first page that answers is at rank 1.")
     assert before.what == "nDCG@5 0.5000; the first page that answers is at rank 2."
-    after, before, answers = gained["q4"].rows  # d/4 is at rank 4 of the one, and not at all in the other
+    before, after, answers = gained["q4"].rows  # d/4 is at rank 4 of the one, and not at all in the other
     assert after.what == "nDCG@5 0.4000; the first page that answers is at rank 4."
     assert before.what == "nDCG@5 0.0000; no page that answers is among its first 5."
     assert (answers.label, answers.what) == ("", "The page that answers.")
@@ -193,7 +198,7 @@ def test_no_results_are_said_and_of_many_answers_the_best_are_shown():
     before = ranked("before", [0.5] * 6, [[4, 5, 6, 0, 1]] * 6)
     lost = find_examples(AFTER, before, corpus, "ndcg_at_5").lost
     row = next(e for e in lost if e.query.query_id == "q5").rows
-    assert row[0].pages == () and row[0].what == "nDCG@5 0.0000; it has no results for this query."
+    assert row[1].pages == () and row[1].what == "nDCG@5 0.0000; it has no results for this query."
     assert [(p.page_id, p.grade) for p in row[2].pages] == [("d/1", 3), ("d/3", 2), ("d/0", 1)]
     assert row[2].what == "3 of the 5 pages that answer."
 
@@ -207,15 +212,15 @@ def test_the_page_says_what_was_found():
     assert read.articles[0]["facts"].strip() == "▲ +0.5000 nDCG@5 · document: d"
     assert read.articles[4]["facts"].strip() == "▼ -0.5000 nDCG@5 · document: d"
     first = read.articles[0]["rows"]
-    assert [row["label"] for row in first] == ["after: run", "before: run"]
-    assert first[0]["pages"] == [[True, "1. ✓ answers d/1"], [False, "2. d/4"], [False, "3. d/5"]]
-    assert first[1]["pages"] == [[False, "1. d/0"], [True, "2. ✓ answers d/1"], [False, "3. d/4"]]
+    assert [row["label"] for row in first] == ["before: run", "after: run"]
+    assert first[1]["pages"] == [[True, "1. ✓ answers d/1"], [False, "2. d/4"], [False, "3. d/5"]]
+    assert first[0]["pages"] == [[False, "1. d/0"], [True, "2. ✓ answers d/1"], [False, "3. d/4"]]
     assert read.articles[2]["rows"][2] == {
         "label": "What answers",
         "what": "The page that answers.",
         "pages": [[True, "✓ answers d/4"]],
     }
-    assert read.articles[4]["rows"][0]["pages"] == []
+    assert read.articles[4]["rows"][1]["pages"] == []
     for words in (
         "What changed from before: run to after: run",
         "Of 6 queries of planted (test, verbatim), 3 gained, 2 lost and 1 stayed the same.",
@@ -223,7 +228,7 @@ def test_the_page_says_what_was_found():
         "thick double border and the words “✓ answers”",
     ):
         assert words in read.text, words
-    assert "MAP0.28330.2500+0.0333" in read.text.replace("\n", "")  # the table: 1.7 / 6 and 1.5 / 6
+    assert "MAP0.25000.2833+0.0333" in read.text.replace("\n", "")  # the table: 1.5 / 6 and 1.7 / 6
     for words in ("no picture", "seeds", "without the words", "language", "grade"):
         assert words not in read.text
 
@@ -247,7 +252,7 @@ def test_languages_grades_seeds_and_hidden_words_are_told_where_there_are_any():
     measures = replace(AFTER.measures, values={"ndcg_at_5": np.concatenate([values, values])})
     read = Reader(page_of(corpus, replace(AFTER, measures=measures, seeds=(0, 1))))
     assert read.articles[0]["facts"].strip() == "▲ +0.5000 nDCG@5 · language: french · document: d"
-    assert read.articles[0]["rows"][0]["pages"][0] == [True, "1. ✓ answers, grade 2 d/1"]
+    assert read.articles[0]["rows"][1]["pages"][0] == [True, "1. ✓ answers, grade 2 d/1"]
     assert "pages are those of the first seed" in read.text
     assert "Pages are shown without the words of their queries" in read.text
 
@@ -324,7 +329,9 @@ def test_the_page_is_no_larger_than_is_promised(monkeypatch):
     """Every page is noise, no page is shown twice, no ranking holds an answer, and every text is long."""
     rng = np.random.default_rng(0)
     n_queries, n_pages = 2 * N_EXAMPLES, 18 * N_EXAMPLES
-    noise = Image.fromarray(rng.integers(0, 256, (LONGEST_SIDE, LONGEST_SIDE, 3), dtype=np.uint8))
+    large = Image.fromarray(rng.integers(0, 256, (LONGEST_SIDE, LONGEST_SIDE, 3), dtype=np.uint8))
+    sizes = ((side, side) for side in range(LONGEST_SIDE, 0, -10))
+    noise = next(part for size in sizes if seen_size(part := large.crop((0, 0, *size))) == size)  # just fits
     asked = []
     names = [f"{n} {HOSTILE * 50}" for n in range(n_pages)]
     corpus = Corpus(
@@ -343,10 +350,9 @@ def test_the_page_is_no_larger_than_is_promised(monkeypatch):
     after = ranked("a" * 1000, 0.5 + gains, pages + 3, before.key)
     html = page_of(corpus, after, before)
     assert len(asked) == len(set(asked)) == n_pages and html.count("<img") == n_pages
-    assert 0.3 * MOST_BYTES < len(html.encode("utf-8")) < MOST_BYTES
+    assert 0.8 * MOST_BYTES < len(html.encode("utf-8")) < MOST_BYTES
     monkeypatch.setattr(module, "PICTURE_BYTES", 10 * PICTURE_BYTES)  # the negative control
-    assert len(picture_file(noise)) > PICTURE_BYTES
-    assert n_pages * len(picture_file(noise)) * 4 / 3 > MOST_BYTES
+    assert n_pages * len(picture_file(large)) * 4 / 3 > MOST_BYTES
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "CMYK", "P"])
@@ -363,5 +369,5 @@ def test_a_picture_is_its_pixels_alone(mode):
 def test_noise_is_drawn_smaller_until_it_fits(rng):
     noise = Image.fromarray(rng.integers(0, 256, (300, 900, 3), dtype=np.uint8))
     content = picture_file(noise)
-    width, height = Image.open(io.BytesIO(content)).size
+    width, height = seen_size(noise)
     assert len(content) <= PICTURE_BYTES and width == pytest.approx(3 * height, abs=2) and width > 100

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miner_diag.evaluation import ablation_figure, cost_figure, folds_figure
+from miner_diag.evaluation import ablation_figure, cost_figure, folds_figure, query_differences_figure
 from tests.evaluation.helpers import systems_of, table_of
 
 
@@ -132,3 +132,18 @@ def test_the_forms_of_the_fusion_have_marks_of_their_own():
     (ax,) = cost_figure(pd.DataFrame(rows)).axes
     markers = {container.get_label(): container.lines[0].get_marker() for container in ax.containers}
     assert len(markers) == 3 == len(set(markers.values()))
+
+
+def test_differences_of_queries_are_drawn_from_the_largest_gain_to_the_largest_loss():
+    table = pd.DataFrame({"query_id": list("abcde"), "difference": [0.0, -0.5, 0.25, 1.0, 0.0]})
+    figure = query_differences_figure(table, "ndcg_at_10", (-0.2, 0.5), title="a title", caption="over documents")
+    (ax,) = figure.axes
+    gained, lost = ([(bar.get_x() + 0.5, bar.get_height()) for bar in bars] for bars in ax.containers)
+    np.testing.assert_allclose(gained, [(0, 1.0), (1, 0.25)])
+    np.testing.assert_allclose(lost, [(4, -0.5)])
+    labels_of = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(labels_of) == ["1 of 5 queries lose", "2 of 5 queries gain", "mean +0.1500 [-0.2000, +0.5000]"]
+    assert ax.get_ylabel() == "difference in nDCG@10" and figure.get_supxlabel() == "over documents"
+    one_sided = query_differences_figure(table[table["difference"] > 0], "map", (0.1, 0.9))
+    assert "0 of 2 queries lose" in [text.get_text() for text in one_sided.axes[0].get_legend().get_texts()]
+    one_sided.draw_without_rendering()
