@@ -149,8 +149,8 @@ for form in FORMS:
     )
     figure.savefig(FIGURES / f"04_differences_{form}.png", dpi=200)
     display(Image(FIGURES / f"04_differences_{form}.png", width=800))
-    columns = ["system", "ndcg_at_5", "difference_to_backbone", "difference_to_miner", "difference_to_miner_low"]
-    display(first[[*columns, "difference_to_miner_high", "p_holm"]].round(4))
+    columns = ["system", "ndcg_at_5", "difference_to_backbone", "difference_to_miner", "miner_difference_low"]
+    display(first[[*columns, "miner_difference_high", "miner_p_holm"]].round(4))
 
 # %% [markdown]
 # ## Which layers, which kind, which neurons

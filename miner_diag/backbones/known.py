@@ -19,6 +19,9 @@ BYTES = 2
 """The bytes of a weight in bfloat16."""
 LATE = "none (late interaction)"
 """What a manifest states as the pooling of a model with a vector for every token."""
+TASKS_WORDS = "Find a screenshot that is relevant to the user's question."
+"""What ViDoRe V3's tasks of mteb say of themselves. A manifest names these words where mteb's run of a checkpoint puts
+the words of the task at hand before a query."""
 PROTOCOLS = tuple(name for name in get_args(Protocol) if name != "authors")
 """The protocols that a manifest says the differences of; its other fields are the authors'."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from miner_diag.backbones.families import (
     stated_type,
 )
 from miner_diag.backbones.hub import Source, find_source
-from miner_diag.backbones.known import KnownModel, known_model
+from miner_diag.backbones.known import TASKS_WORDS, KnownModel, known_model
 from miner_diag.backbones.options import LoadOptions
 from miner_diag.backbones.page_text import bge_folder, minilm_folder
 from miner_diag.backbones.pictures import PagePictures
@@ -192,7 +193,7 @@ def _load(options: LoadOptions, late: bool, render: Render | None, progress: boo
         refuse_adapter(folder)
     retriever.check_honours(options, name, _not_here(options, retriever, source, folder, base))
     base_folder = None if base is None else base.fetch(trust_remote_code=options.trust_remote_code)
-    changes = _protocol_changes(options)
+    changes = protocol_changes(options)
     return retriever.load(
         Checkpoint(folder, name, options, pictures, base_folder, retriever.long_pages, progress, changes)
     )
@@ -271,11 +272,26 @@ def _protocol_unused(model: str, retriever: Retriever) -> dict[str, str]:
     return {} if run.changes else {"protocol": "its manifest names no setting that mteb changes"}
 
 
-def _protocol_changes(options: LoadOptions) -> Mapping[str, str | int]:
-    """Return the settings that the chosen protocol changes; what is not honoured was refused before."""
+def protocol_changes(options: LoadOptions) -> Mapping[str, str | int]:
+    """Return the settings that the chosen protocol changes; empty where no manifest names one."""
     known = _known(options.model)
     run = None if known is None else known.protocol.get(options.protocol)
     return {} if run is None else run.changes
+
+
+def with_task_words(options: LoadOptions, words: str) -> LoadOptions:
+    """Return options with a task's own words before a query, where their protocol puts those there.
+
+    Parameters
+    ----------
+    options : LoadOptions
+        What loads a retriever. A prompt that is given stays.
+    words : str
+        What the task of mteb says of itself.
+    """
+    if options.query_prompt is not None or protocol_changes(options).get("query_prompt") != TASKS_WORDS:
+        return options
+    return options if words == TASKS_WORDS else replace(options, query_prompt=words)
 
 
 def _source(model: str, revision: str | None) -> Source:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from miner_diag.corpus import Corpus
 from miner_diag.evaluation.compare import SystemComparison, SystemValues, compare_systems
 from miner_diag.evaluation.plots import GREY, ROLES
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem
@@ -36,18 +37,31 @@ LABELS = {
 }
 """The systems of the table in its order, and what the figure calls them."""
 
+FAMILY = "differences"
+"""What the table calls its one family of comparisons."""
+
+ENDS = {"difference_to_backbone": "", "difference_to_miner": "miner_"}
+"""A column of differences -> what the columns of its interval and p value begin with."""
+
 _ROLE_OF = {BACKBONE: "backbone", "final_layer_vector": "head", HEAD: "head", MINER: "fusion", OURS: "fusion"}
 
 
 def differences_table(
-    systems: Sequence[ScoredSystem], documents: Sequence[str] | None, statistics: StatisticsOptions
+    systems: Sequence[ScoredSystem],
+    part: Corpus,
+    documents: Sequence[str] | None,
+    statistics: StatisticsOptions,
 ) -> pd.DataFrame | None:
     """Return ``differences.csv``: each system with its difference to miner, p by Holm over all of them.
+
+    Columns that ``comparison.csv`` has, too, hold the same numbers; those on miner begin with "miner".
 
     Parameters
     ----------
     systems : sequence of ScoredSystem
         Those of one fusion run, on the same queries.
+    part : Corpus
+        What the queries are of.
     documents : sequence [Q], optional
         The document of each query, if intervals are over documents.
     statistics : StatisticsOptions
@@ -77,15 +91,19 @@ def differences_table(
     for system, against, base in zip(kept, to_miner.systems, to_backbone.systems, strict=True):
         rows.append(
             {
+                "data": part.name,
+                "queries": part.form,
+                "split": part.part,
                 "model": system.model,
                 "system": system.name,
                 "what": system.what,
                 "ndcg_at_5": against.value,
                 **_ends(against.interval, ""),
-                **_difference(base, "difference_to_backbone"),
-                **_difference(against, "difference_to_miner"),
-                "p_value": None if against.to_backbone is None else against.to_backbone.p_value,
-                "p_holm": None if against.to_backbone is None else against.to_backbone.p_holm,
+                "backbone": None if base.to_backbone is None else system.model,
+                **_difference(base, "backbone", ""),
+                **_difference(against, "miner", "miner_"),
+                "miner_p_holm": None if against.to_backbone is None else against.to_backbone.p_holm,
+                "family": FAMILY,
                 "n_seeds": len(system.seeds),
                 "n_queries": to_miner.n_queries,
                 "n_documents": to_miner.n_documents,
@@ -101,7 +119,8 @@ def differences_sentences(table: pd.DataFrame, where: str) -> list[str]:
 
     def told(name: str, column: str) -> str:
         row = rows.loc[name]
-        return f"{row[column]:+.4f} [{row[f'{column}_low']:+.4f}, {row[f'{column}_high']:+.4f}]"
+        low, high = (row[f"{ENDS[column]}difference_{end}"] for end in ("low", "high"))
+        return f"{row[column]:+.4f} [{low:+.4f}, {high:+.4f}]"
 
     base = rows.loc[BACKBONE, "ndcg_at_5"]
     gain = rows.loc[MINER, "difference_to_backbone"]
@@ -155,8 +174,8 @@ def differences_figure(table: pd.DataFrame, *, title: str = "", caption: str = "
             ax.plot(0.0, place, **look)
             continue
         value = row.difference_to_miner
-        ends = [[value - row.difference_to_miner_low], [row.difference_to_miner_high - value]]
-        sure = row.p_holm is not None and row.p_holm < 0.05
+        ends = [[value - row.miner_difference_low], [row.miner_difference_high - value]]
+        sure = row.miner_p_holm is not None and row.miner_p_holm < 0.05
         face = colour if sure else "white"
         ax.errorbar(value, place, xerr=np.maximum(ends, 0), capsize=2.5, **look, markerfacecolor=face)
     ax.axvline(0, color="0.4", linewidth=0.9)
@@ -185,8 +204,11 @@ def _ends(interval: object, prefix: str) -> dict[str, float | None]:
     return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _difference(compared: SystemComparison, name: str) -> dict[str, float | None]:
+def _difference(compared: SystemComparison, other: str, prefix: str) -> dict[str, float | None]:
     difference = compared.to_backbone
     if difference is None:
-        return {name: 0.0, f"{name}_low": None, f"{name}_high": None}
-    return {name: difference.value, **_ends(difference.interval, f"{name}_")}
+        ends, value, p_value = _ends(None, f"{prefix}difference_"), None, None
+    else:
+        ends, value = _ends(difference.interval, f"{prefix}difference_"), difference.value
+        p_value = difference.p_value
+    return {f"difference_to_{other}": value, **ends, f"{prefix}p_value": p_value}

@@ -32,6 +32,7 @@ from miner_diag.evaluation.systems import (
     score_oracle,
     score_run,
     validation_of_run,
+    with_words_of,
 )
 from miner_diag.fusion.saved_systems import FittedTo, fold_folders, probes_folder, read_fitted_to
 from miner_diag.probes.retrieval_data import RetrievalData
@@ -147,7 +148,7 @@ def evaluate(
     corpus = data.load()
     if run is not None:
         run.stage("corpus")
-    evaluation = Evaluation(corpus.split(split))
+    evaluation, sources = Evaluation(corpus.split(split)), with_words_of(sources, corpus.benchmark)
     # read before anything is embedded, so that what is wrong with a file is said at once
     run_files = [
         read_run_file(source.given, source.run_file, corpus, evaluation.part)

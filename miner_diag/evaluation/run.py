@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
-from miner_diag.backbones.options import Dtype
+from miner_diag.backbones.options import Dtype, Protocol
 from miner_diag.command import command_line
 from miner_diag.corpus import Corpus
 from miner_diag.corpus.benchmark_sets import BenchmarkSet, benchmark_sets
@@ -63,8 +63,9 @@ class EvaluationOptions:
     data sets of the benchmark, each in a folder of its own, and writes the averages over them.
 
     Systems are read, not fitted. A fusion run that was fitted to some of these documents is refused. All metrics stand
-    in scores.csv, the rankings in runs/ and the judgements in qrels.trec, for other tools. examples.html shows which
-    queries gained and lost most between two of the systems, and the pages that these ranked first.
+    in scores.csv; the rankings of the main table's systems in runs/ and the judgements in qrels.trec are for other
+    tools. examples.html shows which queries gained and lost most between two of the systems, and the pages that these
+    ranked first.
     """
 
     systems: tuple[str, ...] = ("runs/fusion",)
@@ -87,6 +88,10 @@ class EvaluationOptions:
     dtype: Dtype | None = None
     """The precision of every retriever's forward, instead of a fusion run's own; auto is used for the others if this is
     not given. A fusion is refused if its retriever runs at another precision than it was fitted with."""
+    protocol: Protocol = "authors"
+    """Whose prompts, pixels and closing tokens retrievers use that are given by name: those of their authors, or those
+    of the public leaderboard's runs (mteb), where a retriever's manifest says what these do otherwise. A fusion run
+    keeps what it was fitted with."""
     stored_dtype: StoredDtype = "float32"
     """The precision of a late-interaction retriever's token vectors on disk; float16 takes half the space."""
     folds: bool = True
@@ -169,7 +174,7 @@ def run_benchmark(options: EvaluationOptions, sets: Sequence[BenchmarkSet]) -> N
 def run_one(options: EvaluationOptions) -> None:
     """Evaluate on one data set."""
     folder = begin_run(options.out, COMMAND, options, OPTIONAL_FILES)
-    sources = read_sources(options.systems, device=options.device, dtype=options.dtype)
+    sources = read_sources(options.systems, device=options.device, dtype=options.dtype, protocol=options.protocol)
     _refuse_own_runs(sources, folder.folder)
     if options.stored_dtype != "float32" and not any(source.late for source in sources):
         raise EvaluationError(
@@ -215,10 +220,14 @@ def run_one(options: EvaluationOptions) -> None:
     folder.table("comparison", pd.concat([table, *_validation_tables(evaluation, options)], ignore_index=True))
     if evaluation.widths:
         folder.table("widths", pd.DataFrame(evaluation.widths))
-    _write_figures(folder, table, comparison, evaluation)
-    facts: dict[str, Any] = {"rankings": write_trec_files(folder.folder, systems, part), "rankings_depth": RUN_DEPTH}
+    main = main_table(table)
+    folder.table("main_table", main)
+    _write_figures(folder, table, main, comparison, evaluation)
+    shown = set(main[["model", "system"]].itertuples(index=False, name=None))
+    rankings = write_trec_files(folder.folder, [s for s in systems if (s.model, s.name) in shown], part)
+    facts: dict[str, Any] = {"rankings": rankings, "rankings_depth": RUN_DEPTH}
     if not evaluation.folds:
-        lines += _write_differences(folder, [(systems, documents, where)], options, part)
+        lines += _write_differences(folder, [(systems, documents, where)], options, part, {})
     if evaluation.folds:
         fold_records, fold_lines, fold_facts = _write_folds(folder, evaluation, options)
         facts |= fold_facts
@@ -236,7 +245,7 @@ def run_one(options: EvaluationOptions) -> None:
     if n_rows > MOST_ROWS:
         lines.append(
             f"Of single queries records.jsonl holds {metric_label(comparison.metric)} alone: the other metrics would "
-            f"be {n_rows:,} rows more. runs/ and qrels.trec give them."
+            f"be {n_rows:,} rows more. runs/ and qrels.trec give them for the systems of the main table."
         )
     lines += tie_sentences(comparison, systems)
     lines += [comparison.caption(), *dict.fromkeys([*evaluation.notes, *cautions]), *skipped_lines(part.skipped)]
@@ -265,11 +274,11 @@ def _validation_tables(evaluation: Evaluation, options: EvaluationOptions) -> li
     return [comparison_table(compare_scored(systems, documents, options.statistics), systems, part)]
 
 
-def _write_figures(folder: RunFolder, table: pd.DataFrame, comparison: Comparison, evaluation: Evaluation) -> None:
-    """Write the main table, its figure, and the figure of the ablation if there are such rows."""
+def _write_figures(
+    folder: RunFolder, table: pd.DataFrame, main: pd.DataFrame, comparison: Comparison, evaluation: Evaluation
+) -> None:
+    """Write the figure of the main table, and that of the ablation if there are such rows."""
     part, caption = evaluation.part, comparison.caption()
-    main = main_table(table)
-    folder.table("main_table", main)
     title = f"{part.name} ({part.part}), {part.form} queries"
     counts = f"{comparison.n_queries} queries of {len({query.doc_id for query in part.queries})} documents"
     if main["bytes_per_page"].notna().any():
@@ -314,7 +323,8 @@ def _write_folds(
         lines += fusion_sentences(comparison, systems, where, several=several)
         lines += bm25_sentences(comparison, systems, where)
         runs_together.append((systems, documents if over_documents else None, where))
-    lines += _write_differences(folder, runs_together, options, evaluation.part)
+    splits = {"folds": together[0]["folds"].iloc[0]}
+    lines += _write_differences(folder, runs_together, options, evaluation.part, splits)
     folds_csv, together_csv = (pd.concat(frames, ignore_index=True) for frames in (tables, together))
     folder.table("folds", folds_csv)
     folder.table("folds_together", together_csv)
@@ -329,15 +339,20 @@ def _write_differences(
     runs: Sequence[tuple[Sequence[ScoredSystem], Sequence[str] | None, str]],
     options: EvaluationOptions,
     part: Corpus,
+    splits: Mapping[str, str],
 ) -> list[str]:
-    """Write what each difference between the two forms is worth, for each run that has them; return sentences."""
+    """Write what each difference between the two forms is worth, for each run that has them; return sentences.
+
+    `splits` holds the column that names the document splits where several stand together.
+    """
     tables: list[pd.DataFrame] = []
     lines: list[str] = []
     for systems, documents, where in runs:
         for model, label in dict.fromkeys((s.model, _label_of(s)) for s in systems if s.role == "fusion"):
-            table = differences_table(of_run(systems, model, label), documents, options.statistics)
+            table = differences_table(of_run(systems, model, label), part, documents, options.statistics)
             if table is not None:
-                table.insert(1, "run", label)
+                for place, (name, value) in enumerate([*splits.items(), ("run", label)], start=3):
+                    table.insert(place, name, value)
                 tables.append(table)
                 lines += differences_sentences(table, where)
     if tables:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from miner_diag.backbones import Backbone, LoadOptions, is_late
 from miner_diag.backbones.base import SIDES
-from miner_diag.backbones.options import Dtype
-from miner_diag.corpus import Corpus
+from miner_diag.backbones.options import Dtype, Protocol
+from miner_diag.backbones.registry import protocol_changes, with_task_words
+from miner_diag.corpus import Benchmark, Corpus
 from miner_diag.embeddings import Embedded
 from miner_diag.evaluation.compare import MAIN_METRIC, EvaluationError
 from miner_diag.evaluation.oracle import ORACLE, oracle_values, read_layer_probes
@@ -67,7 +68,13 @@ class ScoredRun:
     """Rows of ``widths.csv``."""
 
 
-def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtype | None = None) -> list[Source]:
+def read_sources(
+    given: Sequence[str],
+    *,
+    device: str | None = None,
+    dtype: Dtype | None = None,
+    protocol: Protocol = "authors",
+) -> list[Source]:
     """Find out what each word of ``--systems`` is.
 
     Parameters
@@ -76,12 +83,14 @@ def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtyp
         Folders of fusion runs, names of retrievers, folders of checkpoints, hub ids, run files.
     device, dtype : str, optional
         These take the place of what a fusion run was fitted with.
+    protocol : {"authors", "mteb"}
+        Whose prompts and pixels retrievers use that are given by name and for which their manifest names a difference.
 
     Raises
     ------
     EvaluationError
-        If none is given, one is given twice, a folder or file is not there, or all are run files, which run on no
-        device, and one is named.
+        If none is given, one is given twice, a folder or file is not there, all are run files, which run on no
+        device, and one is named, or a protocol is named that changes nothing of any retriever.
     ValueError
         If a folder holds a run of another command, or one that is not finished.
     """
@@ -93,6 +102,15 @@ def read_sources(given: Sequence[str], *, device: str | None = None, dtype: Dtyp
             f"--{'device' if device else 'dtype'} has no effect: all systems are run files. Leave it out"
         )
     sources = [_with(source, device, dtype) for source in sources]
+    if protocol != "authors":
+        changed = [_under_protocol(source, protocol) for source in sources]
+        if changed == sources:
+            raise EvaluationError(
+                f"--protocol {protocol} has no effect: it changes retrievers that are given by name and whose manifest "
+                "says what the public leaderboard does otherwise (miner-diag backbones lists them), and a fusion run "
+                "keeps what it was fitted with. Leave it out"
+            )
+        sources = changed
     for number, source in enumerate(sources):
         if any(replace(source, given=other.given) == other for other in sources[:number]):
             raise EvaluationError(f"systems must name each system once; {source.given!r} stands twice")
@@ -109,6 +127,27 @@ def _with(source: Source, device: str | None, dtype: Dtype | None) -> Source:
     if dtype is not None:
         load = replace(load, dtype=dtype)
     return replace(source, load=load)
+
+
+def _under_protocol(source: Source, protocol: Protocol) -> Source:
+    """Return a retriever that is given by name under another protocol than its authors', if that changes anything."""
+    if source.load is None or source.folder is not None:
+        return source
+    load = replace(source.load, protocol=protocol)
+    return replace(source, load=load) if protocol_changes(load) else source
+
+
+def with_words_of(sources: Sequence[Source], benchmark: Benchmark | None) -> list[Source]:
+    """Return the sources with the words of a benchmark's task before their queries, where their protocol wants them.
+
+    The layers of a fusion run keep the words that it was fitted with.
+    """
+    return [
+        source
+        if benchmark is None or source.load is None or source.folder is not None
+        else replace(source, load=with_task_words(source.load, benchmark.query_prompt))
+        for source in sources
+    ]
 
 
 def _read_source(word: str) -> Source:

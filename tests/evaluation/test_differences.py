@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from miner_diag.corpus import Corpus
 from miner_diag.evaluation.differences import (
     HEAD,
     LABELS,
@@ -20,6 +21,7 @@ from miner_diag.stats import StatisticsOptions, holm
 N_QUERIES, SEEDS = 60, 3
 DOCUMENTS = [f"d{number // 5}" for number in range(N_QUERIES)]
 STATISTICS = StatisticsOptions()
+PART = Corpus("c", "hidden", 0, (), (), {}, {}, None, part="test")
 GAINS = {"miner": 0.02, "trained_maps": 0.06, "whitened": 0.01, "miner_whitened": 0.03, "miner_our_mask": 0.02}
 
 
@@ -48,7 +50,7 @@ def systems():
 
 @pytest.fixture(scope="module")
 def table(systems):
-    return differences_table(of_run(systems, "m", ""), DOCUMENTS, STATISTICS)
+    return differences_table(of_run(systems, "m", ""), PART, DOCUMENTS, STATISTICS)
 
 
 def test_each_system_stands_beside_miner_in_the_order_of_the_labels(table):
@@ -56,24 +58,24 @@ def test_each_system_stands_beside_miner_in_the_order_of_the_labels(table):
     assert names == [name for name in LABELS if name in {*GAINS, "backbone", HEAD}]
     rows = table.set_index("system")
     for name, gain in GAINS.items():
-        assert rows.loc[name, "difference_to_miner"] == pytest.approx(gain - GAINS["miner"], abs=2e-3)
+        if name != "miner":
+            assert rows.loc[name, "difference_to_miner"] == pytest.approx(gain - GAINS["miner"], abs=2e-3)
         assert rows.loc[name, "difference_to_backbone"] == pytest.approx(gain, abs=2e-3)
+    assert np.isnan(rows.loc["miner", "difference_to_miner"]), "nothing is compared with itself"
     assert rows.loc["backbone", "difference_to_miner"] == pytest.approx(-0.02, abs=2e-3)
     assert rows.loc[HEAD, "difference_to_miner"] == pytest.approx(-0.005, abs=2e-3)
     for name in rows.index.drop("miner"):
-        low, value, high = (rows.loc[name, f"difference_to_miner{end}"] for end in ("_low", "", "_high"))
+        columns = ("miner_difference_low", "difference_to_miner", "miner_difference_high")
+        low, value, high = rows.loc[name, list(columns)]
         assert low <= value <= high
-    assert (
-        rows.loc["miner_our_mask", "difference_to_miner_low"]
-        < 0
-        < rows.loc["miner_our_mask", "difference_to_miner_high"]
-    )
+    same = rows.loc["miner_our_mask"]
+    assert same["miner_difference_low"] < 0 < same["miner_difference_high"]
 
 
 def test_it_is_one_family_by_holm(table):
-    tested = table["p_value"].notna()
+    tested = table["miner_p_value"].notna()
     assert tested.sum() == len(table) - 1 and not tested[table["system"] == "miner"].any()
-    np.testing.assert_allclose(table.loc[tested, "p_holm"], holm(table.loc[tested, "p_value"].tolist()))
+    np.testing.assert_allclose(table.loc[tested, "miner_p_holm"], holm(table.loc[tested, "miner_p_value"].tolist()))
 
 
 def test_differences_to_the_backbone_are_those_of_the_evaluation(systems, table):
@@ -83,13 +85,14 @@ def test_differences_to_the_backbone_are_those_of_the_evaluation(systems, table)
         if name in GAINS:
             own = table.set_index("system").loc[name]
             ends = row.to_backbone.interval.low, row.to_backbone.interval.high
-            assert (own["difference_to_backbone_low"], own["difference_to_backbone_high"]) == ends
+            assert (own["difference_low"], own["difference_high"]) == ends
+            assert (own["p_value"], own["low"]) == (row.to_backbone.p_value, row.interval.low)
 
 
 def test_without_switched_rows_there_is_no_table(systems):
     switched = {difference.name for difference in DIFFERENCES}
-    assert differences_table([s for s in systems if s.name not in switched], DOCUMENTS, STATISTICS) is None
-    assert differences_table([s for s in systems if s.name != "miner"], DOCUMENTS, STATISTICS) is None
+    assert differences_table([s for s in systems if s.name not in switched], PART, DOCUMENTS, STATISTICS) is None
+    assert differences_table([s for s in systems if s.name != "miner"], PART, DOCUMENTS, STATISTICS) is None
 
 
 def test_a_run_among_others_is_told_by_its_label(systems):
@@ -112,7 +115,7 @@ def test_sentences_answer_the_four_questions(table):
 
 def test_no_share_is_told_of_a_gain_that_is_none(systems):
     worse = [s if s.name != "miner" else system("miner", "fusion", systems[0].ndcg - 0.01) for s in systems]
-    lost = differences_table(of_run(worse, "m", ""), DOCUMENTS, STATISTICS)
+    lost = differences_table(of_run(worse, "m", ""), PART, DOCUMENTS, STATISTICS)
     assert not any("of that gain" in line for line in differences_sentences(lost, "x"))
 
 
@@ -124,4 +127,4 @@ def test_the_figure_names_every_system_and_fills_what_is_established(table):
     rows = table.iloc[::-1].reset_index(drop=True)
     for place, row in rows.iterrows():
         if row["system"] != "miner":
-            assert (filled[place] == "white") == (row["p_holm"] >= 0.05)
+            assert (filled[place] == "white") == (row["miner_p_holm"] >= 0.05)

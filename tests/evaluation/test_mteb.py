@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from miner_diag.backbones import BackboneError, LoadOptions, UnknownBackboneError, load_backbone
+from miner_diag.backbones.known import TASKS_WORDS
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.hub_data import load_hub_folder
 from miner_diag.embeddings.embedded import EmbeddedCorpus
@@ -20,7 +21,6 @@ from miner_diag.embeddings.options import StoreOptions
 from miner_diag.embeddings.shards import StoreError
 from miner_diag.evaluation import EvaluationError
 from miner_diag.evaluation.mteb import load_mteb_model, retrieval_task
-from miner_diag.evaluation.mteb.model import TASKS_WORDS
 from miner_diag.evaluation.systems import final_embeddings
 from miner_diag.fusion import encode, load_systems
 from miner_diag.probes import RetrievalData

@@ -9,17 +9,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from miner_diag.backbones.known import TASKS_WORDS
+from miner_diag.corpus import Benchmark
 from miner_diag.evaluation import EvaluationError
 from miner_diag.evaluation.oracle import oracle_values, read_layer_probes
 from miner_diag.evaluation.scored_system import compare_scored
 from miner_diag.evaluation.systems import (
     backbone_widths,
     final_embeddings,
+    read_sources,
     refuse_leakage,
     run_labels,
     score_backbone,
     score_oracle,
     score_run,
+    with_words_of,
 )
 from miner_diag.fusion import (
     FittedTo,
@@ -64,8 +68,9 @@ def pretend_embedded(data, relevance=None):
 
     pairs = data.relevance if relevance is None else relevance
     qrels = {f"q{q}": {f"p{p}": 1} for q, p in zip(pairs.query, pairs.page, strict=True)}
+    shapes = {"query": data.queries.shape[1:], "page": data.pages.shape[1:]}
     return SimpleNamespace(
-        backbone=SimpleNamespace(name="planted", revision="1"),
+        backbone=SimpleNamespace(name="planted", revision="1", layer_shape=shapes.get),
         corpus=SimpleNamespace(qrels=qrels, ignore_self=False),
         stores=SimpleNamespace(queries=store(data.queries, "q"), pages=store(data.pages, "p")),
     )
@@ -234,6 +239,7 @@ def test_halves_of_a_dual_encoder_share_the_narrower_space(rng):
     embedded.stores.pages = SimpleNamespace(
         shape=wide.shape, ids=embedded.stores.pages.ids, layer=lambda layer: wide[:, layer]
     )
+    embedded.backbone.layer_shape = {"query": data.queries.shape[1:], "page": wide.shape[1:]}.get
     assert [side.shape for side in final_embeddings(embedded)] == [(40, D), (50, D)]
     np.testing.assert_array_equal(score_backbone(embedded, "m").ndcg, score_backbone(pretend_embedded(data), "m").ndcg)
     wide[3, -1, -1] = 1.0
@@ -256,3 +262,28 @@ def test_one_shared_document_or_page_is_enough_to_refuse(what):
     )
     with pytest.raises(EvaluationError, match="runs/fusion cannot be evaluated here, because it has seen these pages"):
         refuse_leakage("runs/fusion", leaking, corpus)
+
+
+GME, EAGER = "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", "eagerworks/eager-embed-v1"
+V1_TASK = Benchmark("ViDoRe V1", "VidoreArxivQARetrieval", "ndcg_at_5", "Find a screenshot that relevant to it.")
+
+
+def test_a_protocol_is_of_retrievers_by_name_whose_manifest_names_a_difference(tmp_path):
+    run_file = tmp_path / "mine.json"
+    run_file.write_text("{}")
+    sources = read_sources([EAGER, "page-text", str(run_file)], protocol="mteb")
+    assert [source.load and source.load.protocol for source in sources] == ["mteb", "authors", None]
+    with pytest.raises(EvaluationError, match="--protocol mteb has no effect: it changes retrievers that are given by"):
+        read_sources(["page-text", str(run_file)], protocol="mteb")
+
+
+def test_a_tasks_own_words_stand_before_a_query_only_where_the_protocol_puts_them_there():
+    def words(model, protocol, benchmark):
+        (source,) = with_words_of(read_sources([model], protocol=protocol), benchmark)
+        return source.load.query_prompt
+
+    assert words(GME, "mteb", V1_TASK) == V1_TASK.query_prompt
+    assert words(GME, "mteb", None) is None, "those of its manifest, which are ViDoRe V3's"
+    assert words(GME, "mteb", replace(V1_TASK, query_prompt=TASKS_WORDS)) is None
+    assert words(GME, "authors", V1_TASK) is None
+    assert words(EAGER, "mteb", V1_TASK) is None, "its words are its own under both protocols"

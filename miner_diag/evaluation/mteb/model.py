@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from miner_diag.backbones import Backbone, LoadOptions, load_backbone
 from miner_diag.backbones.base import SIDES, Side
+from miner_diag.backbones.known import TASKS_WORDS
 from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.embeddings.embedded import refuse_unread_pages, unread_notes
 from miner_diag.embeddings.forward import embed_layers
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 EXTRA = 'mteb is not installed; it comes with the extra "mteb": pip install "miner-diag[mteb]"'
 ORGANIZATION = "miner_diag"
 """What stands before a model's name, so that mteb never takes a published run of the same retriever for ours."""
-TASKS_WORDS = "Find a screenshot that is relevant to the user's question."
-"""What ViDoRe V3's tasks say of themselves. A manifest names these words where mteb's run of a checkpoint puts a task's
-own words before a query."""
 REVISION_DIGITS = 40
 """Hexadecimal digits of a revision, as many as a commit has."""
 
