@@ -131,5 +131,12 @@ def paper_averages(scores: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["model", "benchmark"], key=lambda column: column.replace(order), ignore_index=True)
 
 
+def authors_late(scores: pd.DataFrame, benchmark: str) -> dict[str, float]:
+    """Return the late-interaction averages that MINER's authors show on a benchmark, by model, in points."""
+    rows = scores[scores["source"].str.endswith(PAPER) & scores["kind"].eq("multi")]
+    rows = rows[rows["benchmark"].eq(benchmark)]
+    return dict(zip(rows["model"], rows["value"], strict=True))
+
+
 def _mteb_version(protocol: str) -> tuple[int, ...]:
     return tuple(int(part) for part in protocol.split(";")[0].removeprefix("mteb ").split(".") if part.isdigit())

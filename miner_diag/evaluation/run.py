@@ -23,7 +23,6 @@ from miner_diag.evaluation.averages import (
     average_scores,
     averages_sentence,
     paper_table,
-    published_averages,
 )
 from miner_diag.evaluation.base_run import BaseRun, mark_bases, with_published
 from miner_diag.evaluation.compare import Comparison, EvaluationError
@@ -31,6 +30,7 @@ from miner_diag.evaluation.differences import differences_figure, differences_se
 from miner_diag.evaluation.document_splits import fold_table, systems_together, together_table
 from miner_diag.evaluation.evaluate import Evaluation, by_document, evaluate
 from miner_diag.evaluation.examples import compared_pair, examples_page, examples_sentence
+from miner_diag.evaluation.leaderboard import leaderboard
 from miner_diag.evaluation.main_table import main_table
 from miner_diag.evaluation.plots import ablation_figure, cost_figure, folds_figure
 from miner_diag.evaluation.published import read_published
@@ -105,6 +105,9 @@ class EvaluationOptions:
 COMMAND = "miner_diag.evaluation"
 """The command of this folder."""
 
+BENCHMARK_FILES = ("averages.csv", "paper_table.csv", "leaderboard.csv")
+"""Files of a whole benchmark beside its data sets."""
+
 OPTIONAL_FILES = (
     "examples.html",
     "main_table.png",
@@ -147,7 +150,7 @@ def run(options: EvaluationOptions) -> None:
 
 def run_benchmark(options: EvaluationOptions, sets: Sequence[BenchmarkSet]) -> None:
     """Evaluate every data set of a benchmark into a folder of its own, and write averages over them."""
-    folder = begin_run(options.out, COMMAND, options, ("averages.csv", "paper_table.csv", "published_averages.csv"))
+    folder = begin_run(options.out, COMMAND, options, BENCHMARK_FILES)
     parts = []
     for one in sets:
         of_one = replace(options, data=replace(options.data, data=one.data), out=options.out / one.manifest.name)
@@ -161,7 +164,7 @@ def run_benchmark(options: EvaluationOptions, sets: Sequence[BenchmarkSet]) -> N
     main = manifests[0].metric
     folder.table("scores", scores)
     folder.table("averages", averages)
-    folder.table("published_averages", published_averages(public, manifests, main))
+    folder.table("leaderboard", leaderboard(public, [manifests], averages))
     folder.table("paper_table", paper_table(averages, public))
     shown = averages[averages["main"]].drop(columns=["main", "benchmark"])
     print(table_text(shown, index=False, na_rep=NOT_RUN, float_format="{:.4f}".format))
