@@ -15,11 +15,15 @@ from tests.embeddings.helpers import kept_bytes
 
 ROOT = Path(__file__).parents[2]
 RUN = """
+import os
 import sys
 from pathlib import Path
 from miner_diag.embeddings import EmbeddedCorpus, StoreOptions
 from miner_diag.embeddings.processes import leave_the_rest_to_the_main_process, processes
 from tests.embeddings.helpers import PretendBackbone, small_shards, three_splits
+
+def tell(line):
+    os.write(1, (line + "\\n").encode())  # in one piece: print writes several, between which another process writes
 
 backbone = PretendBackbone()
 backbone.noise = 1e-6
@@ -30,9 +34,9 @@ with small_shards():
     )
     embedded = embedded_corpus.take(corpus)
 assert embedded.stores.pages.layer_embeddings.shape == (180, 4, 6)
-print("embedded", processes().rank, len(backbone.embedded()), flush=True)
+tell(f"embedded {processes().rank} {len(backbone.embedded())}")
 leave_the_rest_to_the_main_process()
-print("main goes on", processes().rank, flush=True)
+tell(f"main goes on {processes().rank}")
 """
 
 
