@@ -9,7 +9,7 @@ import pandas as pd
 from miner_diag.backbones.known import hub_id_of
 from miner_diag.corpus.benchmark_manifest import BenchmarkManifest
 from miner_diag.corpus.core import BENCHMARK_METRICS
-from miner_diag.evaluation.published import paper_averages, published_run
+from miner_diag.evaluation.published import paper_averages, published_name, published_run
 
 NOT_RUN = "not run here"
 """What stands in the place of a number that nobody measured here."""
@@ -94,6 +94,19 @@ def published_averages(published: pd.DataFrame, manifests: Sequence[BenchmarkMan
     return table.sort_values("value", ascending=False, ignore_index=True)
 
 
+def measured_points(averages: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
+    """Return the averages that were measured here, in points, by benchmark, metric, system and hub id of the model.
+
+    The system is "backbone", "late" or what a fusion run calls it; a late-interaction partner has its model's own id.
+    """
+    points = {}
+    for row in averages.dropna(subset="value").itertuples():
+        model, _, system = row.system.rpartition(": ")
+        hub_id = hub_id_of(model.removesuffix("-late") if system == "late" else model)
+        points[row.benchmark, row.metric, system, hub_id] = 100 * row.value
+    return points
+
+
 def paper_table(averages: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Return ``paper_table.csv``: the averages of MINER's authors with ours beside them, in points.
 
@@ -112,14 +125,12 @@ def paper_table(averages: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame
         V3; over which languages and with which prompts the authors took theirs is not known.
     """
     table = paper_averages(published)
-    ours: dict[tuple[str, str, str], float] = {}
-    for row in averages.dropna(subset="value").itertuples():
-        model, _, system = row.system.rpartition(": ")
-        hub_id = hub_id_of(model.removesuffix("-late") if system == "late" else model)
-        benchmark, metric = row.benchmark.replace("ViDoRe V", "ViDoRe(v") + ")", row.metric.replace("_at_", "@")
-        ours[hub_id, f"{benchmark} {metric}", system] = 100 * row.value
+    ours = {
+        (published_name(benchmark), metric.replace("_at_", "@"), system, model): points
+        for (benchmark, metric, system, model), points in measured_points(averages).items()
+    }
     for system in ("backbone", "miner", "trained_maps", "late"):
-        keys = [(row.model, f"{row.benchmark} {row.metric}", system) for row in table.itertuples()]
+        keys = [(row.benchmark, row.metric, system, row.model) for row in table.itertuples()]
         table[system] = [f"{ours[key]:.1f}" if key in ours else NOT_RUN for key in keys]
     return table
 

@@ -14,6 +14,7 @@ from miner_diag.corpus import Corpus
 from miner_diag.evaluation.compare import SystemComparison, SystemValues, compare_systems
 from miner_diag.evaluation.plots import GREY, ROLES
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem
+from miner_diag.evaluation.table import difference_columns, end_columns
 from miner_diag.figures import finish_figure, new_figure
 from miner_diag.fusion.miner_rows import DIFFERENCES
 from miner_diag.stats import StatisticsOptions
@@ -98,11 +99,10 @@ def differences_table(
                 "system": system.name,
                 "what": system.what,
                 "ndcg_at_5": against.value,
-                **_ends(against.interval, ""),
+                **end_columns("low", "high", against.interval),
                 "backbone": None if base.to_backbone is None else system.model,
-                **_difference(base, "backbone", ""),
-                **_difference(against, "miner", "miner_"),
-                "miner_p_holm": None if against.to_backbone is None else against.to_backbone.p_holm,
+                **_columns_of("to_backbone", "", base, ("p_value",)),
+                **_columns_of("to_miner", "miner_", against, ("p_value", "p_holm")),
                 "family": FAMILY,
                 "n_seeds": len(system.seeds),
                 "n_queries": to_miner.n_queries,
@@ -199,16 +199,8 @@ def of_run(systems: Sequence[ScoredSystem], model: str, label: str) -> list[Scor
     ]
 
 
-def _ends(interval: object, prefix: str) -> dict[str, float | None]:
-    low, high = (getattr(interval, end, None) for end in ("low", "high"))
-    return {f"{prefix}low": low, f"{prefix}high": high}
-
-
-def _difference(compared: SystemComparison, other: str, prefix: str) -> dict[str, float | None]:
-    difference = compared.to_backbone
-    if difference is None:
-        ends, value, p_value = _ends(None, f"{prefix}difference_"), None, None
-    else:
-        ends, value = _ends(difference.interval, f"{prefix}difference_"), difference.value
-        p_value = difference.p_value
-    return {f"difference_to_{other}": value, **ends, f"{prefix}p_value": p_value}
+def _columns_of(to: str, prefix: str, compared: SystemComparison, tests: Sequence[str]) -> dict[str, float | None]:
+    """Return the columns of one difference that the table holds: value, interval, and those of its test."""
+    columns = difference_columns(to, prefix, compared.to_backbone)
+    kept = (f"difference_{to}", *(f"{prefix}{name}" for name in ("difference_low", "difference_high", *tests)))
+    return {name: columns[name] for name in kept}

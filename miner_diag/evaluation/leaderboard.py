@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from miner_diag.backbones.known import hub_id_of
 from miner_diag.corpus.benchmark_manifest import BenchmarkManifest
-from miner_diag.evaluation.averages import NOT_RUN, published_averages
+from miner_diag.evaluation.averages import NOT_RUN, measured_points, published_averages
 from miner_diag.evaluation.plots import GREY, ROLES
-from miner_diag.evaluation.published import LABEL, authors_late, paper_averages
+from miner_diag.evaluation.published import LABEL, authors_late, paper_averages, published_name
 from miner_diag.figures import finish_figure, new_figure
+from miner_diag.retrieval.metrics import metric_label
 
 MEASURED = "measured here"
 """What is said of a number of ours."""
@@ -56,7 +56,7 @@ def leaderboard(
         for run in published_averages(published, manifests, first.metric).itertuples():
             kind = KINDS[0] if run.kind == "multi" else KINDS[2] if run.model in of_paper else KINDS[1]
             rows.append({**named, "kind": kind, "model": run.model, "value": run.value, "of": LABEL, "by": MTEB})
-        shown = first.benchmark.replace("ViDoRe V", "ViDoRe(v") + ")"
+        shown = published_name(first.benchmark)
         late = authors_late(published, shown)
         for row in paper[paper["benchmark"].eq(shown)].itertuples():
             for kind, value in ((KINDS[2], row.published_backbone), (KINDS[3], row.published_miner)):
@@ -75,14 +75,12 @@ def leaderboard(
 
 def _ours(averages: pd.DataFrame | None, named: dict[str, str], of_paper: Sequence[str]) -> list[dict[str, object]]:
     """Return what was measured here of one benchmark, and an empty cell for what the paper shows and nobody ran."""
-    measured: dict[tuple[str, str], float] = {}
-    if averages is not None:
-        of_benchmark = averages["benchmark"].eq(named["benchmark"]) & averages["metric"].eq(named["metric"])
-        for row in averages[of_benchmark].dropna(subset="value").itertuples():
-            model, _, system = row.system.rpartition(": ")
-            if system in _KIND_OF:
-                name = model.removesuffix("-late") if system == "late" else model
-                measured[_KIND_OF[system], hub_id_of(name)] = 100 * row.value
+    points = {} if averages is None else measured_points(averages)
+    measured = {
+        (_KIND_OF[system], model): value
+        for (benchmark, metric, system, model), value in points.items()
+        if (benchmark, metric) == (named["benchmark"], named["metric"]) and system in _KIND_OF
+    }
     cells = [(kind, model) for kind in KINDS[2:] for model in of_paper]
     return [
         {
@@ -127,7 +125,7 @@ def leaderboard_figure(table: pd.DataFrame) -> Figure:
             ax.plot([end[model] for end in ends], heights, color=fused, linewidth=0.8, zorder=0)
         ax.set_yticks(range(len(kinds)), kinds[::-1])
         ax.set_ylim(-0.6, len(kinds) - 0.4)
-        ax.set_xlabel(f"{name}: {rows['metric'].iloc[0].replace('ndcg_at_', 'nDCG@')}, points")
+        ax.set_xlabel(f"{name}: {metric_label(rows['metric'].iloc[0])}, points")
         ax.grid(axis="x", color="0.9", linewidth=0.8)
-    caption = "A mark for each model. Lines join backbones and miner on them as MINER's authors show both."
+    caption = "Of a backbone a public run and the average of MINER's authors are drawn; lines join theirs with miner."
     return finish_figure(figure, "Averages over public benchmarks (open: published, not run here)", caption)

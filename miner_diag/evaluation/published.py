@@ -28,6 +28,11 @@ BENCHMARKS = ("ViDoRe(v1)", "ViDoRe(v2)", "ViDoRe(v3)")
 _FUSED = "MINER on "
 
 
+def published_name(benchmark: str) -> str:
+    """Return what the published scores call a benchmark: "ViDoRe V2" is "ViDoRe(v2)" there."""
+    return benchmark.replace("ViDoRe V", "ViDoRe(v") + ")"
+
+
 def read_published() -> pd.DataFrame:
     """Return every published score: model, kind, benchmark, data, language, metric, value, source, protocol.
 

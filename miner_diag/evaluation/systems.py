@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ class Source:
     late: bool = False
     """Whether it is a late-interaction retriever."""
 
+    def changed(self, change: Callable[[LoadOptions], LoadOptions]) -> Source:
+        """Return the source with changed options of its retriever; a fusion run keeps what it was fitted with."""
+        if self.load is None or self.folder is not None:
+            return self
+        return replace(self, load=change(self.load))
+
 
 @dataclass(frozen=True, eq=False)
 class ScoredRun:
@@ -103,7 +110,7 @@ def read_sources(
         )
     sources = [_with(source, device, dtype) for source in sources]
     if protocol != "authors":
-        changed = [_under_protocol(source, protocol) for source in sources]
+        changed = [source.changed(partial(_under_protocol, protocol)) for source in sources]
         if changed == sources:
             raise EvaluationError(
                 f"--protocol {protocol} has no effect: it changes retrievers that are given by name and whose manifest "
@@ -129,25 +136,17 @@ def _with(source: Source, device: str | None, dtype: Dtype | None) -> Source:
     return replace(source, load=load)
 
 
-def _under_protocol(source: Source, protocol: Protocol) -> Source:
-    """Return a retriever that is given by name under another protocol than its authors', if that changes anything."""
-    if source.load is None or source.folder is not None:
-        return source
-    load = replace(source.load, protocol=protocol)
-    return replace(source, load=load) if protocol_changes(load) else source
+def _under_protocol(protocol: Protocol, load: LoadOptions) -> LoadOptions:
+    """Return options under another protocol than the authors', if that changes anything of the retriever."""
+    other = replace(load, protocol=protocol)
+    return other if protocol_changes(other) else load
 
 
 def with_words_of(sources: Sequence[Source], benchmark: Benchmark | None) -> list[Source]:
-    """Return the sources with the words of a benchmark's task before their queries, where their protocol wants them.
-
-    The layers of a fusion run keep the words that it was fitted with.
-    """
-    return [
-        source
-        if benchmark is None or source.load is None or source.folder is not None
-        else replace(source, load=with_task_words(source.load, benchmark.query_prompt))
-        for source in sources
-    ]
+    """Return the sources with the words of a benchmark's task before their queries, where their protocol wants them."""
+    if benchmark is None:
+        return list(sources)
+    return [source.changed(partial(with_task_words, words=benchmark.query_prompt)) for source in sources]
 
 
 def _read_source(word: str) -> Source:

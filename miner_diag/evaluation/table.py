@@ -76,24 +76,26 @@ def compared_columns(
     relative = None if backbone is None or not base else backbone.value / base
     return {
         metric: row.value,
-        **_ends("low", "high", row.interval),
+        **end_columns("low", "high", row.interval),
         "backbone": None if backbone is None else by_key[backbone.other].model,
-        **_difference("to_backbone", "", backbone),
+        **difference_columns("to_backbone", "", backbone),
         "relative": relative,
         "head": None if head is None else by_key[head.other].name,
-        **_difference("to_head", "head_", head),
+        **difference_columns("to_head", "head_", head),
     }
 
 
-def _ends(low: str, high: str, interval: Interval | None) -> dict[str, float | None]:
+def end_columns(low: str, high: str, interval: Interval | None) -> dict[str, float | None]:
+    """Return the columns of an interval, by their names; empty where there is no interval."""
     return {low: None, high: None} if interval is None else {low: interval.low, high: interval.high}
 
 
-def _difference(to: str, prefix: str, difference: Difference | None) -> dict[str, Any]:
+def difference_columns(to: str, prefix: str, difference: Difference | None) -> dict[str, Any]:
+    """Return the columns of one difference: ``difference_TO``, and the others with a prefix before their names."""
     interval = None if difference is None else difference.interval
     return {
         f"difference_{to}": None if difference is None else difference.value,
-        **_ends(f"{prefix}difference_low", f"{prefix}difference_high", interval),
+        **end_columns(f"{prefix}difference_low", f"{prefix}difference_high", interval),
         f"{prefix}p_value": None if difference is None else difference.p_value,
         f"{prefix}p_holm": None if difference is None else difference.p_holm,
         f"{prefix}family": None if difference is None else difference.family,

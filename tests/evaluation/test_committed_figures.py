@@ -28,12 +28,9 @@ NEEDED = {"data", "queries", "split", "model", "system", "backbone", "ndcg_at_5"
 
 
 def read_tables():
-    """Every committed table of compared systems, by the name of its file.
-
-    Tables of the differences between the two forms have another p value: that of the comparison with miner.
-    """
+    """Every committed table of compared systems, by the name of its file."""
     tables = {}
-    for path in sorted(set(FIGURES.glob("0[45]_*.csv")) - set(FIGURES.glob("04_differences_*.csv"))):
+    for path in sorted(FIGURES.glob("0[45]_*.csv")):
         table = pd.read_csv(path, dtype={"folds": str})
         if {"system", "low", "high"} <= set(table.columns):
             tables[path.name] = table

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from miner_diag.backbones import Backbone, LoadOptions, load_backbone
 from miner_diag.backbones.base import SIDES, Side
 from miner_diag.backbones.known import TASKS_WORDS
+from miner_diag.backbones.registry import with_task_words
 from miner_diag.corpus.core import Corpus, Page, Query
 from miner_diag.embeddings.embedded import refuse_unread_pages, unread_notes
 from miner_diag.embeddings.forward import embed_layers
@@ -224,12 +225,9 @@ class MtebModel:
 
     def _refuse_other_words(self, task_metadata: Any) -> None:
         """Refuse a task whose own words should stand before its queries by the protocol, and do not."""
-        options = self.backbone.options
-        if options.protocol != "mteb" or options.query_prompt is not None or self.backbone.query_prompt != TASKS_WORDS:
-            return
         prompt = task_metadata.prompt
         words = prompt.get("query") if isinstance(prompt, Mapping) else prompt
-        if words and words != TASKS_WORDS:
+        if words and with_task_words(self.backbone.options, words) != self.backbone.options:
             raise EvaluationError(
                 f"the words before a query of {task_metadata.name} must be its own under --protocol mteb of "
                 f"{self.backbone.name}: {words!r}; the manifest has those of ViDoRe V3: {TASKS_WORDS!r}. Load it with "
