@@ -331,7 +331,7 @@ def sentences(study: Study, threshold: float) -> list[str]:
     if of_ratio is not None:
         verb = "agrees with" if of_ratio.rho.high < 0 and of_ratio.p_value < 0.05 else "does not establish"
         text = ", ".join(
-            f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2f}"
+            f"{c.predictor} {c.rho.value:+.2f} [{c.rho.low:+.2f}, {c.rho.high:+.2f}], p {c.p_value:.2g}"
             for c in study.correlations
         )
         lines.append(
