@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class TextEncoder(TwoPoolings):
 
     def __init__(self, checkpoint: Checkpoint, reader: PageReader | None = None) -> None:
         folder, options = checkpoint.folder, checkpoint.options
+        self.folder: Path | None = folder
         self.pipeline = read_pipeline(folder)
         self.options, self.name = options, checkpoint.name
         self.pooling: Pooling = choose_pooling(options.pooling, self.pipeline, folder)
