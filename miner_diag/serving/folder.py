@@ -1,4 +1,4 @@
-"""A served retriever as a folder that travels: a file of facts, one of tensors, and the backbone where that must come too.
+"""A served retriever as a folder that travels: facts, tensors, and the backbone where that must come too.
 
 Facts and tensors carry their hashes, so what was changed after it was written is refused. The backbone is named by its
 hub id or as an embedded one, at the revision that is pinned, or lies in the folder itself.
