@@ -26,7 +26,7 @@ from miner_diag.fusion.baselines import OneLayer, ShuffledLayers
 from miner_diag.fusion.form import refuse_other_backbone
 from miner_diag.fusion.saved_systems import read_backbone_key
 from miner_diag.fusion.served import content_of, load_served, served_form
-from miner_diag.fusion.system import System, check_directions, check_states
+from miner_diag.fusion.system import System, check_directions, check_states, device_of
 from miner_diag.serving.errors import ServingError
 from miner_diag.serving.folder import read_folder, write_folder
 from miner_diag.serving.given_pages import Given, GivenPages, Reads
@@ -355,12 +355,17 @@ class FusedRetriever:
                 encoded += prepared
         return vectors, encoded
 
+    def fuse(self, encoded: Sequence[Encoded], side: Side) -> np.ndarray:
+        """Return the vectors [n, D] of items that the backbone has prepared."""
+        states = pool_layers(self.backbone, encoded, side, TOKEN_BUDGET, lambda _: None, self._layers[side])
+        return self._fused(states, side, 0)
+
     def _fused(self, states: np.ndarray, side: Side, first: int) -> np.ndarray:
         """Return the vectors [n, D] of pooled states [n, K, D] of the layers that are read."""
         with torch.inference_mode():
-            tensor = torch.from_numpy(states)
+            tensor = torch.from_numpy(states).to(device_of(self.served))
             check_directions(self.served, tensor, side, first)
-            array: np.ndarray = self.served(tensor, side).numpy()
+            array: np.ndarray = self.served(tensor, side).cpu().numpy()
         return array
 
 
