@@ -4,10 +4,11 @@ import pytest
 
 from miner_diag.backbones import LoadOptions
 from miner_diag.serving import FusedRetriever
+from tests.backbones.conftest import tiny_decoder
 from tests.evaluation.conftest import fitted, session_cache
 from tests.handbooks import save_retriever
 
-__all__ = ["fitted", "session_cache"]
+__all__ = ["fitted", "session_cache", "tiny_decoder"]
 
 
 @pytest.fixture(scope="session")

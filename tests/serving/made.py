@@ -8,10 +8,11 @@ from miner_diag.fusion import Fusion, MinerFusion
 from miner_diag.fusion.baselines import FinalLayerHead, OneLayer, ResidualHead, SingleProbe
 from miner_diag.probes.probe_stack import Probe
 from miner_diag.serving import FusedRetriever
+from tests.handbooks import WORDS
 
 L, D = 4, 32
 QUERIES = ["wave reef", "tide", "anchor basin canal delta estuary fjord"]
-TEXTS = ["anchor basin", "wave " * 30, "tide tide reef salt", "zephyr beacon current dredge ebb"]
+TEXTS = ["anchor basin", " ".join(WORDS[:30]), "tide tide reef salt", "zephyr beacon current dredge ebb"]
 
 
 def fusion(layers=(1, 3), *, sides=1, weights=None, bias=True, kinds=None, of=Fusion, seed=0):
