@@ -50,7 +50,7 @@ class _Reached(Exception):
 
 @contextmanager
 def pooled_layers(
-    blocks: nn.ModuleList, pool: Pool, wanted: Collection[int] | None = None
+    blocks: nn.ModuleList, pool: Pool, wanted: Collection[int] | None = None, pool_last: Pool | None = None
 ) -> Iterator[list[torch.Tensor | None]]:
     """Pool layers 0 … n - 1 of the forward that runs inside the ``with``; the last layer is the caller's.
 
@@ -66,20 +66,24 @@ def pooled_layers(
     wanted : collection of int, optional
         The layers that are pooled, n among them if the caller wants the last one; all if it is not given. The forward
         ends behind the highest of them: the ``with`` is left there, as if the forward had returned.
+    pool_last : callable, optional
+        Pools the n-th block's output as layer n, which the list then holds too. Only where nothing but heads stands
+        behind that block: they are not run.
 
     Yields
     ------
     list of (Tensor [B, D] or None)
         Filled by the forward. The hooks are gone when the block is left, also by an exception.
     """
-    layers: list[torch.Tensor | None] = [None] * len(blocks)
+    layers: list[torch.Tensor | None] = [None] * (len(blocks) + (pool_last is not None))
     wanted = range(len(blocks) + 1) if wanted is None else wanted
     highest = max(wanted)
 
     def keep(layer: int, states: Any) -> None:
         if layers[layer] is not None:
             raise CheckpointError(f"layer {layer} passed twice in one forward; its states are not one tensor per layer")
-        layers[layer] = pool(_states(states, layer))
+        how = pool_last if pool_last is not None and layer == len(blocks) else pool
+        layers[layer] = how(_states(states, layer))
         if layer == highest:
             raise _Reached
 
@@ -91,7 +95,7 @@ def pooled_layers(
 
     handles = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True)] if 0 in wanted else []
     try:
-        for layer, block in enumerate(blocks[:-1], start=1):
+        for layer, block in enumerate(blocks if pool_last is not None else blocks[:-1], start=1):
             if layer in wanted:
                 handles.append(block.register_forward_hook(leave(layer)))
         yield layers
@@ -109,6 +113,7 @@ def pooled_forward(
     name: str,
     width: int | None = None,
     chosen: Sequence[int] | None = None,
+    pool_last: Pool | None = None,
 ) -> np.ndarray:
     """Run one forward and pool every layer inside it, or those that are chosen.
 
@@ -127,6 +132,8 @@ def pooled_forward(
         Width D of the result, where layers differ in it: narrower ones are filled with zeros.
     chosen : sequence of int, optional
         The layers that are pooled, in this order; no block above the highest of them is run. All if it is not given.
+    pool_last : callable, optional
+        Pools the last layer inside the forward; see `pooled_layers`.
 
     Returns
     -------
@@ -145,10 +152,10 @@ def pooled_forward(
     if not len(chosen) or not set(chosen) <= set(range(n_layers + 1)):
         raise ValueError(f"chosen must name layers of {name}, 0 to {n_layers}; got {list(chosen)}")
     last = None
-    with torch.inference_mode(), pooled_layers(blocks, pool, set(chosen)) as layers:
+    with torch.inference_mode(), pooled_layers(blocks, pool, set(chosen), pool_last) as layers:
         output = forward()
         last = pool(output) if output.ndim == 3 else output.to(torch.float32)
-    found = [*layers, last]
+    found = [*layers, last] if pool_last is None else layers
     missed = [layer for layer in chosen if found[layer] is None]
     if missed:
         raise CheckpointError(f"layer(s) {missed} of {name} did not pass in the forward")

@@ -27,6 +27,8 @@ class TwoPoolings:
     pooling: Pooling
     n_layers: int
     _blocks: Any
+    _normed: bool
+    """Whether a norm stands behind the last block; else nothing that the retriever needs does."""
 
     @property
     def layer_pooling(self) -> LayerPooling | None:
@@ -73,7 +75,9 @@ class TwoPoolings:
         readout = Pooler(pool_mask, self.pooling)
         if chosen is not None:
             inner = Pooler(pool_mask, "mean") if self.layer_pooling == "mean" else readout
-            return pooled_forward(lambda: readout(forward()), self._blocks, inner, self.name, chosen=chosen)
+            if self._normed:
+                return pooled_forward(lambda: readout(forward()), self._blocks, inner, self.name, chosen=chosen)
+            return pooled_forward(forward, self._blocks, inner, self.name, chosen=chosen, pool_last=readout)
         if self.layer_pooling is None:
             return pooled_forward(forward, self._blocks, readout, self.name)
         mean = Pooler(pool_mask, "mean")

@@ -115,8 +115,10 @@ class TextEncoder(TwoPoolings):
         # an overlap that leaves no room is told before anything runs
         for side in SIDES if self.long_pages == "windows" else ():
             self._encode(["a"], ["a " * 2 * self._limits[side]], side)
-        normed = passes_final_norm(self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0])
-        where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
+        self._normed = passes_final_norm(
+            self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0]
+        )
+        where = "after the final norm" if self._normed else "as it leaves the last block (no norm stands behind it)"
         self.last_layer = (
             f"Layer {self.n_layers} is last_hidden_state of {type(self.model).__name__}, {where}, under "
             f"{self.pooling} pooling; {self.name} retrieves with it."
@@ -253,7 +255,9 @@ class TextEncoder(TwoPoolings):
         if not batch:
             raise BackboneError("batch must hold at least one item; got none")
         vectors = [self.embed_collated(*self.collate(windows), chosen) for windows in window_batches(batch)]
-        return join_windows(np.concatenate(vectors), batch, self.window_pooling)
+        joined = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+        # without windows there is nothing to join, which a single query feels
+        return join_windows(joined, batch, self.window_pooling) if any(item.windows for item in batch) else joined
 
     def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side, prompt: str | None = None) -> list[Encoded]:
         if not texts:

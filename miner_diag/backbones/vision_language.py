@@ -90,8 +90,8 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
         self._limit = text_limit(options.max_tokens, defaults.max_tokens, self.model)
         self._placeholder_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         self._templates = {side: self.template(side) for side in SIDES}
-        normed = passes_final_norm(self.model, self._blocks, self._probe())
-        where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
+        self._normed = passes_final_norm(self.model, self._blocks, self._probe())
+        where = "after the final norm" if self._normed else "as it leaves the last block (no norm stands behind it)"
         self.last_layer = (
             f"Layer {self.n_layers} is last_hidden_state of {type(self.model).__name__}, {where}, under "
             f"{self.pooling} pooling; {self.name} ({self.family}) retrieves with it."

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 BACKBONE = "backbone"
 """What names the backbone's own embedding instead of a system."""
+_SURELY_LONG = 1e-20  # the square of a length that can be brought to one
 ROUNDING = frozenset({"torch", "transformers", "device", "attention", "pillow"})
 """Fields of a backbone's key that say where it runs: they move vectors by rounding, and make no other model of it."""
 
@@ -378,15 +379,18 @@ class FusedRetriever:
         self, items: Sequence[Query] | Sequence[Page], side: Side, progress: bool
     ) -> tuple[np.ndarray, list[Encoded]]:
         """Return vectors [n, D], and what entered the backbone; batches are those of all our commands."""
+        if len(items) == 1:  # the way of a query: a bar would cost some of it
+            encoded = self.backbone.prepare(items, side)
+            return self.fuse(encoded, side), encoded
         vectors = np.empty((len(items), self.width), dtype=np.float32)
-        encoded: list[Encoded] = []
+        encoded = []
         step = LAYERS.shard_items[side]
         bar = tqdm(
             total=len(items),
             desc=f"encoding {'queries' if side == 'query' else 'pages'}",
             unit=side,
             delay=2,
-            disable=not progress or len(items) < 2,
+            disable=not progress,
         )
         with bar:
             for first in range(0, len(items), step):
@@ -404,8 +408,12 @@ class FusedRetriever:
     def _fused(self, states: np.ndarray, side: Side, first: int) -> np.ndarray:
         """Return the vectors [n, D] of pooled states [n, K, D] of the layers that are read."""
         with torch.inference_mode():
-            tensor = torch.from_numpy(states).to(device_of(self.served))
-            check_directions(self.served, tensor, side, first)
+            tensor = torch.from_numpy(states)
+            if self.backbone.device.type != "cpu":  # else the system lies there too, and asking takes its time
+                tensor = tensor.to(device_of(self.served))
+            squares = np.einsum("nkd,nkd->nk", states, states)
+            if not (squares > _SURELY_LONG).all() or not np.isfinite(squares).all():
+                check_directions(self.served, tensor, side, first)  # which says what is wrong, and takes longer
             array: np.ndarray = self.served(tensor, side).cpu().numpy()
         return array
 
