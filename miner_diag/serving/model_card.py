@@ -24,6 +24,8 @@ CARD, TEMPLATE = "README.md", "model_card.md.jinja"
 EVALUATION, MEASURE, LESS = "miner_diag.evaluation", "ndcg_at_5", "ndcg_at_5_less_backbone"
 MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*[]<>|#&~$"}
 """What means something in Markdown or HTML -> the same as a character alone."""
+OTHER_FITS = "(document split "
+"""What stands in the split of a record whose systems were fitted anew to other documents, which is not served."""
 NOT_KNOWN = "not known to the package; ask its owner before you pass it on"
 
 
@@ -106,7 +108,11 @@ def scores_of(retriever: FusedRetriever, records: Sequence[Record], where: Path)
         If there are none of the retriever, or they are of other weights.
     """
     name, system = retriever.backbone.name, retriever.system_name
-    means = [record for record in records if record.query_id is None and record.model == name]
+    means = [
+        record
+        for record in records
+        if record.query_id is None and record.model == name and OTHER_FITS not in record.split
+    ]
     of_system = [record for record in means if record.measure == MEASURE and record.system == system]
     if not of_system:
         raise ServingError(

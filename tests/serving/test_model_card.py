@@ -28,15 +28,16 @@ def test_a_card_has_the_scores_of_an_evaluation_with_their_intervals(retriever, 
     write_hub_folder(retriever, tmp_path, [evaluated.out])
     header, text = header_of((tmp_path / "README.md").read_text())
     assert header["library_name"] == "miner_diag" and "sentence-transformers" in header["tags"]
-    means = [record for record in read_records(evaluated.out / "records.jsonl") if record.query_id is None]
-    print([r for r in means if r.measure == "ndcg_at_5" and r.system == "backbone"])
+    records = read_records(evaluated.out / "records.jsonl")
+    assert any("(document split 1)" in record.split for record in records)  # systems fitted to other documents
+    means = [record for record in records if record.query_id is None and record.split == "test"]
     for system in ("backbone", retriever.system_name):
         (mean,) = [r for r in means if r.measure == "ndcg_at_5" and r.system == system and r.model == "small-bert"]
         assert f"| {cell(system)} | {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] |" in text
         assert f"| {mean.n} | {mean.n_clusters} |" in text
     (less,) = [r for r in means if r.measure == "ndcg_at_5_less_backbone" and r.system == retriever.system_name]
     assert f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}]" in text
-    assert "95 % intervals" in text and "must not be\nmeasured" not in text
+    assert "95 % intervals" in text and "document split" not in text
     n_documents = len(retriever.fitted_to.documents["train"])
     assert f"Fitted to handbooks (queries verbatim, split 0 by document): {n_documents} documents" in text
     assert "| backbone, small-bert | not known to the package; ask its owner" in text
