@@ -148,6 +148,10 @@ class Backbone(Protocol):
         """Run one forward; return all vectors that are kept of it [B, R, D], float32."""
         ...
 
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Run one forward as far as the highest of these layers; return them [B, K, D] as :meth:`embed` does."""
+        ...
+
 
 class OnePooling:
     """What retrievers share whose layers are pooled in one way: an item's layers are all that is kept of it."""
@@ -160,6 +164,10 @@ class OnePooling:
     def embed_kept(self: Any, batch: Sequence[Encoded]) -> np.ndarray:
         """Return what :meth:`embed` returns."""
         return self.embed(batch)
+
+    def embed_chosen(self: Any, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Return these layers of what :meth:`embed` returns."""
+        return self.embed(batch)[:, list(layers)]
 
 
 def forward_key(backbone: Any) -> dict[str, str]:

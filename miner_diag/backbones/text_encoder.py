@@ -195,14 +195,23 @@ class TextEncoder(TwoPoolings):
 
     def embed_kept(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Pass every token once, pool inside the forward, and join the windows; return [B, R, D], float32."""
-        if not batch:
-            raise BackboneError("batch must hold at least one item; got none")
-        vectors = [self.embed_collated(*self.collate(windows)) for windows in window_batches(batch)]
-        return join_windows(np.concatenate(vectors), batch, self.window_pooling)
+        return self._embed(batch, None)
 
-    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
-        return self.pool_forward(lambda: self.model(**inputs).last_hidden_state, pool_mask)
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Pass every token as far as the highest of these layers; return them as :meth:`embed` does, [B, K, D]."""
+        return self._embed(batch, layers)
+
+    def embed_collated(
+        self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`.
+
+        Returns
+        -------
+        ndarray [B, R, D] or [B, K, D]
+            All that is kept of it, or the layers that are chosen.
+        """
+        return self.pool_forward(lambda: self.model(**inputs).last_hidden_state, pool_mask, chosen)
 
     def token_states(self, batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run one forward and pool nothing, for late interaction; an item that is read in windows has a row for each.
@@ -233,6 +242,12 @@ class TextEncoder(TwoPoolings):
             with torch.inference_mode():
                 vectors.append(Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).float().cpu())
         return join_windows(torch.cat(vectors).numpy()[:, None], batch, self.window_pooling)[:, 0]
+
+    def _embed(self, batch: Sequence[Encoded], chosen: Sequence[int] | None) -> np.ndarray:
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        vectors = [self.embed_collated(*self.collate(windows), chosen) for windows in window_batches(batch)]
+        return join_windows(np.concatenate(vectors), batch, self.window_pooling)
 
     def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
         if not texts:

@@ -226,9 +226,23 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
             raise BackboneError("batch must hold at least one item; got none")
         return self.embed_collated(*self.collate(batch))
 
-    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
-        return self.pool_forward(lambda: self.forward(inputs), pool_mask)
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Run one forward as far as the highest of these layers; return them as :meth:`embed` does, [B, K, D]."""
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        return self.embed_collated(*self.collate(batch), layers)
+
+    def embed_collated(
+        self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`.
+
+        Returns
+        -------
+        ndarray [B, R, D] or [B, K, D]
+            All that is kept of it, or the layers that are chosen.
+        """
+        return self.pool_forward(lambda: self.forward(inputs), pool_mask, chosen)
 
     def encode_query(self, name: str, text: str) -> Encoded:
         """Return one query in its template."""

@@ -1,1 +1,6 @@
-"""A retriever that people load, serve and search with: an index of PDFs, engines behind it, and what it costs."""
+"""Taking it home: one object that encodes queries and pages, and its exports."""
+
+from miner_diag.serving.errors import ServingError
+from miner_diag.serving.retriever import EncodedPages, FusedRetriever
+
+__all__ = ["EncodedPages", "FusedRetriever", "ServingError"]
