@@ -42,7 +42,8 @@ def run_command(
     Parameters
     ----------
     options_type : type
-        A dataclass whose fields' docstrings are the help texts.
+        A dataclass whose fields' docstrings are the help texts, or several that are commands of their own (a union of
+        what tyro calls subcommands).
     run : callable
         Takes the options.
     stage : str
@@ -57,7 +58,7 @@ def run_command(
         sys.stdout.reconfigure(errors="backslashreplace")
     module = stage if "." in stage else f"miner_diag.{stage}"
     with stopped_with_a_sentence():
-        given = inspect.getdoc(options_type)
+        given = inspect.getdoc(options_type) if isinstance(options_type, type) else None
         options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=given)
         try:
             run(options)

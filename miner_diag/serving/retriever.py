@@ -165,6 +165,10 @@ class FusedRetriever:
         backbone = load_backbone(load, render=given.render)
         return cls(backbone, given, make(backbone), system_name)
 
+    def beside(self, system: System, system_name: str) -> FusedRetriever:
+        """Return a retriever that reads another system over the same backbone, which is not loaded once more."""
+        return FusedRetriever(self.backbone, self._given, system, system_name)
+
     @property
     def name(self) -> str:
         """What tables call it: the backbone, and the system behind it."""
@@ -263,7 +267,7 @@ class FusedRetriever:
         self, items: Sequence[Query] | Sequence[Page], side: Side, progress: bool
     ) -> tuple[np.ndarray, list[Encoded]]:
         """Return vectors [n, D], and what entered the backbone; batches are those of all our commands."""
-        vectors = np.empty((len(items), self.width), dtype=np.float32)
+        vectors = [np.empty((0, self.width), dtype=np.float32)] if not items else []
         encoded: list[Encoded] = []
         step = LAYERS.shard_items[side]
         bar = tqdm(
@@ -277,9 +281,9 @@ class FusedRetriever:
             for first in range(0, len(items), step):
                 prepared = self.backbone.prepare(items[first : first + step], side)
                 states = pool_layers(self.backbone, prepared, side, TOKEN_BUDGET, bar.update, self._layers[side])
-                vectors[first : first + len(prepared)] = self._fused(states, side, first)
+                vectors.append(self._fused(states, side, first))
                 encoded += prepared
-        return vectors, encoded
+        return np.concatenate(vectors), encoded
 
     def _fused(self, states: np.ndarray, side: Side, first: int) -> np.ndarray:
         """Return the vectors [n, D] of pooled states [n, K, D] of the layers that are read."""
