@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -97,6 +98,9 @@ class Backbone(Protocol):
     """What tables call it: "page-text", or the folder's name."""
     revision: str
     """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
+    folder: Path | None
+    """The folder whose files are all that is needed to load it again; None where there is no such folder, as for an
+    adapter."""
     n_layers: int
     """The number of transformer blocks; there are ``L = n_layers + 1`` hidden states. A dual encoder gives that of its
     page encoder."""

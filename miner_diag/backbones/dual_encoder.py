@@ -65,7 +65,7 @@ class DualEncoder(OnePooling):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         options = checkpoint.options
-        self.checkpoint, self.options = checkpoint, options
+        self.checkpoint, self.options, self.folder = checkpoint, options, checkpoint.folder
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
         self.device = choose_device(options.device, self.name)
         self.dtype = choose_dtype(options.dtype, self.device, self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class TextEncoder(TwoPoolings):
 
     def __init__(self, checkpoint: Checkpoint, reader: PageReader | None = None) -> None:
         folder, options = checkpoint.folder, checkpoint.options
+        self.folder: Path | None = folder
         self.pipeline = read_pipeline(folder)
         self.options, self.name = options, checkpoint.name
         self.pooling: Pooling = choose_pooling(options.pooling, self.pipeline, folder)
@@ -170,6 +172,10 @@ class TextEncoder(TwoPoolings):
             for item, unknown in zip(encoded, stopped, strict=True)
         ]
 
+    def prepare_texts(self, texts: Sequence[str], side: Side, prompt: str | None = None) -> list[Encoded]:
+        """Return texts tokenised as :meth:`prepare` does, behind another prompt than their side's if one is given."""
+        return self._encode([f"{side} {number}" for number in range(len(texts))], texts, side, prompt)
+
     def texts_read(self, pages: Sequence[Page]) -> list[str]:
         """Return what is read of each page: all of its text, or what stands before the cut."""
         texts = self.reader.read(pages, draw_again=False)
@@ -249,10 +255,12 @@ class TextEncoder(TwoPoolings):
         vectors = [self.embed_collated(*self.collate(windows), chosen) for windows in window_batches(batch)]
         return join_windows(np.concatenate(vectors), batch, self.window_pooling)
 
-    def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
+    def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side, prompt: str | None = None) -> list[Encoded]:
         if not texts:
             return []
-        prompt = self.query_prompt if side == "query" else self.page_prompt
+        own = self.query_prompt if side == "query" else self.page_prompt
+        prompt = own if prompt is None else prompt
+        n_prompt = self._prompt_tokens[side] if prompt == own else self._count_prompt(side, prompt)
         encodings: list[Any] = []
         bar = tqdm(total=len(texts), desc=f"tokenising {side}", delay=2, leave=None, disable=not self.reader.progress)
         with bar:
@@ -284,7 +292,7 @@ class TextEncoder(TwoPoolings):
                     side,
                     inputs,
                     n_tokens,
-                    prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
+                    prompt_tokens=min(n_prompt, n_tokens - 1),
                     windows=lengths,
                     characters=len(text),
                     characters_read=characters_read,
@@ -305,13 +313,14 @@ class TextEncoder(TwoPoolings):
                 return int(token)
         raise CheckpointError(f"the tokenizer of {self.name} gives no token for an empty text and has none to stand in")
 
-    def _count_prompt(self, side: Side) -> int:
+    def _count_prompt(self, side: Side, prompt: str | None = None) -> int:
         """Count the leading tokens to leave out of the pooling."""
-        return 0 if self.pipeline.include_prompt else self._leading_tokens(side)
+        return 0 if self.pipeline.include_prompt else self._leading_tokens(side, prompt)
 
-    def _leading_tokens(self, side: Side) -> int:
-        """Count a prompt's tokens; a closing special token is not the prompt's."""
-        prompt = self.query_prompt if side == "query" else self.page_prompt
+    def _leading_tokens(self, side: Side, prompt: str | None = None) -> int:
+        """Count a prompt's tokens, the side's own if none is given; a closing special token is not the prompt's."""
+        if prompt is None:
+            prompt = self.query_prompt if side == "query" else self.page_prompt
         if not prompt:
             return 0
         ids = self._tokenize([prompt], self._limits[side])[0].ids

@@ -70,6 +70,7 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
         options, defaults = checkpoint.options, checkpoint.under_protocol(self.defaults)
         self.protocol_defaults = defaults
         self.checkpoint, self.options = checkpoint, options
+        self.folder = checkpoint.folder if checkpoint.base_model is None else None
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
         self.pooling: Pooling = overrule_pooling(options.pooling, defaults.pooling, self.name)
         self.device = choose_device(options.device, self.name)

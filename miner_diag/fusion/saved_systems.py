@@ -74,7 +74,7 @@ KINDS: dict[str, type[System]] = {
 }
 """What a file of systems calls each class; a name, once used, keeps its meaning."""
 
-SERVED = {**KINDS, "one_layer": OneLayer}
+SERVED: dict[str, type[System]] = {**KINDS, "one_layer": OneLayer}
 """What can be saved and read back: the systems of runs, and what is served but no row of an ablation."""
 
 

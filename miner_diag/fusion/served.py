@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.fusion.loading import load_fusion, merge_for_serving
@@ -65,6 +66,15 @@ def served_form(system: System) -> System:
     """Return any system as it is served: a fusion merged where that can be, another system as it is."""
     can_be_merged = isinstance(system, MinerFusion) or (isinstance(system, Fusion) and system.query_map is None)
     return merge_for_serving(system) if can_be_merged else system  # type: ignore[arg-type]
+
+
+def tells_sides_apart(system: System) -> bool:
+    """Tell whether a query and a page with the same states get different vectors."""
+    rng = np.random.default_rng(0)
+    width = 8 if system.width is None else system.width
+    states = torch.from_numpy(rng.normal(size=(4, len(system.layers), width)).astype(np.float32))
+    with torch.no_grad():
+        return not torch.equal(system(states, "query"), system(states, "page"))
 
 
 def content_of(system: System) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from miner_diag.fusion.baselines import OneLayer, ShuffledLayers
 from miner_diag.fusion.form import refuse_other_backbone
 from miner_diag.fusion.saved_systems import read_backbone_key
 from miner_diag.fusion.served import content_of, load_served, served_form
-from miner_diag.fusion.system import System, check_directions, check_states
+from miner_diag.fusion.system import System, check_directions, check_states, device_of
 from miner_diag.serving.errors import ServingError
+from miner_diag.serving.folder import read_folder, write_folder
 from miner_diag.serving.given_pages import Given, GivenPages, Reads
 
 logger = logging.getLogger(__name__)
@@ -128,9 +129,8 @@ class FusedRetriever:
         if system == BACKBONE:
             return cls.from_model(source.load)
         found = load_served(str(folder), source.folder, system)
-        key = read_backbone_key(source.folder)
         retriever = cls._load(source.load, lambda _: found.module, found.name)
-        refuse_other_backbone(f"{folder} holds systems", model_key(key), model_key(retriever.backbone.key()))
+        retriever._refuse_other_model(f"{folder} holds systems", read_backbone_key(source.folder), dtype)
         return retriever
 
     @classmethod
@@ -158,6 +158,66 @@ class FusedRetriever:
 
         load = LoadOptions(model) if isinstance(model, str) else model
         return cls._load(load, one_layer, BACKBONE if layer is None else f"layer-{layer}")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: Path | str,
+        revision: str | None = None,
+        *,
+        device: str = "auto",
+        dtype: Dtype | None = None,
+        trust_remote_code: bool = False,
+    ) -> FusedRetriever:
+        """Load what :meth:`save_pretrained` wrote.
+
+        Parameters
+        ----------
+        model : path or str
+            The folder, or owner/name on a hub.
+        revision : str, optional
+            The commit hash of a hub id; the newest is taken, with a warning, if it is not given.
+        device : str
+            Where the forward runs.
+        dtype : str, optional
+            The precision of the forward, instead of the saved one.
+        trust_remote_code : bool
+            Let the backbone run Python code that it brings along, with your rights.
+
+        Raises
+        ------
+        ServingError
+            If it is no such folder, or a file is damaged or changed.
+        FusionError
+            If the backbone that is found is not the one that was saved; the fields that differ are named.
+        ValueError
+            If the backbone cannot be loaded.
+        """
+        saved = read_folder(model, revision, trust_remote_code=trust_remote_code)
+        load = replace(saved.load, device=device, dtype=dtype or saved.load.dtype)
+        retriever = cls._load(load, lambda _: saved.system, saved.system_name)
+        retriever._refuse_other_model(f"{model} was saved", saved.key, dtype)
+        return retriever
+
+    def save_pretrained(self, folder: Path | str, *, with_backbone: bool | None = None) -> None:
+        """Write the retriever as a folder that :meth:`from_pretrained` reads on another machine.
+
+        Parameters
+        ----------
+        folder : path
+            Where to; it is made.
+        with_backbone : bool, optional
+            Whether the backbone's files are copied into the folder. If it is not given, those of a local folder are;
+            an embedded backbone and one of a hub are named, with their revision.
+
+        Raises
+        ------
+        ServingError
+            If the backbone's files cannot come along.
+        PlaceError
+            If the folder cannot be written. It is an OSError.
+        """
+        write_folder(Path(folder), self.backbone, self.system, self.system_name, self.fingerprint, with_backbone)
 
     @classmethod
     def _load(cls, load: LoadOptions, make: Callable[[Backbone], System], system_name: str) -> FusedRetriever:
@@ -263,6 +323,20 @@ class FusedRetriever:
         reader = self.backbone.key("page").get("reader", "")  # those that look at pictures by themselves have none
         return Reads(reader.startswith(("text-layer", "auto")), reader != "text-layer")
 
+    def _refuse_other_model(self, subject: str, key: Mapping[str, str], dtype: Dtype | None) -> None:
+        """Refuse a backbone that is not the one of a key, but for where it runs and a precision that the user chose."""
+        stated, loaded = model_key(key), model_key(self.backbone.key())
+        if dtype is not None:
+            stated.pop("dtype", None), loaded.pop("dtype", None)
+        if stated.get("reader") != loaded.get("reader"):
+            logger.warning(
+                "pages without a text layer are read otherwise here (%s) than for %s (%s); their vectors differ",
+                loaded.pop("reader", "no reader"),
+                self.name,
+                stated.pop("reader", "no reader"),
+            )
+        refuse_other_backbone(subject, stated, loaded)
+
     def _encode(
         self, items: Sequence[Query] | Sequence[Page], side: Side, progress: bool
     ) -> tuple[np.ndarray, list[Encoded]]:
@@ -285,12 +359,17 @@ class FusedRetriever:
                 encoded += prepared
         return np.concatenate(vectors), encoded
 
+    def fuse(self, encoded: Sequence[Encoded], side: Side) -> np.ndarray:
+        """Return the vectors [n, D] of items that the backbone has prepared."""
+        states = pool_layers(self.backbone, encoded, side, TOKEN_BUDGET, lambda _: None, self._layers[side])
+        return self._fused(states, side, 0)
+
     def _fused(self, states: np.ndarray, side: Side, first: int) -> np.ndarray:
         """Return the vectors [n, D] of pooled states [n, K, D] of the layers that are read."""
         with torch.inference_mode():
-            tensor = torch.from_numpy(states)
+            tensor = torch.from_numpy(states).to(device_of(self.served))
             check_directions(self.served, tensor, side, first)
-            array: np.ndarray = self.served(tensor, side).numpy()
+            array: np.ndarray = self.served(tensor, side).cpu().numpy()
         return array
 
 
