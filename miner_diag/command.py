@@ -32,16 +32,14 @@ class InertFormatter(logging.Formatter):
         return inert(super().formatMessage(record))
 
 
-def run_command(
-    options_type: type[Options], run: Callable[[Options], None], stage: str, args: Sequence[str] | None
-) -> None:
+def run_command(options_type: Any, run: Callable[[Any], None], stage: str, args: Sequence[str] | None) -> None:
     """Parse `args` into the options' dataclass and run; a bad input ends with its sentence and exit status 1.
 
     SIGINT and SIGTERM end it with a sentence and exit status 130 or 143.
 
     Parameters
     ----------
-    options_type : type
+    options_type : type or union
         A dataclass whose fields' docstrings are the help texts, or several that are commands of their own (a union of
         what tyro calls subcommands).
     run : callable

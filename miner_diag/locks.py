@@ -109,9 +109,7 @@ def _open_locked(path: Path, way_out: str) -> int:
         if not take_lock(handle):
             holder = os.read(handle, 500).decode("utf-8", "replace").strip() or "it has just started"
             os.close(handle)
-            raise FolderInUseError(
-                f"{path.parent} is in use by another command ({holder}); {way_out}"
-            )
+            raise FolderInUseError(f"{path.parent} is in use by another command ({holder}); {way_out}")
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -45,8 +45,8 @@ SEARCH_WIDTH = 128
 GRAPH_LINKS, GRAPH_BUILD_WIDTH = 16, 100
 """Links of a point, and candidates while the graph is built (m and ef_construct); Qdrant's defaults."""
 
-UPLOAD_POINTS = 500
-"""Points that are handed to an engine at once."""
+UPLOAD_NUMBERS = 400_000
+"""Coordinates that are handed to an engine at once, as Python's numbers: some 13 MB."""
 
 _SLACK_BYTES = 16_000_000
 _COPIES = 3  # an engine writes a segment anew, with its graph, beside the old one
@@ -71,7 +71,7 @@ class Space:
     stored_as: StoredAs = "float32"
     """The precision of the vectors that are kept."""
     tokens: bool = False
-    """Whether a point has a vector for every token, compared by MaxSim. There is no graph then: every point is scored."""
+    """Whether a point has a vector for every token, compared by MaxSim. Then every point is scored, without a graph."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -152,8 +152,8 @@ class ServerOptions:
     """A Qdrant server or cluster that holds the points instead of this machine."""
 
     qdrant_url: str | None = None
-    """The address of a Qdrant server or cluster, as http://localhost:6333. Its key is taken from the environment variable
-    QDRANT_API_KEY. Without it the points lie in the index's folder."""
+    """The address of a Qdrant server or cluster, as http://localhost:6333. Its key is taken from the environment
+    variable QDRANT_API_KEY. Without it the points lie in the index's folder."""
     collection: str = "miner-diag"
     """The start of the names of the collections on the server."""
     shards: int = 1
@@ -274,6 +274,22 @@ def check_points(
         raise EngineError(f"the vector of {point} {what}; leave the item out or find out why it was embedded so")
 
 
+def upload_blocks(vectors: np.ndarray | TokenVectors) -> Iterator[range]:
+    """Yield the rows of points that are handed over together: at least one, and as many as `UPLOAD_NUMBERS` allow."""
+    if isinstance(vectors, TokenVectors):
+        sizes = vectors.lengths * vectors.width
+    else:
+        sizes = np.full(len(vectors), vectors.shape[1])
+    first, total = 0, 0
+    for row, size in enumerate(sizes.tolist()):
+        if row > first and total + size > UPLOAD_NUMBERS:
+            yield range(first, row)
+            first, total = row, 0
+        total += size
+    if len(sizes):
+        yield range(first, len(sizes))
+
+
 def check_query(space: Space, query: np.ndarray, k: int) -> np.ndarray:
     """Return a query as float32 [D], or [T, D] where points have a vector for every token.
 
@@ -307,7 +323,7 @@ def point_id(*parts: object) -> str:
 
 
 def allocated_bytes(folder: Path) -> int:
-    """Return the bytes of the blocks that files below a folder take; an engine's files are larger than what they hold."""
+    """Return the bytes of the blocks that files below a folder take; an engine's files are longer than that."""
     total = 0
     for here, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,8 @@
 """A folder of PDFs as an index on disk: what changed is embedded, and the engine is brought to the same state.
 
 An index is made of ``index.json`` (whose model and engine it is), a file for each document with its vectors, and the
-engine's own files, which hold the same points. Every step can be cut off: the next run finds what is there and does what
-is missing. Points have ids that follow from a document's content, so that none is there twice.
+engine's own files, which hold the same points. Every step can be cut off: the next run finds what is there and does
+what is missing. Points have ids that follow from a document's content, so that none is there twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from miner_diag.corpus.core import Skipped
 from miner_diag.corpus.folder import find_documents, plain_name, read_documents
 from miner_diag.files import remove_leftovers, sha256_file, write_atomic
 from miner_diag.locks import LOCK_FILE, lock_folder
-from miner_diag.sealed import SEAL, DamagedError, read_sealed, sealed
+from miner_diag.sealed import DamagedError, read_sealed, sealed
 from miner_diag.serving.engine import (
     EXTRA,
     BrokenEngineError,
@@ -355,7 +355,9 @@ def fill_engine(
                 bar.update(len(ids))
         engine.optimize()
         if (count := engine.count()) != len(wanted):
-            raise ServingError(f"the engine of {index} holds {count} points of {len(wanted)}; run the same command again")
+            raise ServingError(
+                f"the engine of {index} holds {count} points of {len(wanted)}; run the same command again"
+            )
         indexed = engine.indexed_count()
     finally:
         engine.close()
@@ -378,13 +380,15 @@ def read_facts(index: Path) -> IndexFacts:
     """
     path = index / FACTS
     if not path.is_file():
-        raise ServingError(f"{index} is no index ({FACTS} is missing); make one with miner-diag index FOLDER --out {index}")
+        raise ServingError(
+            f"{index} is no index ({FACTS} is missing); make one with miner-diag index FOLDER --out {index}"
+        )
     try:
         content = read_sealed(path)
         if content.get("format") != FORMAT:
             raise ServingError(
-                f"{index} has index format {content.get('format')}, this version reads {FORMAT}; make it again in another "
-                "folder, or with the version of this package that made it"
+                f"{index} has index format {content.get('format')}, this version reads {FORMAT}; make it again in "
+                "another folder, or with the version of this package that made it"
             )
         return IndexFacts(**{field.name: content[field.name] for field in fields(IndexFacts)})
     except (DamagedError, KeyError) as error:
@@ -438,7 +442,9 @@ def _refuse_other_index(index: Path, known: IndexFacts, facts: IndexFacts) -> No
     for what in ("engine", "quantization", "server"):
         before, now = getattr(known, what), getattr(facts, what)
         if before != now:
-            raise ServingError(f"{index} was made with {what} {before}; got {now}. Choose another --out, or the same {what}")
+            raise ServingError(
+                f"{index} was made with {what} {before}; got {now}. Choose another --out, or the same {what}"
+            )
 
 
 def _model_words(load: Mapping[str, Any], run: str | None) -> str:

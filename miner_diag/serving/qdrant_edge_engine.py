@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,6 @@ from miner_diag.serving.engine import (
     GRAPH_LINKS,
     OVERSAMPLING,
     SEARCH_WIDTH,
-    UPLOAD_POINTS,
     BrokenEngineError,
     EngineError,
     EngineKind,
@@ -33,6 +33,7 @@ from miner_diag.serving.engine import (
     check_points,
     check_query,
     refuse_full_disk,
+    upload_blocks,
 )
 
 NAME = "page"
@@ -85,14 +86,14 @@ class EdgeEngine:
         check_points(self.space, ids, vectors, payloads)
         rows = vectors.vectors if isinstance(vectors, TokenVectors) else vectors
         refuse_full_disk(self._folder, 4 * rows.size)
-        for first in range(0, len(ids), UPLOAD_POINTS):
+        for block in upload_blocks(vectors):
             points = [
                 edge.Point(
                     ids[row],
                     {NAME: (vectors.item(row) if isinstance(vectors, TokenVectors) else vectors[row]).tolist()},
                     dict(payloads[row]) if payloads else None,
                 )
-                for row in range(first, min(first + UPLOAD_POINTS, len(ids)))
+                for row in block
             ]
             self._update(edge.UpdateOperation.upsert_points(points))
 
@@ -107,7 +108,7 @@ class EdgeEngine:
         offset: Any = None
         while True:
             request = edge.ScrollRequest(offset=offset, limit=10_000, with_payload=False, with_vector=False)
-            points, offset = self._try("read", lambda request=request: self._shard.scroll(request))
+            points, offset = self._try("read", partial(self._shard.scroll, request))
             found.update(str(point.id) for point in points)
             if offset is None:
                 return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from miner_diag.serving.engine import (
     GRAPH_LINKS,
     OVERSAMPLING,
     SEARCH_WIDTH,
-    UPLOAD_POINTS,
     EngineError,
     EngineKind,
     Found,
@@ -25,6 +25,7 @@ from miner_diag.serving.engine import (
     Space,
     check_points,
     check_query,
+    upload_blocks,
 )
 
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -92,16 +93,16 @@ class ServerEngine:
     ) -> None:
         """Put points there."""
         check_points(self.space, ids, vectors, payloads)
-        for first in range(0, len(ids), UPLOAD_POINTS):
+        for block in upload_blocks(vectors):
             points = [
                 models.PointStruct(
                     id=ids[row],
                     vector={NAME: (vectors.item(row) if isinstance(vectors, TokenVectors) else vectors[row]).tolist()},
                     payload=dict(payloads[row]) if payloads else None,
                 )
-                for row in range(first, min(first + UPLOAD_POINTS, len(ids)))
+                for row in block
             ]
-            self._try(lambda points=points: self._client.upsert(self._collection, points, wait=True))
+            self._try(partial(self._client.upsert, self._collection, points, wait=True))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Take points away."""
@@ -115,8 +116,13 @@ class ServerEngine:
         offset: Any = None
         while True:
             points, offset = self._try(
-                lambda offset=offset: self._client.scroll(
-                    self._collection, limit=10_000, offset=offset, with_payload=False, with_vectors=False
+                partial(
+                    self._client.scroll,
+                    self._collection,
+                    limit=10_000,
+                    offset=offset,
+                    with_payload=False,
+                    with_vectors=False,
                 )
             )
             found.update(str(point.id) for point in points)

@@ -245,9 +245,7 @@ def test_errors_of_the_engine_become_sentences(tmp_path, rng, monkeypatch):
 @needs_client
 def test_a_server_that_does_not_answer_is_a_sentence(tmp_path):
     with pytest.raises(EngineError, match="the Qdrant server does not do what it is asked .*can be reached"):
-        open_engine(
-            "qdrant-server", tmp_path, Space(WIDTH), server=ServerOptions("http://127.0.0.1:9"), name="fused"
-        )
+        open_engine("qdrant-server", tmp_path, Space(WIDTH), server=ServerOptions("http://127.0.0.1:9"), name="fused")
 
 
 def test_the_engine_that_is_taken(monkeypatch, tmp_path):
