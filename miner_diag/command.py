@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
 
@@ -18,7 +18,6 @@ from miner_diag.locks import release_folders
 from miner_diag.stopping import stopped_with_a_sentence
 from miner_diag.texts import inert
 
-Options = TypeVar("Options")
 
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
 """Environment variable that, set to 1, shows where in the code an error arose."""
