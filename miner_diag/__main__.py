@@ -18,7 +18,7 @@ STAGES = {
     "fusion": "fit and save a fusion of layers in one vector of the same size, and the heads it is held against",
     "evaluation": "compare saved systems on any corpus: intervals, paired tests, main table",
     "late": "score a late-interaction retriever: MaxSim, tokens and bytes per page",
-    "serving": "index a folder of PDFs and ask it questions; what serving costs",
+    "serving": "take a retriever home: an index of PDFs, exports for other tools, what serving costs",
 }
 """Each stage with a command, in the order the data flows."""
 

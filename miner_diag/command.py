@@ -18,7 +18,6 @@ from miner_diag.locks import release_folders
 from miner_diag.stopping import stopped_with_a_sentence
 from miner_diag.texts import inert
 
-
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
 """Environment variable that, set to 1, shows where in the code an error arose."""
 

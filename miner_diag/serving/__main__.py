@@ -1,4 +1,4 @@
-"""``python -m miner_diag.serving``: an index of a folder of PDFs, questions to it, and what serving costs."""
+"""``python -m miner_diag.serving``: a retriever for other tools, an index of PDFs, and what serving costs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,14 @@ from miner_diag.backbones.registry import EMBEDDED
 from miner_diag.backbones.revision import revision_files
 from miner_diag.files import atomic_path, sha256_bytes, write_atomic
 from miner_diag.fusion.errors import FusionError
-from miner_diag.fusion.saved_systems import kind_of, restore_system, tensors_of
+from miner_diag.fusion.saved_systems import (
+    FITTED_TO,
+    FittedTo,
+    kind_of,
+    read_fitted_to,
+    restore_system,
+    tensors_of,
+)
 from miner_diag.fusion.system import System
 from miner_diag.hub import COMMIT, HUB_ID
 from miner_diag.sealed import DamagedError, read_sealed, sealed
@@ -52,6 +59,8 @@ class SavedRetriever:
     """The system over its layers."""
     system_name: str
     """What the system is called."""
+    fitted_to: FittedTo | None
+    """The pages that the system was fitted to; None where it was not fitted."""
 
 
 def write_folder(
@@ -143,7 +152,8 @@ def read_folder(model: Path | str, revision: str | None = None, *, trust_remote_
             f"the backbone of {model} brings its own Python code; trust_remote_code=True runs that code with your "
             "rights, so read it first"
         )
-    return SavedRetriever(load, key, system, name)
+    fitted_to = read_fitted_to(folder) if (folder / FITTED_TO).is_file() else None
+    return SavedRetriever(load, key, system, name, fitted_to)
 
 
 def is_local(load: LoadOptions) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from miner_diag.evaluation.systems import embedding_width, read_sources
 from miner_diag.files import canonical_json, sha256_bytes
 from miner_diag.fusion.baselines import OneLayer, ShuffledLayers
 from miner_diag.fusion.form import refuse_other_backbone
-from miner_diag.fusion.saved_systems import read_backbone_key
+from miner_diag.fusion.saved_systems import FittedTo, read_backbone_key
 from miner_diag.fusion.served import content_of, load_served, served_form
 from miner_diag.fusion.system import System, check_directions, check_states, device_of
 from miner_diag.serving.errors import ServingError
@@ -77,9 +78,18 @@ class FusedRetriever:
         What makes a vector of its layers.
     system_name : str
         What the system is called; "backbone" for the backbone's own embedding.
+    fitted_to : FittedTo, optional
+        The pages that the system was fitted to, where it was.
     """
 
-    def __init__(self, backbone: Backbone, given: GivenPages, system: System, system_name: str) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        given: GivenPages,
+        system: System,
+        system_name: str,
+        fitted_to: FittedTo | None = None,
+    ) -> None:
         if isinstance(system, ShuffledLayers):
             raise ServingError(
                 f"{system_name} is a control that mixes the layers of different items, so it cannot be served; take "
@@ -91,7 +101,7 @@ class FusedRetriever:
             raise ServingError(
                 f"{backbone.name} is a dual encoder, whose sides share the final layer alone; serve that (backbone)"
             )
-        self.backbone, self.system, self.system_name = backbone, system, system_name
+        self.backbone, self.system, self.system_name, self.fitted_to = backbone, system, system_name, fitted_to
         self.served = served_form(system).eval()
         """The system in its merged form."""
         self._given = given
@@ -129,7 +139,7 @@ class FusedRetriever:
         if system == BACKBONE:
             return cls.from_model(source.load)
         found = load_served(str(folder), source.folder, system)
-        retriever = cls._load(source.load, lambda _: found.module, found.name)
+        retriever = cls._load(source.load, lambda _: found.module, found.name, found.fitted_to)
         retriever._refuse_other_model(f"{folder} holds systems", read_backbone_key(source.folder), dtype)
         return retriever
 
@@ -195,7 +205,7 @@ class FusedRetriever:
         """
         saved = read_folder(model, revision, trust_remote_code=trust_remote_code)
         load = replace(saved.load, device=device, dtype=dtype or saved.load.dtype)
-        retriever = cls._load(load, lambda _: saved.system, saved.system_name)
+        retriever = cls._load(load, lambda _: saved.system, saved.system_name, saved.fitted_to)
         retriever._refuse_other_model(f"{model} was saved", saved.key, dtype)
         return retriever
 
@@ -217,13 +227,44 @@ class FusedRetriever:
         PlaceError
             If the folder cannot be written. It is an OSError.
         """
-        write_folder(Path(folder), self.backbone, self.system, self.system_name, self.fingerprint, with_backbone)
+        folder = Path(folder)
+        write_folder(folder, self.backbone, self.system, self.system_name, self.fingerprint, with_backbone)
+        if self.fitted_to is not None:
+            self.fitted_to.write(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
+        """Save the retriever with its card and upload both to a hub; return the address of the commit.
+
+        Parameters
+        ----------
+        repo_id : str
+            owner/name; it is made if it is not there.
+        private : bool
+            Whether a repository that is made is seen by its owner alone.
+
+        Raises
+        ------
+        ServingError
+            If the name can be none of a hub, or the hub does not take it.
+        """
+        from miner_diag.serving.hub_folder import write_hub_folder
+        from miner_diag.serving.upload import push_folder
+
+        with TemporaryDirectory() as folder:
+            write_hub_folder(self, Path(folder))
+            return push_folder(folder, repo_id, private=private)
 
     @classmethod
-    def _load(cls, load: LoadOptions, make: Callable[[Backbone], System], system_name: str) -> FusedRetriever:
+    def _load(
+        cls,
+        load: LoadOptions,
+        make: Callable[[Backbone], System],
+        system_name: str,
+        fitted_to: FittedTo | None = None,
+    ) -> FusedRetriever:
         given = GivenPages()
         backbone = load_backbone(load, render=given.render)
-        return cls(backbone, given, make(backbone), system_name)
+        return cls(backbone, given, make(backbone), system_name, fitted_to)
 
     def beside(self, system: System, system_name: str) -> FusedRetriever:
         """Return a retriever that reads another system over the same backbone, which is not loaded once more."""

@@ -1,4 +1,4 @@
-"""The commands of this folder: make an index of PDFs, ask it questions, and measure what serving costs."""
+"""The commands of this folder: write a retriever for other tools, index PDFs and ask questions, measure what serving costs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from miner_diag.embeddings.options import StoreOptions
 from miner_diag.files import write_atomic
 from miner_diag.runs import begin_run
 from miner_diag.serving.engine import Quantization, ServerOptions
+from miner_diag.serving.export import ExportOptions, export
 from miner_diag.tables import read_csv, table_text
 from miner_diag.texts import inert
 
@@ -63,9 +64,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Measure what serving costs: bytes, time to build, to search and to encode, of a fusion run, its backbone and late
-    interaction, on the embedded engine.
-    """
+    """Measure what a fusion run, its backbone and late interaction cost to serve: bytes, building, search, encoding."""
 
     run: Path = Path("runs/fusion")
     """The fusion run."""
@@ -95,8 +94,22 @@ class BenchOptions:
             raise ValueError(f"n_queries and n_pages must be at least 1; got {self.n_queries} and {self.n_pages}")
 
 
+@dataclass(frozen=True)
+class PushOptions:
+    """Put an exported folder on a hub: the one command that sends anything anywhere."""
+
+    folder: Positional[Path]
+    """What export --to hub wrote."""
+    repo_id: Positional[str]
+    """owner/name; it is made if it is not there."""
+    public: bool = False
+    """Whether a repository that is made is seen by all; else by its owner alone."""
+
+
 ServingOptions = (
-    Annotated[IndexOptions, subcommand("index", prefix_name=False)]
+    Annotated[ExportOptions, subcommand("export", prefix_name=False)]
+    | Annotated[PushOptions, subcommand("push", prefix_name=False)]
+    | Annotated[IndexOptions, subcommand("index", prefix_name=False)]
     | Annotated[SearchOptions, subcommand("search", prefix_name=False)]
     | Annotated[BenchOptions, subcommand("bench", prefix_name=False)]
 )
@@ -106,11 +119,27 @@ ServingOptions = (
 def run(options: Any) -> None:
     """Run one of the commands."""
     commands: dict[type, Callable[[Any], None]] = {
+        ExportOptions: run_export,
+        PushOptions: run_push,
         IndexOptions: run_index,
         SearchOptions: run_search,
         BenchOptions: run_bench,
     }
     commands[type(options)](options)
+
+
+def run_export(options: ExportOptions) -> None:
+    """Write a retriever for other tools."""
+    for line in export(options):
+        print(inert(line))
+
+
+def run_push(options: PushOptions) -> None:
+    """Put an exported folder on a hub."""
+    from miner_diag.serving.upload import push_folder
+
+    address = push_folder(options.folder, options.repo_id, private=not options.public)
+    print(inert(f"{options.folder} is at {address}"))
 
 
 def run_index(options: IndexOptions) -> None:

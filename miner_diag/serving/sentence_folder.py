@@ -37,7 +37,7 @@ class Linear(NamedTuple):
     """[D]; None for none."""
 
 
-def write_module_form(retriever: FusedRetriever, folder: Path, *, with_backbone: bool | None = True) -> None:
+def write_module_form(retriever: FusedRetriever, folder: Path, *, with_backbone: bool | None = None) -> None:
     """Write a folder that ``SentenceTransformer(folder, trust_remote_code=True)`` and `load_sentence_transformer` read.
 
     The flag makes sentence-transformers import our class from the installed package; the folder holds no code.

@@ -154,9 +154,8 @@ def main():
     print(f"rate at least {TARGET_RATE}, memory within {TARGET_MEMORY_MB} MB: {'ok' if held else 'MISSED'}")
     ratio = 1 / one[0]["rate_of_one_product"]
     quick = ratio <= TARGET_ONE_QUERY
-    print(
-        f"one query over prepared pages at most {TARGET_ONE_QUERY} times a product: {ratio:.2f}, {'ok' if quick else 'MISSED'}"
-    )
+    verdict = "ok" if quick else "MISSED"
+    print(f"one query over prepared pages at most {TARGET_ONE_QUERY} times a product: {ratio:.2f}, {verdict}")
     return 0 if held and quick else 1
 
 
