@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from miner_diag.retrieval.maxsim import maxsim_scores
-from miner_diag.retrieval.search import Hits, top_k
+from miner_diag.retrieval.search import Hits, PreparedPages
 from miner_diag.retrieval.tokens import TokenVectors
 from miner_diag.sealed import DamagedError, read_tensors, write_tensors
 from miner_diag.serving.engine import (
@@ -58,7 +58,7 @@ class ExactEngine:
         self.space = space
         self._folder = folder
         self._points: dict[str, tuple[np.ndarray, Payload]] = {}
-        self._prepared: tuple[list[str], np.ndarray | TokenVectors] | None = None
+        self._prepared: tuple[list[str], PreparedPages | TokenVectors] | None = None
         if (folder / FILE).is_file():
             self._read()
 
@@ -115,7 +115,7 @@ class ExactEngine:
         if isinstance(vectors, TokenVectors):
             hits = Hits.of_scores(maxsim_scores(TokenVectors.from_items([query]), vectors), k)
         else:
-            hits = top_k(query[None], vectors, k)
+            hits = vectors.top_k(query[None], k)
         return [
             Found(ids[page], float(score), dict(self._points[ids[page]][1]))
             for page, score in zip(hits.pages[0].tolist(), hits.scores[0], strict=True)
@@ -128,13 +128,13 @@ class ExactEngine:
     def close(self) -> None:
         """Do nothing: no file is open."""
 
-    def _ready(self) -> tuple[list[str], np.ndarray | TokenVectors]:
-        """Return ids and vectors in one array, put together once."""
+    def _ready(self) -> tuple[list[str], PreparedPages | TokenVectors]:
+        """Return ids and vectors, put together once."""
         if self._prepared is None:
             vectors = [vector for vector, _ in self._points.values()]
             self._prepared = (
                 list(self._points),
-                TokenVectors.from_items(vectors) if self.space.tokens else np.stack(vectors),
+                TokenVectors.from_items(vectors) if self.space.tokens else PreparedPages(np.stack(vectors)),
             )
         return self._prepared
 

@@ -1,4 +1,4 @@
-"""The commands of this folder: write a retriever for other tools, index PDFs and ask questions, measure what serving costs."""
+"""The commands of this folder: a retriever for other tools, an index of PDFs, and what serving costs."""
 
 from __future__ import annotations
 
