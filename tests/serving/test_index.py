@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 import miner_diag.serving.index as index_module
 from miner_diag.corpus import CorpusError
 from miner_diag.files import PlaceError
-from miner_diag.locks import FolderInUseError, lock_folder
+from miner_diag.locks import FolderInUseError
 from miner_diag.retrieval.search import top_k
 from miner_diag.sealed import SEAL, sealed
 from miner_diag.serving.answers import CHANGED, GONE, ask
@@ -367,8 +366,8 @@ def test_the_lock_is_let_go_after_an_error(indexed, other_retriever):
     indexed.index()
     with pytest.raises(ServingError):
         indexed.index(load=replace(indexed.load, model=str(other_retriever)))
-    holder = f"import sys; from pathlib import Path; from miner_diag.locks import lock_folder; lock_folder(Path({str(indexed.out)!r}), 'x')"
-    subprocess.run([sys.executable, "-c", holder], check=True, cwd=ROOT)
+    holder = "import sys; from pathlib import Path; from miner_diag.locks import lock_folder as lock; lock(Path(sys.argv[1]), '')"
+    subprocess.run([sys.executable, "-c", holder, str(indexed.out)], check=True, cwd=ROOT)
 
 
 def test_what_is_no_index_is_left_alone(indexed, tmp_path):
@@ -404,7 +403,7 @@ def test_questions_that_are_none(indexed, question, k, sentence):
 # --- with a fusion ----------------------------------------------------------------------------------------------------
 
 
-def test_a_fusion_answers_with_its_backbone_beside_out_of_one_forward(fitted, tmp_path, monkeypatch):  # noqa: F811
+def test_a_fusion_answers_with_its_backbone_beside_out_of_one_forward(fitted, tmp_path, monkeypatch):
     from miner_diag.backbones.options import LoadOptions
     from miner_diag.backbones.text_encoder import TextEncoder
     from miner_diag.serving import FusedRetriever
@@ -438,7 +437,7 @@ def test_a_fusion_answers_with_its_backbone_beside_out_of_one_forward(fitted, tm
     assert ask(out, QUESTION, 3, run=moved).main == answers.main
 
 
-def test_a_run_beside_an_index_of_a_backbone_is_refused(indexed, fitted):  # noqa: F811
+def test_a_run_beside_an_index_of_a_backbone_is_refused(indexed, fitted):
     indexed.index()
     with pytest.raises(ServingError, match="run has no effect: the index is of a backbone"):
         ask(indexed.out, QUESTION, run=fitted.fusion)
