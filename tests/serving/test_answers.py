@@ -115,7 +115,7 @@ def test_bench_writes_the_table_and_its_figures(fitted, tmp_path, capsys):
     assert set(measured["system"]) == {"backbone", "miner", "trained_maps", "page-text-late"}
     for system in ("backbone", "miner", "trained_maps"):
         rows = measured[measured["system"].eq(system)]
-        forms = sorted(zip(rows["representation"], rows["dtype"], rows["search"]))
+        forms = sorted(rows[["representation", "dtype", "search"]].itertuples(index=False, name=None))
         assert forms == [
             ("first half", "float32", "approximate"),
             ("first half", "float32", "exact"),

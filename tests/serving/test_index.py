@@ -366,7 +366,7 @@ def test_the_lock_is_let_go_after_an_error(indexed, other_retriever):
     indexed.index()
     with pytest.raises(ServingError):
         indexed.index(load=replace(indexed.load, model=str(other_retriever)))
-    holder = "import sys; from pathlib import Path; from miner_diag.locks import lock_folder as lock; lock(Path(sys.argv[1]), '')"
+    holder = HOLDER.replace("time.sleep(60)", "")
     subprocess.run([sys.executable, "-c", holder, str(indexed.out)], check=True, cwd=ROOT)
 
 
