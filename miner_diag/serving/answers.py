@@ -21,6 +21,9 @@ from miner_diag.serving.index import WAIT, IndexFacts, read_facts, refuse_unfini
 TEMPLATE = "answers.html.jinja"
 """The file beside this module that says what the page looks like."""
 
+SECTION_CHARACTERS = 80
+"""The number of characters of a section's title that a terminal shows."""
+
 GONE, CHANGED = "its file is gone", "its file has changed"
 """What may have become of a document since it was indexed."""
 
@@ -68,7 +71,7 @@ class Answers:
 
     def table(self) -> pd.DataFrame:
         """Return the main answers as a table."""
-        rows = [(a.rank, round(a.score, 4), a.document, a.page, a.section, a.since) for a in self.main]
+        rows = [(a.rank, round(a.score, 4), a.document, a.page, _cut(a.section), a.since) for a in self.main]
         table = pd.DataFrame(rows, columns=["rank", "score", "document", "page", "section", "since"])
         return table if table["since"].any() else table.drop(columns="since")
 
@@ -145,6 +148,11 @@ def answers_page(answers: Answers) -> str:
     return page_template(__package__, TEMPLATE).render(
         question=answers.question, folder=answers.facts.folder, found=answers.found, drawn=draw_pages(corpus, found)
     )
+
+
+def _cut(section: str) -> str:
+    """Return as much of a title as stands on a line."""
+    return section if len(section) <= SECTION_CHARACTERS else f"{section[: SECTION_CHARACTERS - 1]}…"
 
 
 def _answers(points: Sequence[Found], since: Mapping[str, str]) -> list[Answer]:

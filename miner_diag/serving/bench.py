@@ -121,22 +121,22 @@ def measure(
 
     rows: list[dict[str, object]] = []
     records: list[Record] = []
-    jobs: list[tuple[ServedVectors, Representation, int | None]] = [
-        (system, form, None) for system in systems for form in (*WHOLE, *TRUNCATED)
-    ]
     larger = sorted({size for size in sizes if size > len(part.pages)})
     large_systems = [system for system in systems if system.system in (BACKBONE, handed_out)]
-    jobs += [(system, form, size) for size in larger for system in large_systems for form in WHOLE]
-    for system, form, size in tqdm(jobs, desc="indexes", unit="index", delay=2.0):
-        measured, ndcg = measure_vectors_cost(system, form, relevance, texts, n_queries, n_pages=size, seed=seed)
+    jobs: list[tuple[list[ServedVectors], Representation, int | None]] = [
+        (systems, form, None) for form in (*WHOLE, *TRUNCATED)
+    ]
+    jobs += [(large_systems, form, size) for size in larger for form in WHOLE]
+    for served_now, form, size in tqdm(jobs, desc="indexes", unit="form", delay=2.0):
+        measured, ndcg = measure_vectors_cost(served_now, form, relevance, texts, n_queries, n_pages=size, seed=seed)
         rows += measured
-        records += _records(part, backbone, system.system, f"{form.name}, {form.dtype}", ndcg)
+        records += _records(part, backbone, f"{form.name}, {form.dtype}", ndcg)
     _stage(folder, "single vectors")
     if tokens is not None:
         for stored_as in ("float16", "float32"):
             measured, ndcg = measure_tokens_cost(tokens, stored_as, relevance, texts, n_queries)
             rows += measured
-            records += _records(part, backbone, tokens.system, f"late interaction, {stored_as}", ndcg)
+            records += _records(part, backbone, f"late interaction, {stored_as}", ndcg)
         _stage(folder, "late interaction")
     table = with_ratios([{**row, "data": part.name} for row in rows], BACKBONE)
     table = pd.concat([table, published_costs().reindex(columns=table.columns)], ignore_index=True)
@@ -199,7 +199,7 @@ def _late(late: str, corpus: Corpus, part: Corpus, store: StoreOptions, own: Loa
 
 
 def _records(
-    part: Corpus, retriever: FusedRetriever, system: str, form: str, ndcg: dict[str, np.ndarray]
+    part: Corpus, retriever: FusedRetriever, form: str, ndcg: dict[tuple[str, str], np.ndarray]
 ) -> list[Record]:
     return [
         Record(
@@ -212,7 +212,7 @@ def _records(
             system=f"{system}; {form}; {search}",
             query_id=query.query_id,
         )
-        for search, values in ndcg.items()
+        for (system, search), values in ndcg.items()
         for query, value in zip(part.queries, values, strict=True)
     ]
 

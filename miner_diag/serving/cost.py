@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ from miner_diag.retrieval.relevance import Relevance
 from miner_diag.retrieval.tokens import TokenVectors
 from miner_diag.serving.engine import EXTRA, Engine, Found, Quantization, Space, StoredAs, default_kind, open_engine
 from miner_diag.serving.errors import ServingError
+
+Item = TypeVar("Item")
 
 ISSUED = (
     "system",
@@ -139,7 +142,7 @@ def time_encoding(systems: Sequence[ServedVectors], texts: Sequence[str], pages:
 
 
 def measure_vectors_cost(
-    served: ServedVectors,
+    systems: Sequence[ServedVectors],
     representation: Representation,
     relevance: Relevance,
     texts: Sequence[str],
@@ -147,13 +150,13 @@ def measure_vectors_cost(
     *,
     n_pages: int | None = None,
     seed: int = 0,
-) -> tuple[list[dict[str, object]], dict[str, np.ndarray]]:
-    """Build an index of one vector a page, and search it exactly and through its graph.
+) -> tuple[list[dict[str, object]], dict[tuple[str, str], np.ndarray]]:
+    """Build an index of one vector a page for each system, then search them in turns, exactly and through the graph.
 
     Parameters
     ----------
-    served : ServedVectors
-        The system.
+    systems : sequence of ServedVectors
+        Systems with the same queries and pages; a slow moment of the machine meets all of them.
     representation : Representation
         What is kept.
     relevance : Relevance
@@ -170,59 +173,90 @@ def measure_vectors_cost(
     Returns
     -------
     rows, ndcg
-        Rows of ``cost.csv``, and for each kind of search the nDCG@5 of every query.
+        Rows of ``cost.csv``, and for each system and kind of search the nDCG@5 of every query.
     """
+    exact_too = representation.quantization == "none"
+    searches = {"exact": True, "approximate": False} if exact_too else {"approximate": False}
+    rows: list[dict[str, object]] = []
+    ndcg: dict[tuple[str, str], np.ndarray] = {}
+    with tempfile.TemporaryDirectory(prefix="miner-diag-cost-") as folder:
+        indexes = [
+            _index(Path(folder) / str(number), system, representation, n_pages, seed)
+            for number, system in enumerate(systems)
+        ]
+        for search, exact in searches.items():
+            asked = [_some(list(index.queries), n_timed) for index in indexes]
+            timed = time_searches([index.engine for index in indexes], asked, exact=exact)
+            ends = end_to_end(indexes, _some(texts, min(n_timed, ASKED)), exact=exact)
+            for index, queries, (times, found), per_second in zip(indexes, asked, timed, ends, strict=True):
+                truth = [index.engine.search(query, DEPTH, exact=True) for query in queries]
+                row = {**index.columns, "search": search, **search_columns(times), "qps_end_to_end": per_second}
+                row["recall_at_10_vs_exact"] = recall(found, truth)
+                if n_pages is None:
+                    values = ndcg_of(index.engine, list(index.queries), relevance, exact=exact)
+                    ndcg[index.served.system, search] = values
+                    row["ndcg_at_5"] = float(values.mean())
+                rows.append(row)
+        for index in indexes:
+            index.engine.close()
+    return rows, ndcg
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """An engine with the pages of one system, ready to be searched."""
+
+    served: ServedVectors
+    """The system."""
+    engine: Engine
+    """Holds its pages."""
+    queries: np.ndarray | Sequence[np.ndarray]
+    """[Q, D] its queries, as wide as what the engine holds, or the tokens of Q queries."""
+    width: int
+    """D."""
+    columns: dict[str, object]
+    """What ``cost.csv`` says of it, whatever is searched."""
+
+
+def _index(
+    folder: Path, served: ServedVectors, representation: Representation, n_pages: int | None, seed: int
+) -> Index:
     assert isinstance(served.queries, np.ndarray) and isinstance(served.pages, np.ndarray)
     width = max(1, served.width // representation.share)
-    cut, pages = (_unit(side[:, :width]) for side in (served.queries, served.pages))
-    queries = list(cut)
-    n_own = len(pages)
+    queries, pages = (_unit(side[:, :width]) for side in (served.queries, served.pages))
     if n_pages is not None:
         pages = jittered(pages, n_pages, np.random.default_rng(seed))
-    space = Space(width, representation.quantization)
-    shared = {
+    engine, seconds = build(folder, Space(width, representation.quantization), pages)
+    columns = {
         "system": served.system,
         "representation": representation.name,
         "dtype": representation.dtype,
         "vectors_per_page": 1.0,
         "width": width,
         "bytes_per_page_raw": width * RESCORED[representation.quantization],
+        "bytes_on_disk": engine.bytes_on_disk(),
+        "build_seconds": seconds,
         **encode_columns(served),
         "n_pages": len(pages),
         "label": MEASURED if n_pages is None else SYNTHETIC,
     }
-    searches = (
-        {"exact": True, "approximate": False} if representation.quantization == "none" else {"approximate": False}
-    )
-    with tempfile.TemporaryDirectory(prefix="miner-diag-cost-") as folder:
-        engine, seconds = build(Path(folder), space, pages)
-        shared |= {"build_seconds": seconds, "bytes_on_disk": engine.bytes_on_disk()}
-        truth = [engine.search(query, DEPTH, exact=True) for query in _some(queries, n_timed)]
-        rows, ndcg = [], {}
-        for search, exact in searches.items():
-            times, found = time_searches(engine, _some(queries, n_timed), exact=exact)
-            row = {**shared, "search": search, **search_columns(times), "recall_at_10_vs_exact": recall(found, truth)}
-            if n_pages is None:
-                ndcg[search] = ndcg_of(engine, queries, relevance, exact=exact)
-                row["ndcg_at_5"] = float(ndcg[search].mean())
-            row["qps_end_to_end"] = end_to_end(served, engine, width, _some(texts, min(n_timed, ASKED)), exact=exact)
-            rows.append(row)
-        engine.close()
-    assert n_pages is None or n_own < len(pages)
-    return rows, ndcg
+    return Index(served, engine, queries, width, columns)
 
 
 def measure_tokens_cost(
     served: ServedVectors, stored_as: StoredAs, relevance: Relevance, texts: Sequence[str], n_timed: int
-) -> tuple[list[dict[str, object]], dict[str, np.ndarray]]:
-    """Build an index with a vector for every token, and score every page by MaxSim; as `measure_vectors_cost`."""
+) -> tuple[list[dict[str, object]], dict[tuple[str, str], np.ndarray]]:
+    """Build an index with a vector for every token, and score every page by MaxSim; as `measure_vectors_cost`.
+
+    There is one system, so that nothing is searched in turns with it.
+    """
     assert isinstance(served.queries, TokenVectors) and isinstance(served.pages, TokenVectors)
     queries, size = served.queries, np.dtype(stored_as).itemsize
     per_page = len(served.pages.vectors) / len(served.pages)
     items = [queries.item(number) for number in range(len(queries))]
     with tempfile.TemporaryDirectory(prefix="miner-diag-cost-") as folder:
         engine, seconds = build(Path(folder), Space(served.width, "none", stored_as, tokens=True), served.pages)
-        times, _ = time_searches(engine, _some(items, n_timed), exact=True)
+        ((times, _),) = time_searches([engine], [_some(items, n_timed)], exact=True)
         ndcg = ndcg_of(engine, items, relevance, exact=True)
         row: dict[str, object] = {
             "system": served.system,
@@ -239,11 +273,13 @@ def measure_tokens_cost(
             **encode_columns(served),
             "n_pages": len(served.pages),
             "search": "exact",
-            "qps_end_to_end": end_to_end(served, engine, served.width, _some(texts, min(n_timed, ASKED)), exact=True),
+            "qps_end_to_end": end_to_end(
+                [Index(served, engine, items, served.width, {})], _some(texts, min(n_timed, ASKED)), exact=True
+            )[0],
             "label": MEASURED,
         }
         engine.close()
-    return [row], {"exact": ndcg}
+    return [row], {(served.system, "exact"): ndcg}
 
 
 def build(folder: Path, space: Space, pages: np.ndarray | TokenVectors) -> tuple[Engine, float]:
@@ -286,39 +322,53 @@ def page_number(found: Found) -> int:
 
 
 def time_searches(
-    engine: Engine, queries: Sequence[np.ndarray], *, exact: bool
-) -> tuple[list[list[float]], list[list[Found]]]:
-    """Search one query after the other, in `ROUNDS` rounds.
+    engines: Sequence[Engine], queries: Sequence[Sequence[np.ndarray]], *, exact: bool
+) -> list[tuple[list[list[float]], list[list[Found]]]]:
+    """Search several engines in a turning order, one query of each after the other, in `ROUNDS` rounds.
+
+    Parameters
+    ----------
+    engines : sequence of Engine
+        What is searched.
+    queries : sequence of sequences of ndarray
+        The queries of each engine, as many of each.
+    exact : bool
+        Whether the graph is passed over.
 
     Returns
     -------
-    times, found
-        [rounds][queries] milliseconds, and what was found for each query.
+    list of (times, found)
+        For each engine [rounds][queries] milliseconds, and what was found for each query.
     """
-    for query in queries[:WARM_UP]:
-        engine.search(query, DEPTH, exact=exact)
-    rounds: list[list[float]] = []
-    found: list[list[Found]] = []
+    for engine, asked in zip(engines, queries, strict=True):
+        for query in asked[:WARM_UP]:
+            engine.search(query, DEPTH, exact=exact)
+    measured: list[tuple[list[list[float]], list[list[Found]]]] = [([], []) for _ in engines]
     for _ in range(ROUNDS):
-        times, found = [], []
-        for query in queries:
-            start = time.perf_counter()
-            hits = engine.search(query, DEPTH, exact=exact)
-            times.append(1e3 * (time.perf_counter() - start))
-            found.append(hits)
-        rounds.append(times)
-    return rounds, found
+        for times, found in measured:
+            times.append([])
+            found.clear()
+        for row in range(len(queries[0])):
+            for number in _turned(range(len(engines)), row):
+                start = time.perf_counter()
+                hits = engines[number].search(queries[number][row], DEPTH, exact=exact)
+                measured[number][0][-1].append(1e3 * (time.perf_counter() - start))
+                measured[number][1].append(hits)
+    return measured
 
 
-def end_to_end(served: ServedVectors, engine: Engine, width: int, texts: Sequence[str], *, exact: bool) -> float:
-    """Return queries a second from a text to its pages, one after the other, of the fastest of `ROUNDS` rounds."""
-    fastest = np.inf
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for text in texts:
-            engine.search(np.asarray(served.encode_query(text))[..., :width], DEPTH, exact=exact)
-        fastest = min(fastest, time.perf_counter() - start)
-    return len(texts) / fastest
+def end_to_end(indexes: Sequence[Index], texts: Sequence[str], *, exact: bool) -> list[float]:
+    """Return the queries a second from a text to its pages for each index, in turns; the fastest of `ROUNDS` rounds."""
+    rounds = np.zeros((ROUNDS, len(indexes)))
+    for number in range(ROUNDS):
+        for row, text in enumerate(texts):
+            for place in _turned(range(len(indexes)), row):
+                index = indexes[place]
+                start = time.perf_counter()
+                query = np.asarray(index.served.encode_query(text))[..., : index.width]
+                index.engine.search(query, DEPTH, exact=exact)
+                rounds[number, place] += time.perf_counter() - start
+    return (len(texts) / rounds.min(axis=0)).tolist()
 
 
 def search_columns(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -401,9 +451,10 @@ def _some(items: Sequence, n: int) -> list:
     return [items[number % len(items)] for number in range(n)]
 
 
-def _turned(systems: Sequence[ServedVectors], number: int) -> list[ServedVectors]:
-    turn = number % len(systems)
-    return [*systems[turn:], *systems[:turn]]
+def _turned(items: Sequence[Item], number: int) -> list[Item]:
+    """Return the items, another one first each time."""
+    turn = number % len(items)
+    return [*items[turn:], *items[:turn]]
 
 
 def _ms(do: Callable[[], object]) -> float:

@@ -20,13 +20,13 @@ from miner_diag.locks import FolderInUseError
 from miner_diag.retrieval.search import top_k
 from miner_diag.sealed import SEAL, sealed
 from miner_diag.serving.answers import CHANGED, GONE, ask
-from miner_diag.serving.engine import EngineError, default_kind
+from miner_diag.serving.engine import EngineError, ServerOptions, default_kind
 from miner_diag.serving.errors import ServingError
 from miner_diag.serving.index import make_index, read_facts
 from miner_diag.serving.indexed_documents import read_indexed
 from tests.corpus.files import PdfPage, Text, pdf_bytes
 from tests.handbooks import WORDS
-from tests.serving.helpers import needs_edge
+from tests.serving.helpers import needs_client, needs_edge
 
 ROOT = Path(__file__).parents[2]
 QUESTION = " ".join(WORDS[:5])
@@ -398,6 +398,33 @@ def test_another_folder_does_not_empty_an_index(indexed, tmp_path):
 def test_questions_that_are_none(indexed, question, k, sentence):
     with pytest.raises(ServingError, match=sentence):
         ask(indexed.out, question, k)
+
+
+# --- on a server ------------------------------------------------------------------------------------------------------
+
+
+@needs_client
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_points_on_a_server_are_sent_again_where_it_lost_them(indexed, monkeypatch):
+    """The client's imitation of a server stands for one that outlives our processes."""
+    from qdrant_client import QdrantClient
+
+    from miner_diag.serving import qdrant_server_engine
+
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(qdrant_server_engine, "connect", lambda url: client)
+    server = ServerOptions("http://somewhere:6333", "manuals")
+    report = indexed.index(server=server)
+    assert report.facts.engine == "qdrant-server" and read_facts(indexed.out).server["qdrant_url"] == server.qdrant_url
+    assert client.count("manuals-backbone").count == 12
+    best = ask(indexed.out, QUESTION, 3, exact=True).main
+    client.delete_collection("manuals-backbone")
+    report = indexed.index(server=server)
+    assert report.embedded == () and client.count("manuals-backbone").count == 12
+    assert ask(indexed.out, QUESTION, 3, exact=True).main == best
+    with pytest.raises(ServingError, match="was made with engine qdrant-server"):
+        indexed.index(engine="exact")
 
 
 # --- with a fusion ----------------------------------------------------------------------------------------------------
