@@ -208,7 +208,8 @@ class MergedMiner(System):
         self.matrix: Tensor
         self.columns: Tensor
         self.bias: Tensor
-        self.register_buffer("base", torch.stack(base, dim=1).float())  # [S, B, D]
+        nothing = torch.zeros(n_sides, 0, self.width)  # where every layer is a norm layer
+        self.register_buffer("base", torch.stack(base, dim=1).float() if base else nothing)  # [S, B, D]
         empty = torch.zeros(n_sides, self.width, 0, dtype=torch.float64)
         self.register_buffer("matrix", torch.cat(matrices, dim=2).float() if matrices else empty.float())
         self.register_buffer("columns", torch.cat(columns) if columns else torch.zeros(0, dtype=torch.int64))

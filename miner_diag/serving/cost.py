@@ -227,7 +227,7 @@ def _index(
     if n_pages is not None:
         pages = jittered(pages, n_pages, np.random.default_rng(seed))
     engine, seconds = build(folder, Space(width, representation.quantization), pages)
-    columns = {
+    columns: dict[str, object] = {
         "system": served.system,
         "representation": representation.name,
         "dtype": representation.dtype,

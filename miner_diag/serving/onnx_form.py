@@ -204,13 +204,19 @@ def _compare(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     with torch.inference_mode():
         expected = graph(**inputs).numpy()
+    shapes = {name: list(tensor.shape) for name, tensor in inputs.items()}
+    try:
+        (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    except Exception as error:  # the runtime has no class of its own for it
+        path.unlink()
+        raise ServingError(
+            f"{path.name} does not take {shapes} and was deleted: {' '.join(str(error).split())[:300]}"
+        ) from error
     apart = float(np.abs(found - expected).max())
     if not apart <= TOLERANCE:  # NaN, too
         path.unlink()
-        shapes = {name: list(tensor.shape) for name, tensor in inputs.items()}
         raise ServingError(
             f"{path.name} gave vectors that are {apart:.1e} from ours on {shapes} and was deleted; at most {TOLERANCE} "
             "is rounding"

@@ -5,18 +5,43 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.evaluation.conftest import fitted, session_cache  # noqa: F401
+from miner_diag.backbones import LoadOptions
+from miner_diag.serving import FusedRetriever
+from miner_diag.serving.index import make_index
+from tests.backbones.conftest import tiny_decoder
+from tests.evaluation.conftest import fitted, session_cache
 from tests.handbooks import save_retriever, write_handbooks
+
+__all__ = ["fitted", "session_cache", "tiny_decoder"]
 
 
 @pytest.fixture(scope="session")
-def retriever_folder(tmp_path_factory, one_thread):
+def checkpoint(tmp_path_factory):
+    """A small BERT with random weights: 4 hidden states, width 32, mean pooling has to be asked for."""
     return save_retriever(tmp_path_factory.mktemp("served") / "small-bert")
 
 
 @pytest.fixture(scope="session")
-def other_retriever(tmp_path_factory, one_thread):
+def other_checkpoint(tmp_path_factory):
+    """Another one, of the same width."""
     return save_retriever(tmp_path_factory.mktemp("served") / "other-bert", n_blocks=2)
+
+
+@pytest.fixture
+def load(checkpoint):
+    """How it is loaded."""
+
+    def options(**changes):
+        given = {"pooling": "mean", "device": "cpu", "reader": "text-layer"} | changes
+        return LoadOptions(str(checkpoint), **given)
+
+    return options
+
+
+@pytest.fixture
+def retriever(fitted, one_thread):
+    """What a real fusion run hands out."""
+    return FusedRetriever.from_run(fitted.fusion)
 
 
 @pytest.fixture
@@ -26,16 +51,11 @@ def handbooks(tmp_path):
 
 
 @pytest.fixture
-def indexed(handbooks, retriever_folder, tmp_path):
+def indexed(handbooks, load, tmp_path, one_thread):
     """What indexes the handbooks, and where."""
-    from miner_diag.backbones.options import LoadOptions
-    from miner_diag.serving.index import make_index
-
-    load = LoadOptions(str(retriever_folder), pooling="mean", device="cpu", reader="text-layer")
     out = tmp_path / "index"
 
     def index(**how):
-        how = {"load": load, "folder": handbooks, "index": out, **how}
-        return make_index(**how)
+        return make_index(**{"load": load(), "folder": handbooks, "index": out, **how})
 
-    return SimpleNamespace(index=index, folder=handbooks, out=out, load=load, copy=shutil.copyfile)
+    return SimpleNamespace(index=index, folder=handbooks, out=out, load=load(), copy=shutil.copyfile)

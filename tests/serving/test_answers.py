@@ -41,10 +41,10 @@ def hostile(handbooks):
     return handbooks
 
 
-def test_from_a_folder_to_an_answer(hostile, retriever_folder, tmp_path, capsys, monkeypatch):
+def test_from_a_folder_to_an_answer(hostile, checkpoint, tmp_path, capsys, monkeypatch):
     out, page = tmp_path / "index", tmp_path / "found.html"
     monkeypatch.setattr(
-        sys, "argv", ["miner-diag", "index", str(hostile), "--out", str(out), "--model", str(retriever_folder), *MODEL]
+        sys, "argv", ["miner-diag", "index", str(hostile), "--out", str(out), "--model", str(checkpoint), *MODEL]
     )
     miner_diag.main()
     printed = capsys.readouterr().out
@@ -75,9 +75,9 @@ def test_both_answers_stand_side_by_side(fitted, tmp_path, capsys):
     assert f"{page} shows these pages" in capsys.readouterr().out
 
 
-def test_a_page_whose_file_is_gone_has_a_reason_and_no_picture(handbooks, retriever_folder, tmp_path, capsys):
+def test_a_page_whose_file_is_gone_has_a_reason_and_no_picture(handbooks, checkpoint, tmp_path, capsys):
     out, page = tmp_path / "index", tmp_path / "found.html"
-    main(["index", str(handbooks), "--out", str(out), "--model", str(retriever_folder), *MODEL])
+    main(["index", str(handbooks), "--out", str(out), "--model", str(checkpoint), *MODEL])
     for path in handbooks.glob("*.pdf"):
         path.unlink()
     main(["search", str(out), "anchor", "--k", "1", "--html", str(page)])

@@ -200,9 +200,9 @@ index_module.make_index(Path(folder), Path(out), load)
 @pytest.mark.parametrize(
     ("where", "after"), [("embed", 1), ("embed", 3), ("update", 1), ("update", 7), ("optimize", 1)]
 )
-def test_killed_in_the_middle_it_is_taken_up(indexed, retriever_folder, where, after):
+def test_killed_in_the_middle_it_is_taken_up(indexed, checkpoint, where, after):
     """Whatever was being done, the next run ends with every page, each once, and asks for nothing twice."""
-    command = [sys.executable, "-c", KILLED, str(indexed.folder), str(indexed.out), str(retriever_folder), where]
+    command = [sys.executable, "-c", KILLED, str(indexed.folder), str(indexed.out), str(checkpoint), where]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(after):
         assert process.stdout.readline().startswith(where), "the run was to be killed before its end"
@@ -279,13 +279,13 @@ def test_a_full_disk_while_points_are_sent(indexed, monkeypatch):
     assert indexed.index().embedded == () and points(indexed.out)[1] == 12
 
 
-def test_another_model_is_refused(indexed, other_retriever):
+def test_another_model_is_refused(indexed, other_checkpoint):
     indexed.index()
-    other = replace(indexed.load, model=str(other_retriever))
+    other = replace(indexed.load, model=str(other_checkpoint))
     with pytest.raises(ServingError, match="was made with the backbone .*small-bert; got the backbone .*other-bert"):
         indexed.index(load=other)
     facts = read_facts(indexed.out)
-    wrong = {"format": 1, **facts.__dict__, "load": {**facts.load, "model": str(other_retriever)}}
+    wrong = {"format": 1, **facts.__dict__, "load": {**facts.load, "model": str(other_checkpoint)}}
     (indexed.out / "index.json").write_text(json.dumps(sealed(wrong)))
     with pytest.raises(ServingError, match="what is loaded now is another model"):
         ask(indexed.out, QUESTION)
@@ -362,10 +362,10 @@ def test_a_second_process_gets_a_sentence(indexed):
     assert ask(indexed.out, QUESTION).main, "the lock ended with its process"
 
 
-def test_the_lock_is_let_go_after_an_error(indexed, other_retriever):
+def test_the_lock_is_let_go_after_an_error(indexed, other_checkpoint):
     indexed.index()
     with pytest.raises(ServingError):
-        indexed.index(load=replace(indexed.load, model=str(other_retriever)))
+        indexed.index(load=replace(indexed.load, model=str(other_checkpoint)))
     holder = HOLDER.replace("time.sleep(60)", "")
     subprocess.run([sys.executable, "-c", holder, str(indexed.out)], check=True, cwd=ROOT)
 
