@@ -114,6 +114,8 @@ class ServedVectors:
     """Embeds page number i of the data alone."""
     encode_ms: dict[str, list[float]] = field(default_factory=lambda: {"query": [], "page": []})
     """What single queries and pages took; filled by :func:`time_encoding`."""
+    encode_ratios: dict[str, float] = field(default_factory=dict)
+    """The same to the first system: medians over items of the ratio at one item; filled by :func:`time_encoding`."""
 
     @property
     def width(self) -> int:
@@ -124,7 +126,7 @@ class ServedVectors:
 def time_encoding(systems: Sequence[ServedVectors], texts: Sequence[str], pages: Sequence[int]) -> None:
     """Take the times of encoding one query and one page, system after system in a turning order, after a warm-up.
 
-    A machine that becomes slower in the middle slows all of them alike.
+    A machine that becomes slower in the middle slows all of them alike, and a ratio is taken at one item.
     """
     for system in systems:
         for text in texts[:WARM_UP]:
@@ -139,6 +141,10 @@ def time_encoding(systems: Sequence[ServedVectors], texts: Sequence[str], pages:
             for system in _turned(systems, number):
                 system.encode_ms["page"].append(_ms(partial(system.encode_page, page)))
             bar.update()
+    for system in systems:
+        for side, times in system.encode_ms.items():
+            ratios = np.divide(times, systems[0].encode_ms[side])
+            system.encode_ratios[f"encode_{side}_to_backbone"] = float(np.median(ratios))
 
 
 def measure_vectors_cost(
@@ -382,11 +388,12 @@ def search_columns(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def encode_columns(served: ServedVectors) -> dict[str, float]:
-    """Return the medians of encoding one query and one page."""
-    return {
+    """Return the medians of encoding one query and one page, and their ratios to the backbone."""
+    medians = {
         f"encode_{side}_p50_ms": float(np.median(times)) if times else np.nan
         for side, times in served.encode_ms.items()
     }
+    return medians | served.encode_ratios
 
 
 def recall(found: Sequence[Sequence[Found]], truth: Sequence[Sequence[Found]]) -> float:
@@ -436,7 +443,8 @@ def with_ratios(rows: Sequence[Mapping[str, object]], backbone: str) -> pd.DataF
         if key not in of_search.index:
             continue
         for ratio, column in RATIOS.items():
-            table.loc[number, ratio] = row[column] / of_search.loc[key, column]
+            if pd.isna(row[ratio]):  # those of encoding were taken item by item
+                table.loc[number, ratio] = row[column] / of_search.loc[key, column]
     return table
 
 

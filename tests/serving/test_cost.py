@@ -220,6 +220,18 @@ def test_encoding_is_timed_in_a_turning_order(planted):
     assert all(len(system.encode_ms["query"]) == 4 and len(system.encode_ms["page"]) == 2 for system in systems)
 
 
+def test_ratios_of_encoding_are_taken_item_by_item(planted, monkeypatch):
+    """The second system takes twice the first's time at each item; the machine is slow at the second item."""
+    queries, pages, _ = planted
+    first, second = served("first", queries, pages), served("second", queries, pages)
+    taken = iter([1.0, 2.0, 20.0, 10.0, 3.0, 6.0, 5.0, 10.0])
+    monkeypatch.setattr(cost, "_ms", lambda do: next(taken))
+    time_encoding([first, second], TEXTS[:3], [0])
+    assert second.encode_ms["query"] == [2.0, 20.0, 6.0]
+    assert second.encode_ratios == {"encode_query_to_backbone": 2.0, "encode_page_to_backbone": 2.0}
+    assert first.encode_ratios == {"encode_query_to_backbone": 1.0, "encode_page_to_backbone": 1.0}
+
+
 def row(system, search="approximate", representation="whole", dtype="float32", n_pages=10, label=MEASURED, **more):
     numbers = {"bytes_per_page_raw": 100.0, "bytes_on_disk": 2000, "search_p50_ms": 2.0, "qps": 400.0, "ndcg_at_5": 0.5}
     numbers |= {"encode_query_p50_ms": 10.0, "encode_page_p50_ms": 20.0, "qps_end_to_end": 50.0}
