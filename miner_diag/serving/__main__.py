@@ -1,4 +1,4 @@
-"""``python -m miner_diag.serving``: a retriever for other tools."""
+"""``python -m miner_diag.serving``: a retriever for other tools, an index of PDFs, and what serving costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from miner_diag.serving.run import ServingOptions, run
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
-    run_command(ServingOptions, run, "serving", args)  # type: ignore[arg-type]
+    run_command(ServingOptions, run, "serving", args)
 
 
 if __name__ == "__main__":

@@ -267,6 +267,10 @@ class FusedRetriever:
         backbone = load_backbone(load, render=given.render)
         return cls(backbone, given, make(backbone), system_name, fitted_to)
 
+    def beside(self, system: System, system_name: str) -> FusedRetriever:
+        """Return a retriever that reads another system over the same backbone, which is not loaded once more."""
+        return FusedRetriever(self.backbone, self._given, system, system_name)
+
     @property
     def name(self) -> str:
         """What tables call it: the backbone, and the system behind it."""
@@ -382,7 +386,7 @@ class FusedRetriever:
         if len(items) == 1:  # the way of a query: a bar would cost some of it
             encoded = self.backbone.prepare(items, side)
             return self.fuse(encoded, side), encoded
-        vectors = np.empty((len(items), self.width), dtype=np.float32)
+        vectors = [np.empty((0, self.width), dtype=np.float32)] if not items else []
         encoded = []
         step = LAYERS.shard_items[side]
         bar = tqdm(
@@ -396,9 +400,9 @@ class FusedRetriever:
             for first in range(0, len(items), step):
                 prepared = self.backbone.prepare(items[first : first + step], side)
                 states = pool_layers(self.backbone, prepared, side, TOKEN_BUDGET, bar.update, self._layers[side])
-                vectors[first : first + len(prepared)] = self._fused(states, side, first)
+                vectors.append(self._fused(states, side, first))
                 encoded += prepared
-        return vectors, encoded
+        return np.concatenate(vectors), encoded
 
     def fuse(self, encoded: Sequence[Encoded], side: Side) -> np.ndarray:
         """Return the vectors [n, D] of items that the backbone has prepared."""
