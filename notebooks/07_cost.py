@@ -74,6 +74,8 @@ if not (COST / "run.json").exists():
 # `_to_backbone` columns are divided by the backbone's whole float32 vectors over as many pages, searched in the same way.
 # `bytes_per_page_raw` counts the vectors that are compared first; those of int8 and binary are rescored by whole ones, which are part of
 # `bytes_on_disk`. `qps` is search alone, `qps_end_to_end` from a text to its pages: the paper does not say which one it means.
+# Rows that are labelled synthetic are for times and sizes: their pages are jittered copies, the ten best of them near ties of one page, so
+# that their recall says nothing of real pages.
 
 # %%
 table = pd.read_csv(COST / "cost.csv")
