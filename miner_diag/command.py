@@ -10,15 +10,13 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import tyro
 
 from miner_diag.locks import release_folders
 from miner_diag.stopping import stopped_with_a_sentence
 from miner_diag.texts import inert
-
-Options = TypeVar("Options")
 
 TRACEBACK_VARIABLE = "MINER_DIAG_TRACEBACK"
 """Environment variable that, set to 1, shows where in the code an error arose."""
@@ -32,17 +30,16 @@ class InertFormatter(logging.Formatter):
         return inert(super().formatMessage(record))
 
 
-def run_command(
-    options_type: type[Options], run: Callable[[Options], None], stage: str, args: Sequence[str] | None
-) -> None:
+def run_command(options_type: Any, run: Callable[[Any], None], stage: str, args: Sequence[str] | None) -> None:
     """Parse `args` into the options' dataclass and run; a bad input ends with its sentence and exit status 1.
 
     SIGINT and SIGTERM end it with a sentence and exit status 130 or 143.
 
     Parameters
     ----------
-    options_type : type
-        A dataclass whose fields' docstrings are the help texts.
+    options_type : type or union
+        A dataclass whose fields' docstrings are the help texts, or several that are commands of their own (a union of
+        what tyro calls subcommands).
     run : callable
         Takes the options.
     stage : str
@@ -57,7 +54,7 @@ def run_command(
         sys.stdout.reconfigure(errors="backslashreplace")
     module = stage if "." in stage else f"miner_diag.{stage}"
     with stopped_with_a_sentence():
-        given = inspect.getdoc(options_type)
+        given = inspect.getdoc(options_type) if isinstance(options_type, type) else None
         options = tyro.cli(options_type, args=args, prog=f"python -m {module}", description=given)
         try:
             run(options)

@@ -13,6 +13,10 @@ LOCK_FILE = ".miner_diag.lock"
 """The file in a folder whose lock is held while a command writes there. A file without a lock blocks nobody."""
 
 
+OTHER_OUT = "wait until it has ended, or choose another --out"
+"""What a command can do where another one writes into its folder."""
+
+
 def _locking() -> Any:
     try:
         return importlib.import_module("fcntl")
@@ -55,6 +59,8 @@ class FolderLock:
         The folder; it is made if it is not there, and taken away again if nothing was written into it.
     command : str
         Who holds the lock, for the message that another command gets.
+    way_out : str
+        What a person can do where another process holds it, for the message that this command gets.
 
     Raises
     ------
@@ -62,11 +68,11 @@ class FolderLock:
         If another process holds it.
     """
 
-    def __init__(self, folder: Path, command: str) -> None:
+    def __init__(self, folder: Path, command: str, way_out: str = OTHER_OUT) -> None:
         path = folder / LOCK_FILE
         made = [part for part in (folder, *folder.parents) if not part.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        self.handle = _open_locked(path)
+        self.handle = _open_locked(path, way_out)
         os.ftruncate(self.handle, 0)
         os.write(self.handle, f"{command}, process {os.getpid()}\n".encode())
         self.release = weakref.finalize(self, _release, self.handle, path, made)
@@ -75,8 +81,8 @@ class FolderLock:
 _held: weakref.WeakValueDictionary[str, FolderLock] = weakref.WeakValueDictionary()
 
 
-def lock_folder(folder: Path, command: str) -> FolderLock:
-    """Return the lock of a folder; within one process it is the same for all who ask.
+def lock_folder(folder: Path, command: str, way_out: str = OTHER_OUT) -> FolderLock:
+    """Return the lock of a folder; within one process it is the same for all who ask. Parameters are as above.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def lock_folder(folder: Path, command: str) -> FolderLock:
     name = os.path.realpath(folder)
     lock = _held.get(name)
     if lock is None or not lock.release.alive:
-        lock = _held[name] = FolderLock(folder, command)
+        lock = _held[name] = FolderLock(folder, command, way_out)
     return lock
 
 
@@ -96,17 +102,14 @@ def release_folders() -> None:
         lock.release()
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, way_out: str) -> int:
     """Open and lock the file at `path`: one that its last holder has just deleted is of no use."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if not take_lock(handle):
             holder = os.read(handle, 500).decode("utf-8", "replace").strip() or "it has just started"
             os.close(handle)
-            raise FolderInUseError(
-                f"{path.parent} is in use by another command ({holder}); wait until it has ended, or choose another "
-                "--out"
-            )
+            raise FolderInUseError(f"{path.parent} is in use by another command ({holder}); {way_out}")
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(handle)):
                 return handle

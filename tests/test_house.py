@@ -179,7 +179,7 @@ README_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_tex
 
 
 def test_readme_has_its_examples():
-    assert len(README_PYTHON) == 3
+    assert len(README_PYTHON) == 4
 
 
 @pytest.mark.parametrize("block", README_PYTHON, ids=lambda block: re.findall(r"miner_diag\.[\w.]+", block)[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -97,6 +98,9 @@ class Backbone(Protocol):
     """What tables call it: "page-text", or the folder's name."""
     revision: str
     """What pins the weights: "sha256:…" over the weight and configuration files of a local folder."""
+    folder: Path | None
+    """The folder whose files are all that is needed to load it again; None where there is no such folder, as for an
+    adapter."""
     n_layers: int
     """The number of transformer blocks; there are ``L = n_layers + 1`` hidden states. A dual encoder gives that of its
     page encoder."""
@@ -148,6 +152,10 @@ class Backbone(Protocol):
         """Run one forward; return all vectors that are kept of it [B, R, D], float32."""
         ...
 
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Run one forward as far as the highest of these layers; return them [B, K, D] as :meth:`embed` does."""
+        ...
+
 
 class OnePooling:
     """What retrievers share whose layers are pooled in one way: an item's layers are all that is kept of it."""
@@ -160,6 +168,10 @@ class OnePooling:
     def embed_kept(self: Any, batch: Sequence[Encoded]) -> np.ndarray:
         """Return what :meth:`embed` returns."""
         return self.embed(batch)
+
+    def embed_chosen(self: Any, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Return these layers of what :meth:`embed` returns."""
+        return self.embed(batch)[:, list(layers)]
 
 
 def forward_key(backbone: Any) -> dict[str, str]:

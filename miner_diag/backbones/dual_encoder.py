@@ -65,7 +65,7 @@ class DualEncoder(OnePooling):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         options = checkpoint.options
-        self.checkpoint, self.options = checkpoint, options
+        self.checkpoint, self.options, self.folder = checkpoint, options, checkpoint.folder
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
         self.device = choose_device(options.device, self.name)
         self.dtype = choose_dtype(options.dtype, self.device, self.name)
@@ -163,8 +163,22 @@ class DualEncoder(OnePooling):
             raise BackboneError("batch must hold at least one item; got none")
         return self.embed_collated(*self.collate(batch))
 
-    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return layer_embeddings [B, L, D]."""
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Run one forward as far as the highest of these layers of the side's encoder; return them [B, K, D]."""
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        return self.embed_collated(*self.collate(batch), layers)
+
+    def embed_collated(
+        self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`.
+
+        Returns
+        -------
+        ndarray [B, L, D] or [B, K, D]
+            layer_embeddings, or the layers that are chosen.
+        """
         side: Side = "page" if "pixel_values" in inputs else "query"
         return pooled_forward(
             lambda: self.head(self.encoders[side](**inputs), side),
@@ -172,6 +186,7 @@ class DualEncoder(OnePooling):
             Pooler(pool_mask, self.poolings[side]),
             self.name,
             width=self._widths[side],
+            chosen=chosen,
         )
 
     def describe_pixels(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,8 +44,14 @@ def find_blocks(model: nn.Module, n_layers: int) -> nn.ModuleList:
     return nearest[0][1]
 
 
+class _Reached(Exception):
+    """The highest layer that is wanted has passed, so the forward ends here."""
+
+
 @contextmanager
-def pooled_layers(blocks: nn.ModuleList, pool: Pool) -> Iterator[list[torch.Tensor | None]]:
+def pooled_layers(
+    blocks: nn.ModuleList, pool: Pool, wanted: Collection[int] | None = None, pool_last: Pool | None = None
+) -> Iterator[list[torch.Tensor | None]]:
     """Pool layers 0 … n - 1 of the forward that runs inside the ``with``; the last layer is the caller's.
 
     Layer 0 is the input of the first block, layer l the output of block l. The n-th block is left alone: what
@@ -57,18 +63,29 @@ def pooled_layers(blocks: nn.ModuleList, pool: Pool) -> Iterator[list[torch.Tens
         The n transformer blocks, in order.
     pool : callable, [B, T, D] -> [B, D]
         Applied to each layer inside the hook.
+    wanted : collection of int, optional
+        The layers that are pooled, n among them if the caller wants the last one; all if it is not given. The forward
+        ends behind the highest of them: the ``with`` is left there, as if the forward had returned.
+    pool_last : callable, optional
+        Pools the n-th block's output as layer n, which the list then holds too. Only where nothing but heads stands
+        behind that block: they are not run.
 
     Yields
     ------
     list of (Tensor [B, D] or None)
         Filled by the forward. The hooks are gone when the block is left, also by an exception.
     """
-    layers: list[torch.Tensor | None] = [None] * len(blocks)
+    layers: list[torch.Tensor | None] = [None] * (len(blocks) + (pool_last is not None))
+    wanted = range(len(blocks) + 1) if wanted is None else wanted
+    highest = max(wanted)
 
     def keep(layer: int, states: Any) -> None:
         if layers[layer] is not None:
             raise CheckpointError(f"layer {layer} passed twice in one forward; its states are not one tensor per layer")
-        layers[layer] = pool(_states(states, layer))
+        how = pool_last if pool_last is not None and layer == len(blocks) else pool
+        layers[layer] = how(_states(states, layer))
+        if layer == highest:
+            raise _Reached
 
     def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         keep(0, args[0] if args else kwargs.get("hidden_states"))
@@ -76,20 +93,29 @@ def pooled_layers(blocks: nn.ModuleList, pool: Pool) -> Iterator[list[torch.Tens
     def leave(layer: int) -> Callable[..., None]:
         return lambda _block, _args, output: keep(layer, output)
 
-    handles = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True)]
+    handles = [blocks[0].register_forward_pre_hook(enter, with_kwargs=True)] if 0 in wanted else []
     try:
-        for layer, block in enumerate(blocks[:-1], start=1):
-            handles.append(block.register_forward_hook(leave(layer)))
+        for layer, block in enumerate(blocks if pool_last is not None else blocks[:-1], start=1):
+            if layer in wanted:
+                handles.append(block.register_forward_hook(leave(layer)))
         yield layers
+    except _Reached:
+        pass
     finally:
         for handle in handles:
             handle.remove()
 
 
 def pooled_forward(
-    forward: Callable[[], torch.Tensor], blocks: nn.ModuleList, pool: Pool, name: str, width: int | None = None
+    forward: Callable[[], torch.Tensor],
+    blocks: nn.ModuleList,
+    pool: Pool,
+    name: str,
+    width: int | None = None,
+    chosen: Sequence[int] | None = None,
+    pool_last: Pool | None = None,
 ) -> np.ndarray:
-    """Run one forward and pool every layer inside it.
+    """Run one forward and pool every layer inside it, or those that are chosen.
 
     Parameters
     ----------
@@ -104,24 +130,36 @@ def pooled_forward(
         What messages call the backbone.
     width : int, optional
         Width D of the result, where layers differ in it: narrower ones are filled with zeros.
+    chosen : sequence of int, optional
+        The layers that are pooled, in this order; no block above the highest of them is run. All if it is not given.
+    pool_last : callable, optional
+        Pools the last layer inside the forward; see `pooled_layers`.
 
     Returns
     -------
     ndarray [B, L, D] or [B, L, P, D]
-        float32.
+        float32; L is the number of chosen layers, where some are chosen.
 
     Raises
     ------
     CheckpointError
         If a layer did not pass.
+    ValueError
+        If a layer is chosen that there is not, or none is.
     """
-    with torch.inference_mode(), pooled_layers(blocks, pool) as layers:
+    n_layers = len(blocks)
+    chosen = range(n_layers + 1) if chosen is None else chosen
+    if not len(chosen) or not set(chosen) <= set(range(n_layers + 1)):
+        raise ValueError(f"chosen must name layers of {name}, 0 to {n_layers}; got {list(chosen)}")
+    last = None
+    with torch.inference_mode(), pooled_layers(blocks, pool, set(chosen), pool_last) as layers:
         output = forward()
         last = pool(output) if output.ndim == 3 else output.to(torch.float32)
-    missed = [layer for layer, vectors in enumerate(layers) if vectors is None]
+    found = [*layers, last] if pool_last is None else layers
+    missed = [layer for layer in chosen if found[layer] is None]
     if missed:
         raise CheckpointError(f"layer(s) {missed} of {name} did not pass in the forward")
-    vectors = [*layers, last]
+    vectors = [found[layer] for layer in chosen]
     if width is not None:
         vectors = [nn.functional.pad(one, (0, width - one.shape[1])) for one in vectors]  # type: ignore[union-attr, arg-type]
     return torch.stack(vectors, dim=1).cpu().numpy()  # type: ignore[arg-type]

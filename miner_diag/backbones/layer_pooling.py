@@ -27,6 +27,8 @@ class TwoPoolings:
     pooling: Pooling
     n_layers: int
     _blocks: Any
+    _normed: bool
+    """Whether a norm stands behind the last block; else nothing that the retriever needs does."""
 
     @property
     def layer_pooling(self) -> LayerPooling | None:
@@ -62,9 +64,20 @@ class TwoPoolings:
         """Run one forward; return all that is kept of it [B, R, D], float32."""
         raise NotImplementedError
 
-    def pool_forward(self, forward: Callable[[], torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward and pool every layer inside it, in both ways where there are two; return [B, R, D]."""
+    def pool_forward(
+        self, forward: Callable[[], torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward and pool every layer inside it, in both ways where there are two; return [B, R, D].
+
+        Where layers are chosen, these alone are pooled, as :meth:`embed` pools them, and no block above the highest of
+        them is run; return [B, K, D].
+        """
         readout = Pooler(pool_mask, self.pooling)
+        if chosen is not None:
+            inner = Pooler(pool_mask, "mean") if self.layer_pooling == "mean" else readout
+            if self._normed:
+                return pooled_forward(lambda: readout(forward()), self._blocks, inner, self.name, chosen=chosen)
+            return pooled_forward(forward, self._blocks, inner, self.name, chosen=chosen, pool_last=readout)
         if self.layer_pooling is None:
             return pooled_forward(forward, self._blocks, readout, self.name)
         mean = Pooler(pool_mask, "mean")

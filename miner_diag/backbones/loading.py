@@ -70,7 +70,7 @@ def load_model(
         architecture is unknown or has a decoder beside its encoder, or remote code would be needed.
     """
     check_weight_files(Path(folder))
-    with _quiet():
+    with quiet_transformers():
         try:
             if config is None:
                 config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
@@ -130,7 +130,7 @@ def load_image_processor(class_name: str, folder: Path) -> Any:
             f"{folder} holds no preprocessor_config.json, so it is not known how pictures enter the model; take the "
             "file from the model's repository"
         )
-    with _quiet():
+    with quiet_transformers():
         try:
             return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -146,7 +146,7 @@ def load_tokenizer(folder: Path, *, lower_case: bool = False, trust_remote_code:
         If the folder holds no tokenizer that can be loaded.
     """
     check_files(folder / name for name in TOKENIZER_FILES)
-    with _quiet():
+    with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -178,7 +178,7 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
         If the folder holds none that can be loaded.
     """
     check_files(folder / name for name in (*TOKENIZER_FILES, *PROCESSOR_FILES))
-    with _quiet():
+    with quiet_transformers():
         try:
             return processor_class.from_pretrained(folder, local_files_only=True, backend="pil")
         except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
@@ -217,7 +217,7 @@ def _beyond(names: Iterable[str], *harmless: re.Pattern[str] | None) -> list[str
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' loading bar and report off the terminal: what matters of them is raised as an error."""
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

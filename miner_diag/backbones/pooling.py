@@ -40,10 +40,11 @@ class Pooler:
         self.pooling = pooling
         self._dropped = None if bool(keep.all()) else ~keep.unsqueeze(-1)  # [B, T, 1]
         self._weights = (keep / counts.unsqueeze(1)).to(torch.float32).unsqueeze(1)  # [B, 1, T]
-        first = keep.to(torch.int8).argmax(dim=1)
-        last = keep.shape[1] - 1 - keep.flip(1).to(torch.int8).argmax(dim=1)
-        self._index = first if pooling == "cls" else last
-        self._rows = torch.arange(mask.shape[0], device=mask.device)
+        if pooling != "mean":
+            first = keep.to(torch.int8).argmax(dim=1)
+            last = keep.shape[1] - 1 - keep.flip(1).to(torch.int8).argmax(dim=1)
+            self._index = first if pooling == "cls" else last
+            self._rows = torch.arange(mask.shape[0], device=mask.device)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Return the pooled vectors [B, D] in float32, in memory of their own.

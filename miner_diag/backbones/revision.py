@@ -23,10 +23,15 @@ def folder_revision(folder: Path | str) -> str:
         If the folder holds no such file.
     """
     folder = Path(folder).resolve()
-    files = [path for path in sorted(folder.rglob("*")) if _counts(path.relative_to(folder), path)]
+    files = revision_files(folder)
     if not files:
         raise ValueError(f"{folder} holds no weight or configuration file, so it has no revision")
     return f"sha256:{sha256_bytes(canonical_json(remembered_sha256(folder, files)).encode())}"
+
+
+def revision_files(folder: Path) -> list[Path]:
+    """Return the weight and configuration files of a folder, in order."""
+    return [path for path in sorted(folder.rglob("*")) if _counts(path.relative_to(folder), path)]
 
 
 def _counts(relative: Path, path: Path) -> bool:

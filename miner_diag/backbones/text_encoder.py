@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class TextEncoder(TwoPoolings):
 
     def __init__(self, checkpoint: Checkpoint, reader: PageReader | None = None) -> None:
         folder, options = checkpoint.folder, checkpoint.options
+        self.folder: Path | None = folder
         self.pipeline = read_pipeline(folder)
         self.options, self.name = options, checkpoint.name
         self.pooling: Pooling = choose_pooling(options.pooling, self.pipeline, folder)
@@ -113,8 +115,10 @@ class TextEncoder(TwoPoolings):
         # an overlap that leaves no room is told before anything runs
         for side in SIDES if self.long_pages == "windows" else ():
             self._encode(["a"], ["a " * 2 * self._limits[side]], side)
-        normed = passes_final_norm(self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0])
-        where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
+        self._normed = passes_final_norm(
+            self.model, self._blocks, self.collate([self._encode(["a"], ["a"], "query")[0]])[0]
+        )
+        where = "after the final norm" if self._normed else "as it leaves the last block (no norm stands behind it)"
         self.last_layer = (
             f"Layer {self.n_layers} is last_hidden_state of {type(self.model).__name__}, {where}, under "
             f"{self.pooling} pooling; {self.name} retrieves with it."
@@ -170,6 +174,10 @@ class TextEncoder(TwoPoolings):
             for item, unknown in zip(encoded, stopped, strict=True)
         ]
 
+    def prepare_texts(self, texts: Sequence[str], side: Side, prompt: str | None = None) -> list[Encoded]:
+        """Return texts tokenised as :meth:`prepare` does, behind another prompt than their side's if one is given."""
+        return self._encode([f"{side} {number}" for number in range(len(texts))], texts, side, prompt)
+
     def texts_read(self, pages: Sequence[Page]) -> list[str]:
         """Return what is read of each page: all of its text, or what stands before the cut."""
         texts = self.reader.read(pages, draw_again=False)
@@ -195,14 +203,23 @@ class TextEncoder(TwoPoolings):
 
     def embed_kept(self, batch: Sequence[Encoded]) -> np.ndarray:
         """Pass every token once, pool inside the forward, and join the windows; return [B, R, D], float32."""
-        if not batch:
-            raise BackboneError("batch must hold at least one item; got none")
-        vectors = [self.embed_collated(*self.collate(windows)) for windows in window_batches(batch)]
-        return join_windows(np.concatenate(vectors), batch, self.window_pooling)
+        return self._embed(batch, None)
 
-    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
-        return self.pool_forward(lambda: self.model(**inputs).last_hidden_state, pool_mask)
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Pass every token as far as the highest of these layers; return them as :meth:`embed` does, [B, K, D]."""
+        return self._embed(batch, layers)
+
+    def embed_collated(
+        self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`.
+
+        Returns
+        -------
+        ndarray [B, R, D] or [B, K, D]
+            All that is kept of it, or the layers that are chosen.
+        """
+        return self.pool_forward(lambda: self.model(**inputs).last_hidden_state, pool_mask, chosen)
 
     def token_states(self, batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run one forward and pool nothing, for late interaction; an item that is read in windows has a row for each.
@@ -234,10 +251,20 @@ class TextEncoder(TwoPoolings):
                 vectors.append(Pooler(pool_mask, self.pooling)(self.model(**inputs).last_hidden_state).float().cpu())
         return join_windows(torch.cat(vectors).numpy()[:, None], batch, self.window_pooling)[:, 0]
 
-    def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side) -> list[Encoded]:
+    def _embed(self, batch: Sequence[Encoded], chosen: Sequence[int] | None) -> np.ndarray:
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        vectors = [self.embed_collated(*self.collate(windows), chosen) for windows in window_batches(batch)]
+        joined = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+        # without windows there is nothing to join, which a single query feels
+        return join_windows(joined, batch, self.window_pooling) if any(item.windows for item in batch) else joined
+
+    def _encode(self, ids: Sequence[str], texts: Sequence[str], side: Side, prompt: str | None = None) -> list[Encoded]:
         if not texts:
             return []
-        prompt = self.query_prompt if side == "query" else self.page_prompt
+        own = self.query_prompt if side == "query" else self.page_prompt
+        prompt = own if prompt is None else prompt
+        n_prompt = self._prompt_tokens[side] if prompt == own else self._count_prompt(side, prompt)
         encodings: list[Any] = []
         bar = tqdm(total=len(texts), desc=f"tokenising {side}", delay=2, leave=None, disable=not self.reader.progress)
         with bar:
@@ -269,7 +296,7 @@ class TextEncoder(TwoPoolings):
                     side,
                     inputs,
                     n_tokens,
-                    prompt_tokens=min(self._prompt_tokens[side], n_tokens - 1),
+                    prompt_tokens=min(n_prompt, n_tokens - 1),
                     windows=lengths,
                     characters=len(text),
                     characters_read=characters_read,
@@ -290,13 +317,14 @@ class TextEncoder(TwoPoolings):
                 return int(token)
         raise CheckpointError(f"the tokenizer of {self.name} gives no token for an empty text and has none to stand in")
 
-    def _count_prompt(self, side: Side) -> int:
+    def _count_prompt(self, side: Side, prompt: str | None = None) -> int:
         """Count the leading tokens to leave out of the pooling."""
-        return 0 if self.pipeline.include_prompt else self._leading_tokens(side)
+        return 0 if self.pipeline.include_prompt else self._leading_tokens(side, prompt)
 
-    def _leading_tokens(self, side: Side) -> int:
-        """Count a prompt's tokens; a closing special token is not the prompt's."""
-        prompt = self.query_prompt if side == "query" else self.page_prompt
+    def _leading_tokens(self, side: Side, prompt: str | None = None) -> int:
+        """Count a prompt's tokens, the side's own if none is given; a closing special token is not the prompt's."""
+        if prompt is None:
+            prompt = self.query_prompt if side == "query" else self.page_prompt
         if not prompt:
             return 0
         ids = self._tokenize([prompt], self._limits[side])[0].ids

@@ -70,6 +70,7 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
         options, defaults = checkpoint.options, checkpoint.under_protocol(self.defaults)
         self.protocol_defaults = defaults
         self.checkpoint, self.options = checkpoint, options
+        self.folder = checkpoint.folder if checkpoint.base_model is None else None
         self.name, self.pictures = checkpoint.name, checkpoint.pictures
         self.pooling: Pooling = overrule_pooling(options.pooling, defaults.pooling, self.name)
         self.device = choose_device(options.device, self.name)
@@ -89,8 +90,8 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
         self._limit = text_limit(options.max_tokens, defaults.max_tokens, self.model)
         self._placeholder_id = int(self.tokenizer.convert_tokens_to_ids(self.placeholder))
         self._templates = {side: self.template(side) for side in SIDES}
-        normed = passes_final_norm(self.model, self._blocks, self._probe())
-        where = "after the final norm" if normed else "as it leaves the last block (no norm stands behind it)"
+        self._normed = passes_final_norm(self.model, self._blocks, self._probe())
+        where = "after the final norm" if self._normed else "as it leaves the last block (no norm stands behind it)"
         self.last_layer = (
             f"Layer {self.n_layers} is last_hidden_state of {type(self.model).__name__}, {where}, under "
             f"{self.pooling} pooling; {self.name} ({self.family}) retrieves with it."
@@ -226,9 +227,23 @@ class VisionLanguageRetriever(TwoPoolings, ABC):
             raise BackboneError("batch must hold at least one item; got none")
         return self.embed_collated(*self.collate(batch))
 
-    def embed_collated(self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor) -> np.ndarray:
-        """Run one forward over a padded batch, see :meth:`collate`; return all that is kept of it [B, R, D]."""
-        return self.pool_forward(lambda: self.forward(inputs), pool_mask)
+    def embed_chosen(self, batch: Sequence[Encoded], layers: Sequence[int]) -> np.ndarray:
+        """Run one forward as far as the highest of these layers; return them as :meth:`embed` does, [B, K, D]."""
+        if not batch:
+            raise BackboneError("batch must hold at least one item; got none")
+        return self.embed_collated(*self.collate(batch), layers)
+
+    def embed_collated(
+        self, inputs: Mapping[str, torch.Tensor], pool_mask: torch.Tensor, chosen: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Run one forward over a padded batch, see :meth:`collate`.
+
+        Returns
+        -------
+        ndarray [B, R, D] or [B, K, D]
+            All that is kept of it, or the layers that are chosen.
+        """
+        return self.pool_forward(lambda: self.forward(inputs), pool_mask, chosen)
 
     def encode_query(self, name: str, text: str) -> Encoded:
         """Return one query in its template."""

@@ -38,15 +38,27 @@ def load_folder(
         If there is no such folder, no PDF in it, or none that gives a query.
     """
     folder = Path(folder)
+    files, not_entered = find_documents(folder)
+    documents, skipped = read_documents(files, inside=folder, limits=limits)
+    name = plain_name(folder.resolve().name)
+    return assemble(name, documents, form=form, fold=fold, skipped=[*not_entered, *skipped], limits=limits)
+
+
+def find_documents(folder: Path) -> tuple[dict[str, Path], list[Skipped]]:
+    """Return doc_id -> path of every PDF below a folder, as :func:`load_folder` names them, and what was not entered.
+
+    Raises
+    ------
+    CorpusError
+        If there is no such folder, or no PDF in it.
+    """
     if not folder.is_dir():
-        raise CorpusError(f"{folder} is not a folder")
+        raise CorpusError(f"{plain_name(folder)} is not a folder")
     paths, not_entered = _find_pdfs(folder)
     if not paths:
         more = "".join(f"; {item.name}: {item.reason}" for item in not_entered[:3])
         raise CorpusError(f"{plain_name(folder)} holds no PDF (no file whose name ends in .pdf){more}")
-    documents, skipped = read_documents(_named(folder, paths), inside=folder, limits=limits)
-    name = plain_name(folder.resolve().name)
-    return assemble(name, documents, form=form, fold=fold, skipped=[*not_entered, *skipped], limits=limits)
+    return _named(folder, paths), not_entered
 
 
 def plain_name(path: Path | str) -> str:

@@ -292,6 +292,21 @@ def read_page(path: Path, number: int, limits: PdfLimits = DEFAULT_LIMITS) -> tu
     return found["characters"], found["page_hash"]
 
 
+def read_sections(path: Path, limits: PdfLimits = DEFAULT_LIMITS) -> list[tuple[int, str]]:
+    """Return (page number, title) of every bookmark that leads to a page, in the order of the outline.
+
+    Titles are as they are in the file, also those that make no query.
+
+    Raises
+    ------
+    CorpusError
+        If the document can't be opened, or not within the limits.
+    """
+    given = {"path": str(path.absolute()), "bookmarks": limits.bookmarks}
+    found = reader(limits).ask(path.name, limits.page_seconds, do="outline", **given)
+    return [(number, title) for number, title in found["titles"]]
+
+
 def _ask_page(path: Path, number: int, limits: PdfLimits, **request: Any) -> dict[str, Any]:
     what, file = f"{path.name}, page {number}", str(path.absolute())
     return reader(limits).ask(what, limits.page_seconds, path=file, number=number, **request)

@@ -149,6 +149,8 @@ def answer(documents: Documents, request: dict[str, Any], memory: mmap.mmap) -> 
         return {}
     try:
         document = documents.get(request["path"])
+        if request["do"] == "outline":
+            return {"titles": outline(document, request["bookmarks"])[0]}
         if request["do"] == "open":
             return read_outline(document, request["bookmarks"], request["characters"])
         number = request["number"]

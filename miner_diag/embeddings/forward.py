@@ -66,19 +66,47 @@ def embed_layers(
         If one item alone does not fit into memory.
     """
     encoded = backbone.prepare(items, side)
-    vectors = np.empty((len(encoded), *_kept_shape(backbone, side)), dtype=np.float32)
-    for batch in plan_batches([item.n_tokens for item in encoded], token_budget):
-        members = [encoded[position] for position in batch]
-        layers = embed_halving(backbone.embed_kept, members)
-        _check_layers(backbone, members, layers)
-        vectors[batch] = layers
-        advance(len(batch))
     return {
-        "layer_embeddings": vectors,
+        "layer_embeddings": pool_layers(backbone, encoded, side, token_budget, advance),
         "notes": notes_of(encoded),
         "characters": characters_of(encoded),
         "inputs": np.array([input_hash(items[row], read) for row, read in enumerate(encoded)], dtype=np.int64),
     }
+
+
+def pool_layers(
+    backbone: Backbone,
+    encoded: Sequence[Encoded],
+    side: Side,
+    token_budget: int,
+    advance: Callable[[int], object],
+    chosen: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Run prepared items through a retriever once and pool each layer, or those that are chosen; as `embed_layers`.
+
+    Parameters
+    ----------
+    chosen : sequence of int, optional
+        The layers that are pooled, in this order; no block above the highest of them is run.
+
+    Returns
+    -------
+    ndarray [n, R, D] or [n, K, D]
+        float32: all that is kept of an item, or the chosen layers.
+    """
+    kept, width = _kept_shape(backbone, side)
+    vectors = np.empty((len(encoded), kept if chosen is None else len(chosen), width), dtype=np.float32)
+
+    def embed(members: Sequence[Encoded]) -> np.ndarray:
+        return backbone.embed_kept(members) if chosen is None else backbone.embed_chosen(members, chosen)
+
+    for batch in plan_batches([item.n_tokens for item in encoded], token_budget):
+        members = [encoded[position] for position in batch]
+        layers = embed_halving(embed, members)
+        _check_layers(backbone, members, layers, chosen)
+        vectors[batch] = layers
+        advance(len(batch))
+    return vectors
 
 
 def embed_token_vectors(
@@ -181,8 +209,11 @@ def _kept_shape(backbone: Backbone, side: Side) -> tuple[int, int]:
     return backbone.kept(side).count, backbone.layer_shape(side)[1]
 
 
-def _check_layers(backbone: Backbone, batch: Sequence[Encoded], layers: np.ndarray) -> None:
-    expected = (len(batch), *_kept_shape(backbone, batch[0].side))
+def _check_layers(
+    backbone: Backbone, batch: Sequence[Encoded], layers: np.ndarray, chosen: Sequence[int] | None
+) -> None:
+    n_kept, width = _kept_shape(backbone, batch[0].side)
+    expected = (len(batch), n_kept if chosen is None else len(chosen), width)
     if layers.shape != expected or layers.dtype != np.float32:
         raise ValueError(
             f"layer embeddings must be float32 {list(expected)}; {backbone.name} gave {layers.dtype} "
@@ -191,7 +222,8 @@ def _check_layers(backbone: Backbone, batch: Sequence[Encoded], layers: np.ndarr
     finite = np.isfinite(layers).all(axis=2)  # [B, R]
     if not finite.all():
         row, kept = (int(index) for index in np.argwhere(~finite)[0])
-        layer = kept % backbone.layer_shape(batch[0].side)[0]  # behind the layers come inner ones in another pooling
+        n_layers = backbone.layer_shape(batch[0].side)[0]  # behind the layers come inner ones in another pooling
+        layer = kept % n_layers if chosen is None else chosen[kept]
         raise NonFiniteError(
             f"layer {layer} of {backbone.name} is not finite for {batch[row].side} {batch[row].item_id!r} "
             f"({int((~finite).sum())} layer vectors of {finite.size} in its batch; dtype "

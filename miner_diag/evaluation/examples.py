@@ -197,7 +197,7 @@ def examples_page(system: ScoredSystem, other: ScoredSystem, corpus: Corpus, com
     listed = [*examples.gained, *examples.lost]
     page_ids = dict.fromkeys(page.page_id for example in listed for row in example.rows for page in row.pages)
     drawn = draw_pages(corpus, page_ids)
-    return _template().render(
+    return page_template(__package__, TEMPLATE).render(
         data=corpus.name,
         systems=(other.key, system.key),
         label=metric_label(comparison.metric),
@@ -246,13 +246,13 @@ def examples_sentence(system: ScoredSystem, other: ScoredSystem) -> str:
     )
 
 
-def _template() -> Template:
-    """Return the template; whatever it is given is made inert, then escaped."""
+def page_template(package: str, name: str) -> Template:
+    """Return the template of a page, a file of a package; whatever it is given is made inert, then escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=inert, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cut"] = _cut
-    return environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return environment.from_string(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _cut(text: str, what: str) -> str:

@@ -228,6 +228,39 @@ class ConcatPca(System):
         return cls(facts["layers"], tensors["centre"], tensors["axes"], n_layers=facts["n_layers"])
 
 
+class OneLayer(System):
+    """One layer as it is, at length one; of the final layer that is the backbone's own embedding.
+
+    Parameters
+    ----------
+    layer : int
+        The layer.
+    n_layers : int
+        L, hidden states of the backbone.
+    width : int
+        How many coordinates an embedding has: a dual encoder's is filled with zeros to the width of its layers.
+    """
+
+    def __init__(self, layer: int, n_layers: int, width: int) -> None:
+        super().__init__()
+        if not 0 <= layer < n_layers:
+            raise FusionError(f"layer must be one of the {n_layers} hidden states, 0 to {n_layers - 1}; got {layer}")
+        self.layers, self.n_layers, self.width, self.n_coordinates = (layer,), n_layers, None, width
+
+    def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
+        """Return [N, D], of length one, for the layer's states [N, 1, D]."""
+        return unit(vectors[:, 0, : self.n_coordinates])
+
+    def facts(self) -> dict[str, Any]:
+        """Return the layer, how many there are, and the width."""
+        return {"layer": self.layers[0], "n_layers": self.n_layers, "width": self.n_coordinates}
+
+    @classmethod
+    def restore(cls, facts: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> OneLayer:
+        """Return the layer of these facts; there are no tensors."""
+        return cls(facts["layer"], facts["n_layers"], facts["width"])
+
+
 class SingleProbe(System):
     """One fitted probe, frozen.
 

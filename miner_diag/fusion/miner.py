@@ -208,7 +208,11 @@ class MergedMiner(System):
         self.matrix: Tensor
         self.columns: Tensor
         self.bias: Tensor
-        self.register_buffer("base", torch.stack(base, dim=1).float())  # [S, B, D]
+        self.places: Tensor
+        # a list would be made a tensor at each call
+        self.register_buffer("places", torch.tensor(self.base_places, dtype=torch.int64))
+        nothing = torch.zeros(n_sides, 0, self.width)  # where every layer is a norm layer
+        self.register_buffer("base", torch.stack(base, dim=1).float() if base else nothing)  # [S, B, D]
         empty = torch.zeros(n_sides, self.width, 0, dtype=torch.float64)
         self.register_buffer("matrix", torch.cat(matrices, dim=2).float() if matrices else empty.float())
         self.register_buffer("columns", torch.cat(columns) if columns else torch.zeros(0, dtype=torch.int64))
@@ -231,7 +235,7 @@ class MergedMiner(System):
             return unit(vectors[:, -1])
         number = side_number(side, len(self.base))
         x = unit(vectors) if self.unit_input else vectors
-        fused = (x[:, self.base_places] * self.base[number]).sum(dim=1) + self.bias
+        fused = (x.index_select(1, self.places) * self.base[number]).sum(dim=1) + self.bias
         if self.columns.numel():
-            fused = torch.addmm(fused, x.flatten(1)[:, self.columns], self.matrix[number].T)
+            fused = torch.addmm(fused, x.flatten(1).index_select(1, self.columns), self.matrix[number].T)
         return unit(fused)

@@ -229,7 +229,7 @@ class MergedFusion(System):
     @torch.no_grad()
     def forward(self, vectors: Tensor, side: Side = "page") -> Tensor:
         """Return the fused vectors [N, D], of length one, for the states [N, K, D] of `layers`."""
-        fused = self.bias.repeat(len(vectors), 1)
+        fused = self.bias.repeat(vectors.shape[0], 1)  # len() would be a constant in an exported graph
         for number, part in enumerate(self.parts):
             assert isinstance(part, MergedLayer)
             part.add_to(fused, vectors[:, number], side)

@@ -21,6 +21,7 @@ from miner_diag.fusion.baselines import (
     FinalLayerHead,
     LayerMix,
     MeanOfLast,
+    OneLayer,
     ResidualHead,
     ShuffledLayers,
     SingleProbe,
@@ -40,12 +41,16 @@ __all__ = [
     "SavedSystem",
     "encode",
     "fold_folders",
+    "kind_of",
     "load_systems",
     "probes_folder",
+    "read_backbone_key",
     "read_fitted_to",
     "read_head",
     "read_load_options",
+    "restore_system",
     "save_systems",
+    "tensors_of",
 ]
 
 COMMAND = "miner_diag.fusion"
@@ -68,6 +73,9 @@ KINDS: dict[str, type[System]] = {
     "miner": MinerFusion,
 }
 """What a file of systems calls each class; a name, once used, keeps its meaning."""
+
+SERVED: dict[str, type[System]] = {**KINDS, "one_layer": OneLayer}
+"""What can be saved and read back: the systems of runs, and what is served but no row of an ablation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +136,8 @@ def save_systems(
     for system in trained:
         files = []
         for seed, run in zip(system.seeds, system.runs, strict=True):
-            tensors = {name: tensor.cpu().numpy() for name, tensor in run.system.state_dict().items()}
-            content = save_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+            tensors = tensors_of(run.system)
+            content = save_safetensors(tensors)
             path = (
                 folder
                 / "systems"
@@ -142,7 +150,7 @@ def save_systems(
                     "seed": seed,
                     "file": path.relative_to(folder).as_posix(),
                     "sha256": sha256_bytes(content),
-                    "kind": _kind_of(run.system),
+                    "kind": kind_of(run.system),
                     "facts": run.system.facts(),
                     "shapes": {name: list(array.shape) for name, array in tensors.items()},
                     "best_epoch": run.best_epoch,
@@ -202,6 +210,11 @@ def load_systems(
 def read_head(folder: Path | str) -> str:
     """Return the name of the head that validation likes best; errors as in `load_systems`."""
     return str(_read_listed(Path(folder))["head"])
+
+
+def read_backbone_key(folder: Path | str) -> dict[str, str]:
+    """Return the key of the backbone that the systems in `folder` were fitted to; errors as in `load_systems`."""
+    return dict(_read_listed(Path(folder))["backbone"])
 
 
 def read_load_options(folder: Path | str) -> LoadOptions:
@@ -347,22 +360,43 @@ def _load_module(folder: Path, run: Mapping[str, Any]) -> System:
     content = path.read_bytes()
     if sha256_bytes(content) != run["sha256"]:
         raise FusionError(f"{path} is not the file that {SYSTEMS} was written with; fit again")
-    if run["kind"] not in KINDS:
-        raise FusionError(
-            f"{folder / SYSTEMS} lists the unknown kind {run['kind']!r}; it was written by a later version"
-        )
     try:
         tensors = load_safetensors(content)
     except SafetensorError as error:
         raise FusionError(f"{path} holds no tensors: {error}; fit again") from error
-    return KINDS[run["kind"]].restore(run["facts"], tensors).requires_grad_(False)
+    return restore_system(run, tensors, folder / SYSTEMS)
 
 
-def _kind_of(system: System) -> str:
-    for name, kind in KINDS.items():
+def restore_system(entry: Mapping[str, Any], tensors: Mapping[str, np.ndarray], where: Path) -> System:
+    """Return the frozen system of an entry with "kind" and "facts" in the file `where`, and of its tensors.
+
+    Raises
+    ------
+    FusionError
+        If the kind is unknown.
+    """
+    if entry["kind"] not in SERVED:
+        raise FusionError(f"{where} lists the unknown kind {entry['kind']!r}; it was written by a later version")
+    return SERVED[entry["kind"]].restore(entry["facts"], tensors).requires_grad_(False)
+
+
+def tensors_of(system: System) -> dict[str, np.ndarray]:
+    """Return a system's tensors as arrays, by name: with kind and facts, all that :func:`restore_system` needs."""
+    return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in system.state_dict().items()}
+
+
+def kind_of(system: System) -> str:
+    """Return what a file of systems calls a system's class.
+
+    Raises
+    ------
+    FusionError
+        If it cannot be saved.
+    """
+    for name, kind in SERVED.items():
         if type(system) is kind:
             return name
-    raise FusionError(f"a {type(system).__name__} cannot be saved; what can is {', '.join(KINDS)}")
+    raise FusionError(f"a {type(system).__name__} cannot be saved; what can is {', '.join(SERVED)}")
 
 
 def _read_listed(folder: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def apply(system: System, layer_embeddings: Array, side: Side = "page") -> Array
     given = real_array(layer_embeddings, "layer_embeddings", FusionError)
     check_states(system, given.shape)
     with torch.no_grad():
-        states = states_of(given, np.arange(len(given)), system.layers, _device_of(system))
+        states = states_of(given, np.arange(len(given)), system.layers, device_of(system))
         check_directions(system, states)
         return system(states, side).cpu().numpy()
 
@@ -204,6 +204,7 @@ def check_directions(system: System, states: Tensor, what: str = "item", first: 
         )
 
 
-def _device_of(system: System) -> torch.device:
+def device_of(system: System) -> torch.device:
+    """Return where a system's tensors lie; the CPU where it has none."""
     tensor = next(chain(system.parameters(), system.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device

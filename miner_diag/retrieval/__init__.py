@@ -6,7 +6,7 @@ from miner_diag.retrieval.metric_values import MetricValues
 from miner_diag.retrieval.metrics import METRICS, metrics_of_run, metrics_of_scores
 from miner_diag.retrieval.ndcg import Ndcg, chance_ndcg, ndcg_at_k, ndcg_of_run, ndcg_with_ties
 from miner_diag.retrieval.relevance import Relevance
-from miner_diag.retrieval.search import Hits, score_all, top_k
+from miner_diag.retrieval.search import Hits, PreparedPages, score_all, top_k
 from miner_diag.retrieval.tokens import TokenVectors
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Hits",
     "MetricValues",
     "Ndcg",
+    "PreparedPages",
     "Relevance",
     "TokenVectors",
     "chance_ndcg",

@@ -58,6 +58,48 @@ class Hits:
         }
 
 
+class PreparedPages:
+    """Pages that are made ready once and then asked often, under cosine.
+
+    :func:`top_k` checks every page and brings it to unit length at each call, which takes far longer than one query
+    needs. Here that is done once, so that a query costs about one product of a matrix and a vector. Hits are the same,
+    bit for bit. Beside the pages, their unit rows are kept in float32.
+
+    Parameters
+    ----------
+    pages : array [P, D]
+        One vector per page, any float dtype; it must not be changed afterwards.
+    page_ids : sequence of str, optional
+        Names for the error messages.
+
+    Raises
+    ------
+    ValueError
+        If a vector holds NaN or Inf or is zero; the page is named.
+
+    Examples
+    --------
+    >>> pages = PreparedPages(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+    >>> pages.top_k(np.array([[1.0, 0.1]]), k=2).pages
+    array([[0, 2]])
+    """
+
+    def __init__(self, pages: np.ndarray, *, page_ids: Sequence[str] | None = None) -> None:
+        nobody = np.empty((0, np.shape(pages)[-1] if np.ndim(pages) == 2 else 0))
+        _, self.pages = _checked(nobody, pages, "cosine", None, page_ids)
+        self._unit = np.empty(self.pages.shape, dtype=np.float32)
+        for rows in _row_blocks(*self.pages.shape):
+            self._unit[rows] = _unit_float32(self.pages[rows])
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def top_k(self, queries: np.ndarray, k: int, *, query_ids: Sequence[str] | None = None) -> Hits:
+        """Return the k best pages of every query [Q, D], as :func:`top_k` does; errors are those of that function."""
+        queries, _ = _checked(queries, self.pages[:0], "cosine", query_ids, None)
+        return _top_k(queries, self.pages, k, "cosine", self._unit)
+
+
 def score_all(
     queries: np.ndarray,
     pages: np.ndarray,
@@ -124,10 +166,17 @@ def top_k(
     array([[0, 2]])
     """
     queries, pages = _checked(queries, pages, similarity, query_ids, page_ids)
+    return _top_k(queries, pages, k, similarity)
+
+
+def _top_k(
+    queries: np.ndarray, pages: np.ndarray, k: int, similarity: Similarity, units: np.ndarray | None = None
+) -> Hits:
+    """Return the hits of checked sides; `units` [P, D] are the pages' unit rows in float32 where they are at hand."""
     if not 1 <= whole_number(k, "k", least=-(2**63)) <= len(pages):
         raise ValueError(f"k must be between 1 and the number of pages, {len(pages)}; got {k}")
     if similarity == "cosine" and len(pages) >= _SCREENED_FROM * k:
-        return _screened_top_k(queries, pages, k)
+        return _screened_top_k(queries, pages, k, units)
     return _exact_top_k(queries, pages, k, similarity)
 
 
@@ -145,14 +194,14 @@ def _exact_top_k(queries: np.ndarray, pages: np.ndarray, k: int, similarity: Sim
     return _hits_of(best)
 
 
-def _screened_top_k(queries: np.ndarray, pages: np.ndarray, k: int) -> Hits:
+def _screened_top_k(queries: np.ndarray, pages: np.ndarray, k: int, units: np.ndarray | None) -> Hits:
     """Return what `_exact_top_k` returns under cosine.
 
     A page whose float32 cosine is below the k-th best one by more than twice the largest error that such a cosine can
     have is not among the k best. The others are few; where they are not, as among many equal pages, the query is
     searched in float64.
     """
-    cosines, columns, least = _screen(queries, pages, k)
+    cosines, columns, least = _screen(queries, pages, k, units)
     decided = ~(cosines >= least[:, None]).all(axis=1) | (cosines.shape[1] == len(pages))
     hits = Hits(np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32))
     for query in np.flatnonzero(decided):
@@ -166,7 +215,9 @@ def _screened_top_k(queries: np.ndarray, pages: np.ndarray, k: int) -> Hits:
     return hits
 
 
-def _screen(queries: np.ndarray, pages: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _screen(
+    queries: np.ndarray, pages: np.ndarray, k: int, units: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the best cosines in float32 [Q, S], more than k, their pages [Q, S], and what one must reach [Q].
 
     Every page that reaches it is there, unless all S do: then there may be more of them.
@@ -180,8 +231,9 @@ def _screen(queries: np.ndarray, pages: np.ndarray, k: int) -> tuple[np.ndarray,
     for rows in _even_blocks(len(queries), queries.shape[1]):
         unit_queries[rows] = _unit_float32(queries[rows])
     room = np.empty(0, dtype=np.float32)  # one place for all products: fresh memory costs as much as they do
-    for block in _even_blocks(len(pages), pages.shape[1]):
-        unit_pages = _unit_float32(pages[block])
+    # unit rows that are at hand take no room, so that the products alone say how many pages are multiplied at once
+    for block in _even_blocks(len(pages), pages.shape[1] if units is None else min(len(queries), pages.shape[1])):
+        unit_pages = _unit_float32(pages[block]) if units is None else units[block]
         for rows in _even_blocks(len(queries), len(unit_pages)):
             n, width = rows.stop - rows.start, len(unit_pages)
             if room.size < n * width:

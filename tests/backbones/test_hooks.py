@@ -1,5 +1,6 @@
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from miner_diag.backbones.base import POOLINGS, CheckpointError
-from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_layers
+from miner_diag.backbones.hooks import find_blocks, passes_final_norm, pooled_forward, pooled_layers
 from miner_diag.backbones.pooling import Pooler, pool
 
 SMALL = {
@@ -130,6 +131,31 @@ def test_hooks_are_removed_also_after_an_exception():
         assert hooks_on(model) == 3
         model(**inputs)
     assert hooks_on(model) == 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("chosen", [[0], [1], [2, 0], [1, 1, 3], [3]])
+def test_chosen_layers_are_those_of_the_whole_forward_bit_for_bit(name, chosen):
+    model, inputs = model_of(name), batch()
+    blocks, pooler = find_blocks(model, 3), Pooler(inputs["attention_mask"], "mean")
+
+    def forward():
+        return model(**inputs).last_hidden_state
+
+    ran = []
+    for number, block in enumerate(blocks, start=1):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    found = pooled_forward(forward, blocks, pooler, name, chosen=chosen)
+    assert ran == list(range(1, max(chosen) + 1))
+    np.testing.assert_array_equal(found, pooled_forward(forward, blocks, pooler, name)[:, chosen])
+
+
+@pytest.mark.parametrize("chosen", [[], [4], [-1, 2]])
+def test_layers_that_there_are_not_are_refused(chosen):
+    model, inputs = model_of("bert"), batch()
+    pooler = Pooler(inputs["attention_mask"], "mean")
+    with pytest.raises(ValueError, match="chosen must name layers of it, 0 to 3; got"):
+        pooled_forward(lambda: model(**inputs).last_hidden_state, find_blocks(model, 3), pooler, "it", chosen=chosen)
 
 
 def test_token_states_of_earlier_layers_are_freed_during_the_forward():

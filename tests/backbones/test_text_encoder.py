@@ -142,8 +142,8 @@ def test_no_items_and_wrong_items(bert, queries, pages):
 
 
 def test_a_layer_that_does_not_pass_is_an_error(bert, queries, monkeypatch):
-    def cut(blocks, pool):
-        return pooled_layers(torch.nn.ModuleList([*blocks, torch.nn.Identity()]), pool)
+    def cut(blocks, pool, wanted, pool_last):
+        return pooled_layers(torch.nn.ModuleList([*blocks, torch.nn.Identity()]), pool, wanted, pool_last)
 
     monkeypatch.setattr("miner_diag.backbones.hooks.pooled_layers", cut)
     monkeypatch.setattr(bert.model.encoder, "layer", bert.model.encoder.layer[:2])

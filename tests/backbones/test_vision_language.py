@@ -82,6 +82,18 @@ def items_of(side):
 
 
 @pytest.mark.parametrize("side", ["query", "page"])
+def test_chosen_layers_are_those_of_the_whole_forward_and_no_block_above_is_run(backbone, side):
+    batch = backbone.prepare(items_of(side)[:1], side)
+    whole = backbone.embed(batch)
+    for layers in ([backbone.n_layers], [1], [1, 0], [1, 1, backbone.n_layers]):
+        ran = []
+        handle = backbone._blocks[1].register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        np.testing.assert_array_equal(backbone.embed_chosen(batch, layers), whole[:, layers])
+        handle.remove()
+        assert bool(ran) == (max(layers) > 1)
+
+
+@pytest.mark.parametrize("side", ["query", "page"])
 def test_pooled_layers_equal_a_plain_forward_pooled_by_hand(backbone, side):
     for item in backbone.prepare(items_of(side), side):
         inputs, pool_mask = backbone.collate([item])

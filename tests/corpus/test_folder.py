@@ -11,6 +11,8 @@ import pytest
 
 from miner_diag.corpus import CorpusError, load_corpus
 from miner_diag.corpus.__main__ import main
+from miner_diag.corpus.folder import find_documents
+from miner_diag.corpus.pdf_reader import read_sections
 
 
 def test_titles_and_captions_become_queries_with_their_page_and_kind(make, folder):
@@ -214,3 +216,26 @@ def test_titles_that_lead_to_several_pages_are_counted_and_named(make, folder):
     assert len(reasons) == 3
     assert "two editions" in reasons["query 'Heights of tides in harbours'"]
     assert "its document" in reasons["query 'Notes on this chapter'"]
+
+
+def test_sections_are_all_titles_also_those_that_make_no_query(make, folder):
+    """ "Contents" names no page in particular and a title of one word is no question, but both are sections."""
+    pages = [make.PdfPage((make.Text(f"page {number}"),)) for number in range(3)]
+    titles = [("Contents", 0), ("Tides", 1), ("Heights of tides in harbours", 1), ("nowhere", None)]
+    path = folder({"book.pdf": make.pdf(pages, titles)}) / "book.pdf"
+    assert read_sections(path) == [(1, "Contents"), (2, "Tides"), (2, "Heights of tides in harbours")]
+
+
+def test_a_document_that_cannot_be_opened_has_no_sections(folder):
+    with pytest.raises(CorpusError, match="bad.pdf is not a readable PDF"):
+        read_sections(folder({"bad.pdf": b"%PDF-1.7 nothing"}) / "bad.pdf")
+
+
+def test_documents_are_found_by_the_names_that_the_corpus_gives_them(make, folder):
+    path = folder({"a.pdf": make.handbook(), "below/b.PDF": make.handbook(), "notes.txt": b""})
+    (path / "loop").symlink_to(path, target_is_directory=True)
+    files, not_entered = find_documents(path)
+    assert files == {"a": path / "a.pdf", "below/b": path / "below" / "b.PDF"}
+    assert [item.name for item in not_entered] == ["loop"]
+    with pytest.raises(CorpusError, match="is not a folder"):
+        find_documents(path / "a.pdf")

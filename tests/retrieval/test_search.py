@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner_diag.retrieval import Hits, ndcg_at_k, ndcg_of_run, ndcg_with_ties, score_all, search, top_k
+from miner_diag.retrieval import (
+    Hits,
+    PreparedPages,
+    ndcg_at_k,
+    ndcg_of_run,
+    ndcg_with_ties,
+    score_all,
+    search,
+    top_k,
+)
 
 
 @pytest.fixture
@@ -117,6 +126,43 @@ def test_a_search_that_is_screened_is_the_sorted_matrix(kind, blocks, dtype, mon
         hits = top_k(queries, pages, k)
         np.testing.assert_array_equal(hits.pages, expected[:, :k])
         np.testing.assert_array_equal(hits.scores, np.take_along_axis(scores, expected[:, :k], axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("blocks", [1 << 24, 8 * 24 * 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_prepared_pages_are_found_as_others_are_bit_for_bit(kind, blocks, dtype, monkeypatch):
+    queries, pages = (side.astype(dtype) for side in close_vectors(kind, 900))
+    monkeypatch.setattr("miner_diag.retrieval.search._BLOCK_BYTES", blocks)
+    prepared = PreparedPages(pages)
+    for asked in (queries[:1], queries):  # one query takes all pages at once, several take them in blocks
+        for k in (1, 45, 60):  # the last is not screened
+            hits, expected = prepared.top_k(asked, k), top_k(asked, pages, k)
+            np.testing.assert_array_equal(hits.pages, expected.pages)
+            np.testing.assert_array_equal(hits.scores, expected.scores)
+
+
+def test_prepared_pages_are_prepared_once(rng, monkeypatch):
+    prepared = PreparedPages(rng.normal(size=(500, 6)))
+    shapes = []
+    unit_rows = search._unit_float32
+    monkeypatch.setattr(search, "_unit_float32", lambda block: shapes.append(len(block)) or unit_rows(block))
+    prepared.top_k(rng.normal(size=(3, 6)), 5)
+    assert len(prepared) == 500 and shapes == [3]
+
+
+def test_bad_pages_and_queries_are_named_when_they_are_given(rng):
+    bad = rng.normal(size=(5, 4))
+    bad[3] = 0
+    with pytest.raises(ValueError, match=r"page 'doc#4' \(row 3\) is the zero vector"):
+        PreparedPages(bad, page_ids=[f"doc#{number + 1}" for number in range(5)])
+    prepared = PreparedPages(rng.normal(size=(5, 4)))
+    with pytest.raises(ValueError, match="query 3 is the zero vector"):
+        prepared.top_k(bad, 1)
+    with pytest.raises(ValueError, match=r"one width D; got \[5, 3\] and \[0, 4\]"):
+        prepared.top_k(bad[:, :3], 1)
+    with pytest.raises(ValueError, match="k must be between 1 and the number of pages, 5; got 6"):
+        prepared.top_k(bad[:3], 6)
 
 
 @settings(deadline=None)

@@ -19,5 +19,6 @@ def load_page_vision(checkpoint: Checkpoint) -> TextEncoder:
         "ocr", checkpoint.pictures.render, progress=checkpoint.progress, picture_reader=LinePictureReader
     )
     backbone = TextEncoder(checkpoint, reader)
+    backbone.folder = None  # its reader's weights do not lie there
     backbone.revision = f"sha256:{sha256_bytes(f'{backbone.revision} {trained_sha256()}'.encode())}"
     return backbone

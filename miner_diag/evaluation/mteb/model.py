@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,8 @@ from miner_diag.evaluation.compare import EvaluationError
 from miner_diag.evaluation.mteb.rows import GivenCorpus, GivenPages, read_queries
 from miner_diag.evaluation.systems import embedding_width, read_sources, refuse_leakage
 from miner_diag.files import canonical_json, sha256_bytes
-from miner_diag.fusion.loading import load_fusion
-from miner_diag.fusion.saved_systems import FittedTo, load_systems, read_fitted_to
-from miner_diag.fusion.system import System, apply
+from miner_diag.fusion.served import ServedSystem, content_of, load_served
+from miner_diag.fusion.system import apply
 from miner_diag.retrieval.search import top_k as best_pages
 
 logger = logging.getLogger(__name__)
@@ -37,20 +35,6 @@ ORGANIZATION = "miner_diag"
 """What stands before a model's name, so that mteb never takes a published run of the same retriever for ours."""
 REVISION_DIGITS = 40
 """Hexadecimal digits of a revision, as many as a commit has."""
-
-
-@dataclass(frozen=True, eq=False)
-class ServedSystem:
-    """A saved system of a fusion run."""
-
-    given: str
-    """The run, as the user named it."""
-    name: str
-    """The system's name, or the form of the fusion that the run hands out."""
-    module: System
-    """The map from layers to one vector."""
-    fitted_to: FittedTo
-    """The pages that it must not be measured on."""
 
 
 class EncodedPage(NamedTuple):
@@ -279,7 +263,7 @@ def load_mteb_model(given: LoadOptions | str | Path = "page-text", system: str |
         )
     pages = GivenPages()
     backbone = load_backbone(load, render=pages.render)
-    served = None if folder is None else _load_system(str(given), folder, system, backbone.key())
+    served = None if folder is None else load_served(str(given), folder, system, backbone.key())
     return MtebModel(backbone, pages, served)
 
 
@@ -292,7 +276,7 @@ def model_meta(backbone: Backbone, system: ServedSystem | None = None) -> Any:
     from mteb.models import ModelMeta
 
     facts: dict[str, Any] = {side: backbone.key(side) for side in SIDES}
-    facts |= {"token_budget": TOKEN_BUDGET, "system": None if system is None else _content_of(system.module)}
+    facts |= {"token_budget": TOKEN_BUDGET, "system": None if system is None else content_of(system.module)}
     name = backbone.name if system is None else f"{backbone.name}-{system.name}"
     reads_pictures = backbone.key("page").get("reader") != "text-layer"
     unknown = {field: None for field, kind in ModelMeta.model_fields.items() if kind.is_required()}
@@ -308,22 +292,6 @@ def model_meta(backbone: Backbone, system: ServedSystem | None = None) -> Any:
             "modalities": ["text", "image"] if reads_pictures else ["text"],
         }
     )
-
-
-def _load_system(given: str, folder: Path, name: str | None, key: Mapping[str, str]) -> ServedSystem:
-    fitted_to = read_fitted_to(folder)
-    if name is None:
-        fusion = load_fusion(folder, key)
-        return ServedSystem(given, fusion.form, fusion, fitted_to)
-    (saved,) = load_systems(folder, key, [name])
-    best = int(np.argmax(saved.validation_ndcg_at_5))
-    return ServedSystem(given, name, saved.modules[best], fitted_to)
-
-
-def _content_of(system: System) -> str:
-    """Return the SHA-256 over everything of a system that changes a number."""
-    tensors = {name: sha256_bytes(tensor.cpu().numpy().tobytes()) for name, tensor in system.state_dict().items()}
-    return sha256_bytes(canonical_json([type(system).__name__, system.facts(), tensors]).encode())
 
 
 def _ranked(
