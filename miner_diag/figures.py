@@ -136,9 +136,9 @@ def readable_on(colour: Any) -> str:
 
 
 def dark(colour: Any) -> Any:
-    """Return a colour that text can have on white: the colour itself, or a darker one of its hue, contrast 4.5."""
+    """Return a colour that text can have on white: the colour itself, or a darker one of its hue; contrast 4.5."""
     rgb = np.asarray(to_rgb(colour))
-    while contrast(rgb, _WHITE) < 4.5:
+    while contrast(to_hex(tuple(rgb)), _WHITE) < 4.5:
         rgb = 0.97 * rgb
     return to_hex(tuple(rgb))
 
@@ -187,7 +187,7 @@ def heat_map(
     if label:
         bar = ax.get_figure(root=True).colorbar(mesh, ax=ax, shrink=0.8)
         bar.set_label(label)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return mesh
 
 

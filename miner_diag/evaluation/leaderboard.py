@@ -125,6 +125,7 @@ def leaderboard_figure(table: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(rows)), list(rows))
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
+        ax.margins(x=0.1)
         metric = drawn.loc[drawn["benchmark"].eq(name), "metric"].iloc[0]
         ax.set_xlabel(f"{name}: average {metric_label(metric)}, points (of 100)")
         ax.grid(axis="x", color="0.9", linewidth=0.7)

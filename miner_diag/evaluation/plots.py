@@ -53,7 +53,7 @@ _GROUPS = {
     "baseline": "simpler ways",
     _OF_OURS: _OF_OURS,
     _OF_MINER: _OF_MINER,
-    "control": "controls: must not gain by layers",
+    "control": "controls",
     "lexical": "BM25, embeds nothing",
     "late": "late interaction",
     "run": "run files",
@@ -97,7 +97,7 @@ def ablation_figure(table: pd.DataFrame, *, split: str = "test") -> Figure:
     draw_rows(ax, rows)
     ax.set_xlabel(f"{metric_label(metric_of(table))} less the backbone's")
     model_legend(ax, markers)
-    title = f"What each system adds to its backbone\n{subject(drawn)}"
+    title = f"What each system adds to its backbone\n{subject(drawn.assign(model=drawn['of']))}"
     return finish_figure(figure, title, f"{counts(drawn)}{intervals_over(drawn)}. Filled: p < 0.05 after Holm.")
 
 

@@ -26,9 +26,9 @@ def ratio_table(probes: pd.DataFrame) -> pd.DataFrame:
     probes : DataFrame
         The rows of ``probes.csv``.
     """
-    rows = probes[probes["kind"] == "normalized_projection"]
-    rows = rows.rename(columns={"difference_low": "from", "difference_high": "to", "low": "", "high": " "})
-    rows = rows.rename(columns={"difference_to_other_kind": "difference", "from": "low", "to": "high"})
+    rows = probes[probes["kind"] == "normalized_projection"].drop(columns=["low", "high"])  # of nDCG@5 itself
+    names = {"difference_to_other_kind": "difference", "difference_low": "low", "difference_high": "high"}
+    rows = rows.rename(columns=names)
     parts = []
     for reading in READINGS:
         if reading in rows and rows[reading].notna().any():

@@ -18,7 +18,7 @@ def ablation():
         ("oracle_layer", "bound", None, None, None, ""),
     ]
     names = ["system", "role", "difference_to_backbone", "difference_low", "difference_high", "verdict"]
-    test = pd.DataFrame(rows, columns=names).assign(split="test", model="m", ndcg_at_5=0.5)
+    test = pd.DataFrame(rows, columns=names).assign(split="test", model="m", backbone="m", ndcg_at_5=0.5)
     return pd.concat([test, test.assign(split="validation", difference_to_backbone=9.0)])
 
 
