@@ -77,7 +77,7 @@ class RunFolder:
         write_csv(self.folder / f"{name}.csv", frame, index=index)
 
     def figure(self, name: str, figure: Figure) -> None:
-        """Write ``name.png``."""
+        """Write ``name.png`` and ``name.svg``."""
         save_figure(figure, self.folder / f"{name}.png")
 
     def page(self, name: str, content: str) -> None:

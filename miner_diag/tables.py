@@ -72,6 +72,20 @@ def read_csv(path: Path | str, **how: Any) -> pd.DataFrame:
     return _of_cells(pd.read_csv(path, **how), cell_as_written)
 
 
+def with_subject(frame: pd.DataFrame, **facts: Any) -> pd.DataFrame:
+    """Return a table that says in its first columns what it is of; a column that it has already stays as it is.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table.
+    **facts
+        Name of a column -> the value of all its cells: data, queries, split, model, counts.
+    """
+    missing = {name: value for name, value in facts.items() if name not in frame}
+    return pd.concat([pd.DataFrame(missing, index=frame.index), frame], axis="columns")
+
+
 def table_text(frame: pd.DataFrame, **how: Any) -> str:
     """Return a table as a terminal shows it, its texts made inert; `how` is as `DataFrame.to_string` takes it."""
     return _of_cells(frame, lambda cell: inert(cell) if isinstance(cell, str) else cell).to_string(**how)

@@ -32,11 +32,13 @@ import pandas as pd
 from miner_diag.backbones import LoadOptions
 from miner_diag.corpus import load_corpus
 from miner_diag.corpus.options import DataOptions
-from miner_diag.corpus.plots import hidden_and_verbatim, queries_by_kind
+from miner_diag.corpus.plots import hidden_and_verbatim, queries_by_kind, removed_words
 from miner_diag.corpus.summary import corpus_summary, skipped_lines
 from miner_diag.embeddings import StoreOptions, open_corpus
+from miner_diag.figures import save_figure
 from miner_diag.retrieval import ndcg_of_run, top_k
 from miner_diag.stats import bootstrap_mean, paired_bootstrap
+from miner_diag.tables import with_subject, write_csv
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
@@ -57,10 +59,9 @@ print("\n".join(skipped_lines(corpus.skipped)))
 summary
 
 # %%
-ax = queries_by_kind(summary)
-ax.set_title(f"{corpus.name}, fold {corpus.fold}")
-ax.figure.savefig(FIGURES / "01_queries_by_kind.png", dpi=200)
-summary.to_csv(FIGURES / "01_queries_by_kind.csv", index=False, lineterminator="\n")
+kinds = with_subject(summary, data=corpus.name, fold=corpus.fold)
+write_csv(FIGURES / "01_queries_by_kind.csv", kinds)
+save_figure(queries_by_kind(kinds), FIGURES / "01_queries_by_kind.png")
 
 # %% [markdown]
 # A few queries of each kind:
@@ -74,18 +75,19 @@ shown.groupby("kind").head(4).sort_values("kind").reset_index(drop=True)
 #
 # A title or caption stands word for word on its page. In the *hidden* form its words are whited out of the picture and cut
 # from the text (on every page of its document, so that a running header or a table of contents does not show them on the
-# wrong pages alone). The *verbatim* form leaves pages as they are.
+# wrong pages alone). The *verbatim* form leaves pages as they are. The examples are of pages that lose nothing but their own query's
+# words; frames mark them.
 
 # %%
 verbatim = load_corpus(DATA, queries="verbatim")
-figures = [query for query in corpus.queries if query.kind == "figure"]
-outlines = [query for query in corpus.queries if query.kind == "outline"]
-examples = [figures[len(figures) // 7], figures[len(figures) // 2], outlines[len(outlines) // 3], outlines[-5]]
-figure = hidden_and_verbatim(corpus, verbatim, examples)
-figure.savefig(FIGURES / "01_hidden_and_verbatim.png", dpi=150)
-pd.DataFrame([vars(query) for query in examples]).to_csv(
-    FIGURES / "01_hidden_and_verbatim.csv", index=False, lineterminator="\n"
-)
+of_kind = {kind: [query for query in corpus.queries if query.kind == kind] for kind in ("outline", "figure", "table")}
+candidates = [query for queries in of_kind.values() for query in queries[:: max(1, len(queries) // 12)]]
+removed = removed_words(corpus, verbatim, candidates)
+alone = removed.groupby("query_id", sort=False).filter(lambda boxes: len(boxes) == 1)
+examples = pd.concat([alone[alone["kind"] == kind].iloc[::3].head(2) for kind in of_kind]).head(4)
+write_csv(FIGURES / "01_hidden_and_verbatim.csv", examples)
+figure = hidden_and_verbatim(corpus, verbatim, examples)  # pictures of pages, so there is no SVG
+figure.savefig(FIGURES / "01_hidden_and_verbatim.png", dpi=200)
 
 # %% [markdown]
 # ## What hiding costs a retriever of page texts

@@ -33,11 +33,13 @@ from IPython.display import Image
 
 from miner_diag.backbones import LoadOptions
 from miner_diag.cka.curves import curve_frame
-from miner_diag.cka.plots import DEPTH, cka_heat_map, depth_curves, layer_figure
+from miner_diag.cka.plots import DEPTH, cka_matrix_figure, depth_figure, layer_figure, matrix_table
 from miner_diag.cka.run import CKAOptions, run
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
+from miner_diag.figures import save_figure
 from miner_diag.records import read_records
+from miner_diag.tables import read_csv, with_subject, write_csv
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
@@ -55,29 +57,30 @@ OUT = RUNS / "02_layers" / f"{DATA}-page-text"
 run(CKAOptions(load=LoadOptions("page-text"), data=DataOptions(DATA), store=STORE, out=OUT))
 
 # %%
-layers = pd.read_csv(OUT / "layers.csv")
+layers = read_csv(OUT / "layers.csv")
 layers.round(3).T
 
 # %% [markdown]
 # ## Layer by layer
 #
-# Top: how much of the final layer's geometry a layer has. Middle: how much of that is in the same coordinates. Bottom: how
-# well the raw layer retrieves. Shaded: 95 % intervals.
+# Top: how much of the final layer's geometry a layer has; on the right, how much queries share with their pages, above what broken
+# pairs reach. Middle: how much of that is in the same coordinates. Bottom: how well the raw layer retrieves. Shaded: 95 % intervals;
+# yellow: layers that are retrieval-aligned.
 
 # %%
-figure = layer_figure(layers, threshold=0.5, title=f"page-text on {DATA}, validation")
-figure.savefig(FIGURES / "02_layers.png", dpi=200)
-layers.to_csv(FIGURES / "02_layers.csv", index=False, lineterminator="\n")
+write_csv(FIGURES / "02_layers.csv", layers)
+save_figure(layer_figure(layers), FIGURES / "02_layers.png")
 Image(FIGURES / "02_layers.png", width=700)
 
 # %% [markdown]
 # ## Every layer against every other
 
 # %%
-matrix = pd.read_csv(OUT / "cka_matrix_page.csv", index_col="layer")
-ax = cka_heat_map(matrix, title=f"page-text, pages of {DATA}, validation")
-ax.figure.savefig(FIGURES / "02_cka_matrix.png", dpi=200)
-matrix.to_csv(FIGURES / "02_cka_matrix.csv", lineterminator="\n")
+of = {name: layers[name].iloc[0] for name in ("data", "queries", "split", "model", "estimator")}
+matrix = matrix_table(read_csv(OUT / "cka_matrix_page.csv", index_col="layer"))
+matrix = with_subject(matrix, **of, n_pages=layers["n_pages_in_cka"].iloc[0])
+write_csv(FIGURES / "02_cka_matrix.csv", matrix)
+save_figure(cka_matrix_figure(matrix), FIGURES / "02_cka_matrix.png")
 Image(FIGURES / "02_cka_matrix.png", width=500)
 
 # %% [markdown]
@@ -106,11 +109,12 @@ for model in ("page-vision", "page-text-bge"):
     out = RUNS / "02_layers" / f"{DATA}-{model}"
     run(CKAOptions(load=LoadOptions(model), data=DataOptions(DATA), store=STORE, out=out))
     frames[model] = curve_frame(read_records(out / "records.jsonl"))
-figure = depth_curves(frames, title=f"{DATA}, validation, hidden queries")
-figure.savefig(FIGURES / "02_depth.png", dpi=200)
 depth = pd.concat(frame.assign(model=name) for name, frame in frames.items())
 depth = depth[depth["measure"].isin(DEPTH)][["model", "measure", "layer", "value", "low", "high"]]
-depth.to_csv(FIGURES / "02_depth.csv", index=False, lineterminator="\n")
+shared = ("data", "queries", "split", "confidence", "n_queries", "n_pages", "n_documents", "effective_documents")
+depth = with_subject(depth, **{name: layers[name].iloc[0] for name in shared})
+write_csv(FIGURES / "02_depth.csv", depth)
+save_figure(depth_figure(depth), FIGURES / "02_depth.png")
 Image(FIGURES / "02_depth.png", width=600)
 
 # %% [markdown]

@@ -30,14 +30,16 @@
 import os
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import Image
 
 from miner_diag.backbones import LoadOptions
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
-from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
+from miner_diag.figures import save_figure
+from miner_diag.probes.plots import probe_figure, ratio_figure, salience_figure
+from miner_diag.probes.ratio_table import ratio_table
 from miner_diag.probes.run import ProbesOptions, run
+from miner_diag.tables import read_csv, with_subject, write_csv
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 RUNS = Path(os.environ.get("MINER_DIAG_RUNS", "runs"))
@@ -45,7 +47,7 @@ STORE = StoreOptions(store=Path(os.environ.get("MINER_DIAG_STORE", RUNS / "store
 FIGURES = Path(os.environ.get("MINER_DIAG_FIGURES", RUNS / "figures"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 OUT = RUNS / "03_probes" / DATA
-TITLE = f"page-text on {DATA}, validation, hidden queries"
+OF = {"data": DATA, "queries": "hidden", "split": "validation", "model": "page-text"}
 
 # %% [markdown]
 # ## Fit, compare, select
@@ -63,36 +65,36 @@ run(ProbesOptions(load=LoadOptions("page-text"), data=DataOptions(DATA), store=S
 # the end, can say by how much.
 
 # %%
-probes = pd.read_csv(OUT / "probes.csv")
-controls = pd.read_csv(OUT / "controls.csv")
-ax = probe_curves(probes, chance=controls["chance"].iloc[0], title=TITLE)
-ax.figure.savefig(FIGURES / "03_probes.png", dpi=200)
-probes.to_csv(FIGURES / "03_probes.csv", index=False, lineterminator="\n")
+controls = read_csv(OUT / "controls.csv")
+probes = with_subject(read_csv(OUT / "probes.csv"), **OF, chance=controls["chance"].iloc[0])
+write_csv(FIGURES / "03_probes.csv", probes)
+save_figure(probe_figure(probes), FIGURES / "03_probes.png")
 Image(FIGURES / "03_probes.png", width=720)
 
 # %% [markdown]
 # ## How few neurons carry a probe
 #
 # Base probe: the squared gate; a probe that training did not improve keeps its gates at 1, all neurons alike. Projection:
-# what an output coordinate adds to the score of true pairs beyond any pair.
+# what an output coordinate adds to the score of true pairs beyond any pair. A curve tells which share of a layer's neurons holds
+# half, three quarters and 90 % of its salience.
 
 # %%
-concentration = pd.read_csv(OUT / "concentration.csv")
-figure = salience_curves(concentration, title=TITLE)
-figure.savefig(FIGURES / "03_salience.png", dpi=200)
-concentration.round(5).to_csv(FIGURES / "03_salience.csv", index=False, lineterminator="\n")
+concentration = with_subject(read_csv(OUT / "concentration.csv"), **OF).round(5)
+write_csv(FIGURES / "03_salience.csv", concentration)
+save_figure(salience_figure(concentration), FIGURES / "03_salience.png")
 Image(FIGURES / "03_salience.png", width=720)
 
 # %% [markdown]
 # ## Could the alignment ratio have told?
 #
-# Left: the ratio of pages to the final layer, which the rule goes by. Right: of queries to their pages.
+# Above: the ratio of pages to the final layer, which the rule goes by. Below: of queries to their pages. A number is a layer.
 
 # %%
-figure = ratio_against_benefit(probes, threshold=0.5, title=TITLE)
-figure.savefig(FIGURES / "03_ratio.png", dpi=200)
-rule = pd.read_csv(OUT / "rule.csv")
-rule.to_csv(FIGURES / "03_ratio.csv", index=False, lineterminator="\n")
+ratios = with_subject(ratio_table(probes), **OF, ratio_threshold=0.5)
+write_csv(FIGURES / "03_ratio.csv", ratios)
+save_figure(ratio_figure(ratios), FIGURES / "03_ratio.png")
+rule = read_csv(OUT / "rule.csv")
+write_csv(FIGURES / "03_rule.csv", rule)
 Image(FIGURES / "03_ratio.png", width=720)
 
 # %% [markdown]

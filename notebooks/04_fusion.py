@@ -47,9 +47,11 @@ from miner_diag.evaluation.differences import differences_figure
 from miner_diag.evaluation.plots import ablation_figure, folds_figure
 from miner_diag.evaluation.run import EvaluationOptions
 from miner_diag.evaluation.run import run as run_evaluation
+from miner_diag.figures import save_figure
 from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
 from miner_diag.fusion.run import FusionOptions
 from miner_diag.fusion.run import run as run_fusion
+from miner_diag.tables import read_csv, with_subject, write_csv
 
 DATA = os.environ.get("MINER_DIAG_DATA", "sample")
 LIMIT = int(os.environ.get("MINER_DIAG_LIMIT", 0)) or None
@@ -66,7 +68,7 @@ LATE = [f"{model}-late" for model in MODELS if f"{model}-late" in EMBEDDED]
 NAME = f"{LIMIT}-pages-of-{DATA}" if LIMIT else DATA
 FUSION = {(form, model): RUNS / "fusion" / f"{NAME}-{form}-{model}" for form in FORMS for model in MODELS}
 EVALUATION = {form: RUNS / "evaluation" / f"{NAME}-{form}-{'-'.join(MODELS)}" for form in FORMS}
-TITLE = {form: f"{FIRST} on {NAME}, {form} queries" for form in FORMS}
+OF = {form: {"data": NAME, "queries": form, "split": "validation", "model": FIRST} for form in FORMS}
 
 # %% [markdown]
 # ## Fit and choose
@@ -114,21 +116,18 @@ for form in FORMS:
 # %% [markdown]
 # ## The ablation
 #
-# Differences to the backbone on test queries, with intervals over documents (where there are at least six) and seeds. Blue:
-# heads on the final layer alone; a gain counts only beyond them. Orange: BM25, which embeds nothing. Filled: p < 0.05 after
-# Holm's adjustment over the family of comparisons that the caption names.
+# Differences to the backbone on test queries, with intervals over documents (where there are at least six) and seeds, in groups whose
+# order is the same in every figure. Blue: heads on the final layer alone; a gain counts only beyond them. Filled: p < 0.05 after
+# Holm's adjustment over the family of comparisons that the table names.
 
 # %%
 for form in FORMS:
     comparison = pd.read_csv(EVALUATION[form] / "comparison.csv")
     of_first = comparison["model"].eq(FIRST) | (comparison["role"].eq("lexical") & comparison["backbone"].eq(FIRST))
     ablation = comparison[of_first]
-    ablation.to_csv(FIGURES / f"04_ablation_{form}.csv", index=False, lineterminator="\n")
-    test = pd.read_json(EVALUATION[form] / "run.json", typ="series")
-    title = f"{TITLE[form]}\n{test['n_queries']} test queries of {test['n_documents']} documents"
-    figure = ablation_figure(ablation, title=title, caption=test["caption"])
-    figure.savefig(FIGURES / f"04_ablation_{form}.png", dpi=200)
-    display(Image(FIGURES / f"04_ablation_{form}.png", width=800))
+    write_csv(FIGURES / f"04_ablation_{form}.csv", ablation)
+    save_figure(ablation_figure(ablation), FIGURES / f"04_ablation_{form}.png")
+    display(Image(FIGURES / f"04_ablation_{form}.png", width=600))
     columns = ["system", "ndcg_at_5", "low", "high", "difference_to_backbone", "p_value", "p_holm", "family", "verdict"]
     display(ablation[ablation["split"] == "test"][[*columns, "head_verdict"]].round(4))
 
@@ -142,13 +141,10 @@ for form in FORMS:
 # %%
 for form in FORMS:
     differences = pd.read_csv(EVALUATION[form] / "differences.csv")
-    differences.to_csv(FIGURES / f"04_differences_{form}.csv", index=False, lineterminator="\n")
+    write_csv(FIGURES / f"04_differences_{form}.csv", differences)
+    save_figure(differences_figure(differences), FIGURES / f"04_differences_{form}.png")
     first = differences[differences["model"] == FIRST]
-    figure = differences_figure(
-        first, title=TITLE[form], caption=f"{first['n_queries'].iloc[0]:,} test queries; one Holm family."
-    )
-    figure.savefig(FIGURES / f"04_differences_{form}.png", dpi=200)
-    display(Image(FIGURES / f"04_differences_{form}.png", width=800))
+    display(Image(FIGURES / f"04_differences_{form}.png", width=600))
     columns = ["system", "ndcg_at_5", "difference_to_backbone", "difference_to_miner", "miner_difference_low"]
     display(first[[*columns, "miner_difference_high", "miner_p_holm"]].round(4))
 
@@ -166,34 +162,29 @@ for form in FORMS:
 # ## What the fusion made of the layers
 #
 # Weight of each layer of `miner` (the root mean square of its vector u) and the share of its neurons that is kept, for each seed;
-# and how validation nDCG@5 rose and fell while both forms and the head were trained.
+# and how validation nDCG@5 rose and fell while both forms and the best head were trained, with the epoch that was kept.
 
 # %%
 for form in FORMS:
     out = FUSION[form, FIRST]
-    weights, curves = pd.read_csv(out / "weights.csv"), pd.read_csv(out / "training.csv")
-    head = pd.read_json(out / "run.json", typ="series")["head"]
-    drawn = {
-        "weights": (weights, weights_figure(weights, title=TITLE[form])),
-        "training": (curves, training_figure(curves, ("miner", "trained_maps", head), title=TITLE[form])),
-    }
-    for name, (table, figure) in drawn.items():
-        table.to_csv(FIGURES / f"04_{name}_{form}.csv", index=False, lineterminator="\n")
-        figure.savefig(FIGURES / f"04_{name}_{form}.png", dpi=200)
+    for name, draw in {"weights": weights_figure, "training": training_figure}.items():
+        table = with_subject(read_csv(out / f"{name}.csv"), **OF[form])
+        write_csv(FIGURES / f"04_{name}_{form}.csv", table)
+        save_figure(draw(table), FIGURES / f"04_{name}_{form}.png")
         display(Image(FIGURES / f"04_{name}_{form}.png", width=600))
 
 # %% [markdown]
 # ## How many layers, how many neurons, which threshold
 #
-# On validation, so these numbers are too good; what counts is how little or how much they differ.
+# On validation, so these numbers are too good; what counts is how much they differ from the default (framed), in standard deviations of
+# the same training over seeds.
 
 # %%
 for form in FORMS:
-    sensitivity = pd.read_csv(FUSION[form, FIRST] / "sensitivity.csv")
-    sensitivity.to_csv(FIGURES / f"04_sensitivity_{form}.csv", index=False, lineterminator="\n")
-    figure = sensitivity_figure(sensitivity, title=TITLE[form])
-    figure.savefig(FIGURES / f"04_sensitivity_{form}.png", dpi=200)
-    display(Image(FIGURES / f"04_sensitivity_{form}.png", width=800))
+    sensitivity = with_subject(read_csv(FUSION[form, FIRST] / "sensitivity.csv"), **OF[form])
+    write_csv(FIGURES / f"04_sensitivity_{form}.csv", sensitivity)
+    save_figure(sensitivity_figure(sensitivity), FIGURES / f"04_sensitivity_{form}.png")
+    display(Image(FIGURES / f"04_sensitivity_{form}.png", width=600))
 
 # %% [markdown]
 # ## Other documents
@@ -209,11 +200,9 @@ for form in FORMS if FOLDS else ():
         rows[rows["model"].eq(FIRST) | (rows["role"].eq("lexical") & rows["backbone"].eq(FIRST))]
         for rows in (folds, together)
     )
-    folds.to_csv(FIGURES / f"04_folds_{form}.csv", index=False, lineterminator="\n")
-    together.to_csv(FIGURES / f"04_folds_together_{form}.csv", index=False, lineterminator="\n")
-    caption = pd.read_json(EVALUATION[form] / "run.json", typ="series")["folds"]["caption"]
-    figure = folds_figure(folds, together, title=TITLE[form], caption=caption)
-    figure.savefig(FIGURES / f"04_folds_{form}.png", dpi=200)
+    write_csv(FIGURES / f"04_folds_{form}.csv", folds)
+    write_csv(FIGURES / f"04_folds_together_{form}.csv", together)
+    save_figure(folds_figure(folds, together), FIGURES / f"04_folds_{form}.png")
     display(Image(FIGURES / f"04_folds_{form}.png", width=600))
 
 # %% [markdown]

@@ -41,6 +41,7 @@ from miner_diag.evaluation.plots import cost_figure
 from miner_diag.evaluation.published import read_published
 from miner_diag.evaluation.run import EvaluationOptions
 from miner_diag.evaluation.run import run as run_evaluation
+from miner_diag.figures import save_figure
 from miner_diag.fusion.run import FusionOptions
 from miner_diag.fusion.run import run as run_fusion
 
@@ -110,12 +111,13 @@ columns += ["difference_high", "p_value", "p_holm", "family", "verdict", "differ
 table[[*columns, "bytes_per_page"]].round(4)
 
 # %% [markdown]
-# ## nDCG@5 against bytes per page
+# ## What each system adds, and what a page costs
+#
+# Differences to the backbone, zoomed in on what has the backbone's size and then in full, and the bytes of a page of each system.
 
 # %%
-figure = cost_figure(table, title=f"{NAME}, test", caption=caption)
-figure.savefig(FIGURES / "05_main_table.png", dpi=200)
-display(Image(FIGURES / "05_main_table.png", width=900))
+save_figure(cost_figure(table), FIGURES / "05_main_table.png")
+display(Image(FIGURES / "05_main_table.png", width=600))
 
 # %% [markdown]
 # ## Five splits by document, together
@@ -139,8 +141,8 @@ if FOLDS:
 # %%
 public = leaderboard(read_published(), [[one.manifest for one in benchmark_sets(name)] for name in benchmark_names()])
 public.to_csv(FIGURES / "05_leaderboard.csv", index=False, lineterminator="\n")
-leaderboard_figure(public).savefig(FIGURES / "05_leaderboard.png", dpi=200)
-display(Image(FIGURES / "05_leaderboard.png", width=900))
+save_figure(leaderboard_figure(public), FIGURES / "05_leaderboard.png")
+display(Image(FIGURES / "05_leaderboard.png", width=600))
 public[~public["kind"].isin(["late interaction", "dense"])].round(1)
 
 # %% [markdown]

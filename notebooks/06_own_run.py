@@ -38,11 +38,13 @@ from miner_diag.evaluation.main_table import metric_of
 from miner_diag.evaluation.plots import query_differences_figure
 from miner_diag.evaluation.run import EvaluationOptions
 from miner_diag.evaluation.run import run as run_evaluation
+from miner_diag.figures import save_figure
 from miner_diag.files import write_atomic
 from miner_diag.records import read_records, records_to_frame
 from miner_diag.retrieval import Hits
 from miner_diag.retrieval.bm25 import Bm25Index
 from miner_diag.retrieval.trec import RUN_DEPTH
+from miner_diag.tables import read_csv, with_subject, write_csv
 
 DATA = DataOptions(os.environ.get("MINER_DIAG_DATA", "sample"))
 SPLIT = "all"  # a system that was fitted to some of these documents needs another one: "test"
@@ -111,11 +113,11 @@ values = values[values["model"].isin([answer["backbone"], answer["model"]])].piv
 table = values[[answer["backbone"], answer["model"]]].set_axis(["baseline", "changed"], axis="columns").reset_index()
 table.insert(1, "document", table["query_id"].map({query.query_id: query.doc_id for query in corpus.queries}))
 table["difference"] = table["changed"] - table["baseline"]
-table.to_csv(FIGURES / "06_own_run.csv", index=False, lineterminator="\n")
-ends = answer["difference_low"], answer["difference_high"]
-title = f"{answer['model']} less {answer['backbone']}, {corpus.name} ({SPLIT})"
-figure = query_differences_figure(pd.read_csv(FIGURES / "06_own_run.csv"), metric, ends, title=title)
-figure.savefig(FIGURES / "06_own_run.png", dpi=200)
+names = {"baseline_name": answer["backbone"], "changed_name": answer["model"], "metric": metric}
+names |= {"mean_low": answer["difference_low"], "mean_high": answer["difference_high"]}
+of = {name: answer[name] for name in ("data", "queries", "split", "n_documents", "effective_documents")}
+write_csv(FIGURES / "06_own_run.csv", with_subject(table, **of, **names))
+save_figure(query_differences_figure(read_csv(FIGURES / "06_own_run.csv")), FIGURES / "06_own_run.png")
 display(Image(FIGURES / "06_own_run.png", width=700))
 
 # %% [markdown]

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "miner_diag"
 
 FLOORS = [
-    {"version", "locks", "texts", "stopping", "hub"},
+    {"version", "locks", "names", "texts", "stopping", "hub"},
     {"files", "arrays"},
     {"sealed", "tables"},
     {"figures", "records", "stats", "provenance", "command", "training_state", "qrels", "file_hashes"},

@@ -13,7 +13,7 @@ from miner_diag.cka.plots import COLOURS
 from miner_diag.cka.table import comparison_measures, measure_cells, null_cells, with_ends
 from miner_diag.embeddings.bm25_reference import COLUMNS as BM25_COLUMNS
 from miner_diag.embeddings.bm25_reference import Bm25Reference
-from miner_diag.figures import new_figure
+from miner_diag.figures import WIDTH, finish_figure, new_figure, only, shade, subject
 from miner_diag.records import Record
 from miner_diag.stats import Interval
 
@@ -152,34 +152,43 @@ def dual_encoder_sentences(diagnosis: DualEncoderDiagnosis) -> tuple[str, str]:
     return first, f"By the alignment ratio to each encoder's last layer (threshold {threshold}), {'; '.join(by_side)}."
 
 
-def dual_encoder_figure(table: pd.DataFrame, title: str) -> Figure:
-    """Draw CKA and alignment ratio to the encoder's last layer against relative depth, a curve an encoder.
+def dual_encoder_figure(table: pd.DataFrame) -> Figure:
+    """Draw CKA and alignment ratio to the encoder's last layer against relative depth, a column for each encoder.
 
     Parameters
     ----------
     table : DataFrame
         As `dual_encoder_layer_table` returns it, or as ``layers.csv`` is read back.
-    title : str
-        Backbone, data set and split.
     """
-    figure = new_figure(7.0, 5.6)
-    axes = figure.subplots(2, 1, sharex=True)
-    labels = {"cka_final": "CKA to the last layer", "alignment_ratio_final": "alignment ratio"}
-    for ax, (column, label) in zip(axes, labels.items(), strict=True):
-        for side in SIDES:
+    estimator = only(table, "estimator") or "debiased"
+    figure = new_figure(WIDTH, 3.8)
+    labels = {"cka_final": f"CKA ({estimator})", "alignment_ratio_final": "alignment ratio"}
+    axes = figure.subplots(len(labels), len(SIDES), sharex=True, sharey="row")
+    for of_measure, (column, label) in zip(axes, labels.items(), strict=True):
+        values = table[column].astype(float)
+        bottom, top = min(0.0, 1.2 * values.min()), 1.3 * max(0.8, values.max())
+        of_measure[0].set_ylim(bottom, top)  # a wide interval must not flatten all
+        for ax, side in zip(of_measure, SIDES, strict=True):
             rows = table[table["side"] == side]
-            depth = rows["relative_depth"]
-            ax.plot(depth, rows[column].astype(float), "o-", color=COLOURS[side], label=f"{side} encoder")
             low, high = (rows[f"{column}_{end}"].astype(float) for end in ("low", "high"))
-            if low.notna().any():
-                ax.fill_between(depth, low, high, color=COLOURS[side], alpha=0.15, linewidth=0)
-        ax.set_ylabel(label)
-    ratios = table["alignment_ratio_final"].astype(float)
-    axes[1].set_ylim(min(0.0, 1.2 * ratios.min()), 1.3 * max(1.0, ratios.max()))  # a wide interval must not flatten all
-    axes[-1].set_xlabel("relative depth in the encoder")
-    axes[0].legend(frameon=False)
-    axes[0].set_title(title, fontsize=10)
-    return figure
+            shade(ax, rows["relative_depth"], low, high, COLOURS[side])
+            ax.plot(rows["relative_depth"], rows[column].astype(float), "o-", color=COLOURS[side], markersize=4)
+            ax.grid(axis="y", color="0.9", linewidth=0.7)
+        of_measure[0].set_ylabel(label)
+    for ax, side in zip(axes[0], SIDES, strict=True):
+        ax.set_title(f"{side} encoder, {table['side'].eq(side).sum()} layers", color=COLOURS[side])
+    for ax in axes[-1]:
+        ax.set_xlabel("relative depth")
+    title = f"What each layer shares with its encoder's last one\n{subject(table)}"
+    per_side = [f"{side}: n = {_largest(table, side, 'n_items')}" for side in SIDES]
+    confidence = only(table, "confidence")
+    level = "Intervals" if confidence is None else f"{confidence:.0%} intervals"
+    return finish_figure(figure, title, f"{'; '.join(per_side)}. {level} shaded; a triangle: cut by the panel.")
+
+
+def _largest(table: pd.DataFrame, side: str, column: str) -> int:
+    values = table.loc[table["side"] == side, column].astype(float)
+    return 0 if values.isna().all() else int(values.max())
 
 
 _KINDS = ("base", "normalized_projection")

@@ -1,169 +1,166 @@
-"""Pictures of the diagnosis: curves against the layer, and the heat map of CKA between layers."""
+"""Pictures of the diagnosis: curves against the layer, and the heat map of CKA between layers; each from its table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from miner_diag.cka.curves import table_curves
 from miner_diag.cka.hsic import check_estimator
 from miner_diag.embeddings.bm25_reference import draw_bm25
-from miner_diag.figures import BLACK, BLUE, GREEN, VERMILLION, finish_figure, new_figure
+from miner_diag.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    KIND_MARKERS,
+    ORANGE,
+    SMALL,
+    TEXT,
+    VERMILLION,
+    WIDTH,
+    counts,
+    finish_figure,
+    heat_map,
+    intervals_over,
+    legend_below,
+    new_figure,
+    only,
+    shade,
+    subject,
+)
+from miner_diag.names import KINDS
 
 COLOURS = {"page": BLUE, "query": VERMILLION, "pair": GREEN, "ndcg": BLACK}
 """The colour of what is over pages, over queries, over queries and their pages, and of nDCG@5."""
-MARKERS = {"base": "o", "normalized_projection": "s"}
-"""Filled circle: base probe; open square: normalized projection."""
 
-
-CURVES = {
-    "CKA": {
-        "cka_page_final": ("page to final", "page", "-"),
-        "cka_query_final": ("query to final", "query", "-"),
-        "cka_query_page": ("query to its page", "pair", "-"),
-        "cka_query_page_null": ("pairs broken", "pair", ":"),
-    },
-    "alignment ratio\n(mean cosine / CKA)": {
-        "alignment_ratio_page_final": ("page to final", "page", "-"),
-        "alignment_ratio_query_final": ("query to final", "query", "-"),
-        "alignment_ratio_query_page": ("query to its page", "pair", "-"),
-    },
-    "nDCG@5 of the raw layer": {"ndcg_at_5": ("pooled layer, cosine", "ndcg", "-")},
+VIEWS = {
+    "page_final": ("page to final", COLOURS["page"]),
+    "query_final": ("query to final", COLOURS["query"]),
+    "query_page": ("query to its page", COLOURS["pair"]),
 }
-"""Panel -> measure -> (label, colour, line style)."""
+"""What is compared -> the panel's title and colour."""
+
+ALIGNED = "#F5E6A8"
+"""The shade behind layers that are retrieval-aligned."""
 
 
-RATIOS = tuple(CURVES["alignment ratio\n(mean cosine / CKA)"])
-
-
-def layer_figure(table: pd.DataFrame, *, threshold: float, estimator: str = "debiased", title: str = "") -> Figure:
-    """Draw ``layers.csv``: everything in the figure comes from the table.
+def layer_figure(table: pd.DataFrame) -> Figure:
+    """Draw ``layers.csv``: a panel for each comparison's CKA and alignment ratio, and nDCG@5 of the raw layers.
 
     Parameters
     ----------
     table : DataFrame
         As :func:`~miner_diag.cka.table.layer_table` returns it, or as ``layers.csv`` is read back.
-    threshold, estimator, title
-        As in `layer_curves`.
     """
-    kinds = table["probe_kind"].where(table["probe_kind"].notna(), "normalized_projection").tolist()
-    chance = float(table["chance_ndcg_at_5"].iloc[0])
-    figure = layer_curves(
-        table_curves(table), kinds, threshold=threshold, chance=chance, estimator=estimator, title=title
-    )
-    draw_bm25(figure.axes[-1], table)
-    return figure
-
-
-def layer_curves(
-    frame: pd.DataFrame,
-    kinds: Sequence[str],
-    *,
-    threshold: float,
-    chance: float,
-    estimator: str = "debiased",
-    title: str = "",
-) -> Figure:
-    """Draw CKA, alignment ratio and nDCG@5 against the layer, intervals shaded.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Long: a row per measure and layer with the columns measure, layer, value, low, high; measures as in `CURVES`.
-        Measures that are absent are not drawn.
-    kinds : sequence [L] of str
-        The probe each layer needs: "base" or "normalized_projection".
-    threshold : float
-        Alignment ratio from which on a base probe is enough; drawn as a line.
-    chance : float
-        nDCG@5 of a random order; drawn as a line.
-    estimator : str
-        Estimator of CKA, for the label.
-    title : str
-        Backbone, data set and split.
-    """
+    estimator = only(table, "estimator") or "debiased"
     check_estimator(estimator)
-    figure = new_figure(6.3, 7.4)
-    axes = figure.subplots(len(CURVES), 1, sharex=True)
-    for ax, (label, curves) in zip(axes, CURVES.items(), strict=True):
-        for measure, (name, colour, style) in curves.items():
-            if measure.endswith("_null"):
-                name = ("its 95th percentile" if estimator == "debiased" else "its mean") + "\nif pairs are broken"
-            _curve(ax, frame[frame["measure"] == measure], kinds, name, COLOURS[colour], style)
-        ax.set_ylabel(f"CKA ({estimator})" if label == "CKA" else label)
-        ax.grid(axis="y", color="0.9", linewidth=0.8)
-    axes[0].axhline(0.0, color="0.6", linewidth=0.8)
-    axes[1].axhline(threshold, color="0.35", linewidth=1.0, linestyle="--", label=f"threshold {threshold:g}")
-    axes[2].axhline(chance, color="0.35", linewidth=1.0, linestyle="--", label=f"random order ({chance:.3f})")
-    ratios = frame.loc[frame["measure"].isin(RATIOS), "value"]
-    axes[1].set_ylim(min(0.0, 1.2 * ratios.min()), 1.3 * max(1.0, ratios.max()))  # a wide interval must not flatten all
-    axes[2].set_ylim(bottom=0.0)
-    for ax in axes:
-        ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes[2].set_xlabel("layer (0 is the embedding output, the last is what the retriever uses)")
-    axes[2].xaxis.set_major_locator(MaxNLocator(integer=True))
-    circle = Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=5)
-    square = Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=5, markerfacecolor="white")
-    figure.legend(
-        [circle, square],
-        ["base probe is enough", "normalized projection needed"],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
+    figure = new_figure(WIDTH, 5.6)
+    mosaic: list[Any] = [[f"{row} {view}" for view in VIEWS] for row in ("cka", "ratio")] + [["below"] * len(VIEWS)]
+    panels = figure.subplot_mosaic(mosaic)
+    axes = np.array([[panels[name] for name in row] for row in mosaic[:2]])
+    below = panels["below"]
+    for row_of_axes in axes:
+        for ax in row_of_axes[1:]:
+            ax.sharey(row_of_axes[0])
+            ax.tick_params(labelleft=False)
+    for ax in axes[0]:
+        ax.tick_params(labelbottom=False)
+    layers = table["layer"].to_numpy()
+    kinds = table["probe_kind"].where(table["probe_kind"].notna(), "normalized_projection").to_numpy()
+    aligned = layers[table["retrieval_aligned"].astype(bool)]
+    for row, name in enumerate(("cka", "alignment_ratio")):
+        columns = [f"{name}_{view}" for view in VIEWS]
+        axes[row, 0].set_ylim(*_limits(table, columns, whole=name == "cka"))
+        for ax, column, (title, colour) in zip(axes[row], columns, VIEWS.values(), strict=True):
+            _curve(ax, table, column, kinds, colour, aligned)
+            if row == 0:
+                ax.set_title(title, color=colour)
+    threshold = only(table, "ratio_threshold")
+    if threshold is not None:
+        for ax in axes[1]:
+            ax.axhline(threshold, color="0.35", linewidth=0.9, linestyle="--")
+        axes[1, 2].annotate(
+            f"threshold {threshold:g}", (0.97, threshold), xycoords=axes[1, 2].get_yaxis_transform(), fontsize=SMALL,
+            xytext=(0, -2), textcoords="offset points", va="top", ha="right",
+        )  # fmt: skip
+    _null(axes[0, 2], table, estimator)
+    axes[0, 0].set_ylabel(f"CKA ({estimator})")
+    axes[1, 0].set_ylabel("alignment ratio\n(mean cosine / CKA)")
+    below.set_ylim(0, max(0.05, 1.05 * float(table[["ndcg_at_5", "ndcg_at_5_high"]].max().max())))
+    _curve(below, table, "ndcg_at_5", kinds, BLACK, aligned)
+    chance = float(table["chance_ndcg_at_5"].iloc[0])
+    below.axhline(chance, color="0.35", linewidth=0.9, linestyle=":")
+    draw_bm25(below, table)
+    below.set(ylabel="nDCG@5, raw layer", xlabel="layer (0: embedding output; last: what the retriever uses)")
+    for ax in (*axes.ravel(), below):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [
+        Line2D([], [], color="0.3", marker=KIND_MARKERS["base"], linestyle="none", markersize=4.5),
+        Line2D([], [], color="0.3", marker="s", linestyle="none", markersize=4.5, markerfacecolor="white"),
+        Patch(facecolor=ALIGNED),
+    ]
+    names = [f"{KINDS['base']} enough", "projection needed", "retrieval-aligned"]
+    legend_below(below, handles, names)
+    title = f"What each layer shares with the final one\n{subject(table)}"
+    caption = (
+        f"{counts(table)}{intervals_over(table)}; a triangle: cut by the panel. Dotted: random order ({chance:.3f})."
     )
-    return finish_figure(figure, title)
+    return finish_figure(figure, title, caption)
 
 
 DEPTH = {
-    "cka_page_final": "CKA, page to final",
+    "cka_page_final": "CKA,\npage to final",
     "alignment_ratio_page_final": "alignment ratio,\npage to final",
     "ndcg_at_5": "nDCG@5\nof the raw layer",
 }
-"""Measure -> label, from top to bottom of `depth_curves`."""
-BACKBONES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREEN, "D", "-."), (BLACK, "^", ":"))
-"""Colour, marker and line of each backbone in turn."""
+"""Measure -> label, from top to bottom of `depth_figure`."""
+BACKBONES = (BLUE, VERMILLION, GREEN, BLACK)
+"""Colour of each backbone in turn."""
 
 
-def depth_curves(frames: Mapping[str, pd.DataFrame], *, title: str = "") -> Figure:
-    """Draw backbones side by side over relative depth: layer / (L - 1), from 0 to 1.
+def depth_figure(table: pd.DataFrame) -> Figure:
+    """Draw backbones beside each other over relative depth: layer / (L - 1), from 0 to 1.
 
     Parameters
     ----------
-    frames : dict of DataFrame
-        Backbone -> frame as `layer_curves` takes it; at most four.
-    title : str
-        Data set and split.
+    table : DataFrame
+        Long: a row per model, measure and layer with the columns value, low and high; measures as in `DEPTH`.
 
     Raises
     ------
     ValueError
         If there is no backbone, or more than four.
     """
-    if not 1 <= len(frames) <= len(BACKBONES):
-        raise ValueError(f"frames must hold 1 to {len(BACKBONES)} backbones; got {len(frames)}")
-    figure = new_figure(5.6, 6.4)
-    axes = figure.subplots(len(DEPTH), 1, sharex=True)
-    for ax, (measure, label) in zip(axes, DEPTH.items(), strict=True):
-        for (name, frame), (colour, marker, style) in zip(frames.items(), BACKBONES, strict=False):
-            rows = frame[frame["measure"] == measure].sort_values("layer")
-            depth = rows["layer"].to_numpy() / frame["layer"].max()
-            ax.plot(depth, rows["value"], style, marker=marker, color=colour, markersize=4.5, linewidth=1.5, label=name)
-            ax.fill_between(depth, rows["low"], rows["high"], color=colour, alpha=0.12, linewidth=0)
-        ax.set_ylabel(label)
-        values = pd.concat(frame.loc[frame["measure"] == measure, "value"] for frame in frames.values())
-        ax.set_ylim(min(0.0, 1.2 * values.min()), 1.3 * values.max())  # a wide interval must not flatten all
-        ax.grid(axis="y", color="0.9", linewidth=0.8)
-    axes[-1].set_xlabel("relative depth (0: embedding output, 1: what the retriever uses)")
-    axes[0].legend(fontsize=8, frameon=False)
-    return finish_figure(figure, title)
+    models = list(dict.fromkeys(table["model"]))
+    if not 1 <= len(models) <= len(BACKBONES):
+        raise ValueError(f"table must hold 1 to {len(BACKBONES)} backbones; got {len(models)}")
+    figure = new_figure(WIDTH, 4.8)
+    axes = figure.subplots(len(DEPTH), len(models), sharex=True, sharey="row", squeeze=False)
+    for row, (measure, label) in enumerate(DEPTH.items()):
+        of_measure = table[table["measure"] == measure].rename(
+            columns={"value": measure, "low": f"{measure}_low", "high": f"{measure}_high"}
+        )
+        axes[row, 0].set_ylim(*_limits(of_measure, [measure], whole=False))
+        axes[row, 0].set_ylabel(label)
+        for ax, model, colour in zip(axes[row], models, BACKBONES, strict=False):
+            rows = of_measure[of_measure["model"] == model].sort_values("layer")
+            rows = rows.assign(layer=rows["layer"] / table.loc[table["model"] == model, "layer"].max())
+            _curve(ax, rows, measure, None, colour, ())
+            if row == 0:
+                ax.set_title(model, color=colour)
+    for ax in axes[-1]:
+        ax.set(xlim=(-0.06, 1.06), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+    axes[-1, (len(models) - 1) // 2].set_xlabel("relative depth (0: embedding output, 1: what the retriever uses)")
+    title = f"Layers of {len(models)} backbone{'s' if len(models) > 1 else ''} over relative depth\n{subject(table)}"
+    return finish_figure(figure, title, f"{counts(table)}{intervals_over(table)}; a triangle: cut by the panel.")
 
 
 def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "debiased", title: str = "") -> Axes:
@@ -181,40 +178,95 @@ def cka_heat_map(matrix: pd.DataFrame, ax: Axes | None = None, *, estimator: str
         Backbone, data set and split.
     """
     check_estimator(estimator)
+    lowest = min(0.0, float(np.nanmin(matrix.to_numpy(float))))
+    own = ax is None
     if ax is None:
-        side = 2.4 + 0.42 * min(len(matrix), 20)
-        ax = new_figure(side + 0.9, side).subplots()
-    sns.heatmap(
+        ax = new_figure(WIDTH, 3.6).subplots()
+    heat_map(
+        ax,
         matrix,
-        vmin=min(0.0, float(np.min(matrix.to_numpy()))),
-        vmax=1.0,
-        cmap="cividis",
-        square=True,
-        ax=ax,
-        annot=len(matrix) <= 14,
-        fmt=".2f",
-        annot_kws={"fontsize": 8},
-        cbar_kws={"label": f"CKA ({estimator}, linear)", "shrink": 0.8},
+        norm=Normalize(lowest, 1.0),
+        texts=matrix.map("{:.2f}".format) if len(matrix) <= 8 else None,
+        label=f"CKA ({estimator}, linear)",
     )
-    ax.set(xlabel="layer", ylabel="layer")
-    ax.tick_params(axis="y", rotation=0)
-    if title:
-        ax.set_title(title, fontsize=10)
+    ax.set(xlabel="layer", ylabel="layer", aspect="equal")
+    figure = ax.get_figure(root=True)
+    if own:
+        assert figure is not None
+        finish_figure(figure, title, spines=True)
+    elif title:
+        ax.set_title(title, fontsize=TEXT)
     return ax
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, kinds: Sequence[str], name: str, colour: str, style: str) -> None:
-    if rows.empty:
-        return
-    rows = rows.sort_values("layer")
-    layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(float)
-    ax.plot(layers, values, color=colour, linestyle=style, linewidth=1.6, label=name)
-    low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
-    if np.isfinite(low).any():  # an interval that is unbounded leaves a gap
-        ax.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
-    if style == ":":
-        return
-    for kind, marker in MARKERS.items():
-        marked = np.array([kinds[layer] == kind for layer in layers])
+def cka_matrix_figure(table: pd.DataFrame) -> Figure:
+    """Draw CKA between all pairs of layers from a long table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each pair with the columns layer, other_layer and cka; what it is of stands in further columns.
+    """
+    estimator = only(table, "estimator") or "debiased"
+    title = f"CKA of every layer with every other, over pages\n{subject(table)}"
+    n_pages = only(table, "n_pages")
+    title += "" if n_pages is None else f", n = {n_pages:,} pages"
+    matrix = table.pivot(index="layer", columns="other_layer", values="cka")
+    figure = cka_heat_map(matrix, estimator=estimator, title=title).get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def matrix_table(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Return a matrix of CKA as the long table that `cka_matrix_figure` draws."""
+    long = matrix.rename_axis(index="layer", columns="other_layer").stack().rename("cka").reset_index()
+    return long.astype({"layer": int, "other_layer": int})
+
+
+def _limits(table: pd.DataFrame, columns: Sequence[str], *, whole: bool) -> tuple[float, float]:
+    """Return the ends of a panel: around all intervals, or around all values with some room of theirs."""
+    values = table[list(columns)].to_numpy(float)
+    if whole:
+        ends = [table[f"{column}_{end}"].to_numpy(float) for column in columns for end in ("low", "high")]
+        values = np.concatenate([values.ravel(), *ends])
+    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.0)
+    if whole:
+        return float(low) - 0.04, float(max(1.0, high)) + 0.05
+    return float(min(0.0, 1.2 * low)), float(1.3 * high) or 1.0  # a wide interval must not flatten all
+
+
+def _curve(
+    ax: Axes, table: pd.DataFrame, column: str, kinds: np.ndarray | None, colour: str, aligned: Sequence[int]
+) -> None:
+    """Draw a column against the layer: its interval, layers marked by the probe they need, aligned layers shaded."""
+    layers, values = table["layer"].to_numpy(float), table[column].to_numpy(float)
+    for layer in aligned:
+        ax.axvspan(layer - 0.45, layer + 0.45, color=ALIGNED, zorder=0, linewidth=0)
+    shade(ax, layers, table[f"{column}_low"], table[f"{column}_high"], colour)
+    ax.plot(layers, values, color=colour, linewidth=1.3)
+    size = 4.0 if len(layers) < 15 else 2.5
+    for kind, marker in KIND_MARKERS.items():
+        marked = np.isfinite(values) & (kind == "base" if kinds is None else kinds == kind)
         face = colour if kind == "base" else "white"
-        ax.plot(layers[marked], values[marked], marker, color=colour, markerfacecolor=face, markersize=5)
+        ax.plot(layers[marked], values[marked], marker, color=colour, markerfacecolor=face, markersize=size)
+    ax.axhline(0.0, color="0.6", linewidth=0.7)
+    ax.grid(axis="y", color="0.9", linewidth=0.7)
+
+
+def _null(ax: Axes, table: pd.DataFrame, estimator: str) -> None:
+    """Draw the CKA that broken pairs reach: its 95th percentile where that is known, else its mean."""
+    debiased = estimator == "debiased"
+    level = table[f"cka_query_page_null_{'p95' if debiased else 'mean'}"].to_numpy(float)
+    if not np.isfinite(level).any():
+        return
+    ax.plot(table["layer"], level, color=ORANGE, linestyle="--", linewidth=1.2)
+    largest = float(np.nanmax(table["cka_query_page_p"].to_numpy(float)))
+    p = "p < 0.001" if largest < 0.001 else f"p ≤ {largest:.3f}"
+    ax.annotate(
+        f"pairs broken:\n{'95th percentile' if debiased else 'mean'}\n{p}",
+        (0.97, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=SMALL,
+    )  # fmt: skip
+    place = float(np.nanmax(level))
+    bottom, top = ax.get_ylim()
+    ax.annotate("", (0.12, (place - bottom) / (top - bottom)), (0.3, 0.72), xycoords="axes fraction",
+                arrowprops={"arrowstyle": "->", "color": ORANGE, "linewidth": 0.8})  # fmt: skip

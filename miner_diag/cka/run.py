@@ -35,7 +35,7 @@ from miner_diag.embeddings.bm25_reference import Bm25Reference, bm25_reference
 from miner_diag.records import Record
 from miner_diag.runs import RunFolder
 from miner_diag.stats import Interval, StatisticsOptions
-from miner_diag.tables import table_text
+from miner_diag.tables import table_text, with_subject
 from miner_diag.texts import inert
 
 
@@ -155,14 +155,8 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
         diagnosis = diagnose(
             stores.queries.layer_embeddings, stores.pages.layer_embeddings, **common, device=str(backbone.device)
         )
-    table, matrix, estimator = layer_table(diagnosis, reference), page_matrix_frame(diagnosis), options.rules.estimator
-    curves = layer_figure(
-        table,
-        threshold=options.rules.ratio_threshold,
-        estimator=estimator,
-        title=f"{_title(embedded)}\n{diagnosis.n_pages} pages, {diagnosis.n_queries} queries, "
-        f"{_intervals_over(diagnosis.layers[-1].ndcg)}",
-    )
+    matrix, estimator = page_matrix_frame(diagnosis), options.rules.estimator
+    table = with_subject(layer_table(diagnosis, reference), **_subject(embedded, options))
     heat_map_title = f"{backbone.name}, pages of {corpus.name} ({corpus.part}), n = {len(diagnosis.measured.pages)}"
     page_matrix = diagnosis.page_matrix
     absent = [diagnosis.measured.absent] if diagnosis.measured.absent else []
@@ -172,7 +166,7 @@ def shared_layer_report(embedded: Embedded, options: CKAOptions, by_document: bo
         matrix=matrix,
         matrix_name="cka_matrix_page",
         records=diagnosis_records(diagnosis, **_names(embedded), width=backbone.width, seed=options.statistics.seed),
-        curves=curves,
+        curves=layer_figure(table),
         heat_map=_heat_map(matrix, estimator, heat_map_title),
         sentences=sentences(diagnosis),
         notes=[note for layer in diagnosis.layers for note in layer.notes]
@@ -208,7 +202,8 @@ def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bo
         rng=np.random.default_rng(options.statistics.seed),
         device=str(backbone.device),
     )
-    table, cross = dual_encoder_layer_table(diagnosis, reference), cross_frame(diagnosis)
+    table = with_subject(dual_encoder_layer_table(diagnosis, reference), **_subject(embedded, options))
+    cross = cross_frame(diagnosis)
     heat_map = _heat_map(cross, options.rules.estimator, f"{_title(embedded)}\nqueries and their pages")
     heat_map.axes[0].set(xlabel="layer of the page encoder", ylabel="layer of the query encoder")
     widths = {side: backbone.layer_shape(side)[1] for side in ("query", "page")}
@@ -218,7 +213,7 @@ def dual_encoder_report(embedded: Embedded, options: CKAOptions, by_document: bo
         matrix=cross,
         matrix_name="cka_matrix_query_page",
         records=dual_encoder_records(diagnosis, **_names(embedded), widths=widths, seed=options.statistics.seed),
-        curves=dual_encoder_figure(table, _title(embedded)),
+        curves=dual_encoder_figure(table),
         heat_map=heat_map,
         sentences=dual_encoder_sentences(diagnosis),
         notes=[f"{layer.side} encoder, layer {layer.layer}: {layer.note}" for layer in diagnosis.layers if layer.note]
@@ -259,13 +254,18 @@ def _title(embedded: Embedded) -> str:
     return f"{embedded.backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
 
 
-def _intervals_over(ndcg: Interval) -> str:
-    if ndcg.n_clusters is None:
-        return f"{ndcg.confidence:.0%} intervals over single items"
-    return (
-        f"{ndcg.confidence:.0%} intervals over {ndcg.n_clusters} documents (effective number "
-        f"{ndcg.effective_clusters:.1f})"
-    )
+def _subject(embedded: Embedded, options: CKAOptions) -> dict[str, Any]:
+    """Return the columns that say what a table is of, and by which rules."""
+    corpus, rules = embedded.corpus, options.rules
+    return {
+        "data": corpus.name,
+        "queries": corpus.form,
+        "split": corpus.part,
+        "model": embedded.backbone.name,
+        "estimator": rules.estimator,
+        "ratio_threshold": rules.ratio_threshold,
+        "confidence": options.statistics.confidence,
+    }
 
 
 def _facts(n_pairs: int, chance: float, ndcg: Interval) -> dict[str, Any]:

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from miner_diag.corpus import Corpus
 from miner_diag.evaluation.compare import SystemComparison, SystemValues, compare_systems
-from miner_diag.evaluation.plots import GREY, ROLES
+from miner_diag.evaluation.forest import (
+    ROLE_COLOURS,
+    Mark,
+    Row,
+    draw_rows,
+    model_legend,
+    model_markers,
+    n_lines,
+    reach,
+)
 from miner_diag.evaluation.scored_system import BACKBONE, ScoredSystem
 from miner_diag.evaluation.table import difference_columns, end_columns
-from miner_diag.figures import finish_figure, new_figure
+from miner_diag.figures import GREY, WIDTH, counts, finish_figure, intervals_over, new_figure, subject
 from miner_diag.fusion.miner_rows import DIFFERENCES
+from miner_diag.names import SYSTEMS, plain_system
 from miner_diag.stats import StatisticsOptions
 
 MINER, OURS, WHITENED, HEAD = "miner", "trained_maps", "whitened", "head"
 
-LABELS = {
-    BACKBONE: "backbone",
-    WHITENED: "backbone, whitened (no labels)",
-    "final_layer_vector": "u and b on the final layer alone",
-    HEAD: "best head on the final layer",
-    MINER: "miner",
-    "miner_our_layers": "… with our layers",
-    "miner_our_probes": "… with our projections",
-    "miner_our_mask": "… with our mask",
-    "miner_scalar_weights": "… with scalar weights",
-    "miner_trained_maps": "… with trained maps",
-    "miner_whitened": "… with a whitened final layer",
-    "miner_random_negatives": "… with random negatives",
-    OURS: "trained_maps (ours)",
-}
-"""The systems of the table in its order, and what the figure calls them."""
+ORDER = (
+    BACKBONE,
+    WHITENED,
+    "final_layer_vector",
+    HEAD,
+    MINER,
+    "miner_our_layers",
+    "miner_our_probes",
+    "miner_our_mask",
+    "miner_scalar_weights",
+    "miner_trained_maps",
+    "miner_whitened",
+    "miner_random_negatives",
+    OURS,
+)
+"""The systems of the table in its order."""
 
 FAMILY = "differences"
 """What the table calls its one family of comparisons."""
@@ -76,7 +85,7 @@ def differences_table(
     by_name = {system.name: system for system in systems}
     if MINER not in by_name or not any(difference.name in by_name for difference in DIFFERENCES):
         return None
-    kept = [by_name[name] for name in LABELS if name in by_name]
+    kept = [by_name[name] for name in ORDER if name in by_name]
     key = by_name[MINER].key
 
     def values(system: ScoredSystem, against: str | None) -> SystemValues:
@@ -108,6 +117,7 @@ def differences_table(
                 "n_queries": to_miner.n_queries,
                 "n_documents": to_miner.n_documents,
                 "effective_documents": to_miner.effective_documents,
+                "confidence": to_miner.confidence,
             }
         )
     return pd.DataFrame(rows)
@@ -138,7 +148,7 @@ def differences_sentences(table: pd.DataFrame, where: str) -> list[str]:
             f"{told(OURS, 'difference_to_miner')}."
         )
     parts = [
-        f"{LABELS[difference.name].removeprefix('… ')} {told(difference.name, 'difference_to_miner')}"
+        f"{SYSTEMS[difference.name].removeprefix('MINER, ')} {told(difference.name, 'difference_to_miner')}"
         for difference in DIFFERENCES
         if difference.name in rows.index
     ]
@@ -151,37 +161,42 @@ def differences_sentences(table: pd.DataFrame, where: str) -> list[str]:
     return lines
 
 
-def differences_figure(table: pd.DataFrame, *, title: str = "", caption: str = "") -> Figure:
-    """Draw each system's difference to miner with its interval, in the order of the table.
+def differences_figure(table: pd.DataFrame) -> Figure:
+    """Draw each system's difference to MINER with its interval, in the order of the table.
 
     Parameters
     ----------
     table : DataFrame
-        ``differences.csv`` of one fusion run.
-    title : str
-        Backbone, data set and queries.
-    caption : str
-        What intervals are over.
+        ``differences.csv``; of several retrievers, or several runs of one, each has a marker of its own.
     """
-    rows = table.iloc[::-1].reset_index(drop=True)
-    figure = new_figure(7.2, 1.5 + 0.28 * len(rows))
+    run = table["run"].fillna("").map(lambda name: f" ({name})" if name else "") if "run" in table else ""
+    table = table.assign(of=table["model"] + run)
+    markers = model_markers(list(dict.fromkeys(table["of"])))
+    rows = []
+    for name in dict.fromkeys(table["system"]):
+        colour = ROLE_COLOURS.get(_ROLE_OF.get(name, ""), GREY)
+        marks = [Mark(0.0, float("nan"), float("nan"), colour, filled=True)]
+        others = [
+            Mark(
+                row.difference_to_miner,
+                row.miner_difference_low,
+                row.miner_difference_high,
+                colour,
+                markers[row.of],
+                row.miner_p_holm < 0.05,
+            )
+            for row in table[table["system"] == name].itertuples()
+        ]
+        rows.append(Row(plain_system(name), marks if name == MINER else others, colour))
+    figure = new_figure(WIDTH, 1.4 + 0.2 * n_lines(rows))
     ax = figure.subplots()
-    for place, row in enumerate(rows.itertuples()):
-        role = _ROLE_OF.get(row.system, "")
-        colour = ROLES[role][0] if role else GREY
-        look: dict[str, Any] = {"color": colour, "marker": "s" if role == "fusion" else "o", "markersize": 5}
-        if row.system == MINER:
-            ax.plot(0.0, place, **look)
-            continue
-        value = row.difference_to_miner
-        ends = [[value - row.miner_difference_low], [row.miner_difference_high - value]]
-        sure = row.miner_p_holm is not None and row.miner_p_holm < 0.05
-        face = colour if sure else "white"
-        ax.errorbar(value, place, xerr=np.maximum(ends, 0), capsize=2.5, **look, markerfacecolor=face)
-    ax.axvline(0, color="0.4", linewidth=0.9)
-    ax.set_yticks(range(len(rows)), [LABELS[name] for name in rows["system"]])
-    ax.set(xlabel="nDCG@5 less that of miner, test queries (filled: p Holm < 0.05)")
-    ax.grid(axis="x", color="0.9", linewidth=0.8)
+    ax.set_xlim(*reach([mark for row in rows for mark in row.marks]))
+    draw_rows(ax, rows)
+    ax.set_xlabel("nDCG@5 less that of MINER")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    model_legend(ax, markers)
+    title = f"What separates MINER from ours\n{subject(table)}"
+    caption = f"{counts(table)}{intervals_over(table)}. Filled: p < 0.05 after Holm over all rows."
     return finish_figure(figure, title, caption)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from miner_diag.corpus.benchmark_manifest import BenchmarkManifest
 from miner_diag.evaluation.averages import NOT_RUN, measured_points, published_averages
-from miner_diag.evaluation.plots import GREY, ROLES
+from miner_diag.evaluation.forest import ROLE_COLOURS
 from miner_diag.evaluation.published import LABEL, authors_late, paper_averages, published_name
-from miner_diag.figures import finish_figure, new_figure
+from miner_diag.figures import BLACK, GREY, ORANGE, SMALL, WIDTH, finish_figure, legend_below, new_figure
 from miner_diag.retrieval.metrics import metric_label
 
 MEASURED = "measured here"
@@ -95,8 +97,16 @@ def _ours(averages: pd.DataFrame | None, named: dict[str, str], of_paper: Sequen
     ]
 
 
+_ROWS = {KINDS[0]: "late interaction", KINDS[1]: "other single-vector"}
+_SHORT = {
+    "jinaai/jina-embeddings-v4": "jina-v4",
+    "eagerworks/eager-embed-v1": "eager-embed",
+    "moca-embed/MoCa-Qwen25VL-3B": "MoCa-3B",
+}
+
+
 def leaderboard_figure(table: pd.DataFrame) -> Figure:
-    """Draw the averages: a row for each kind of each benchmark, a mark for each model, lines from backbone to miner.
+    """Draw the averages: all late-interaction and single-vector models, then each backbone of the authors with MINER.
 
     Parameters
     ----------
@@ -105,27 +115,74 @@ def leaderboard_figure(table: pd.DataFrame) -> Figure:
     """
     drawn = table.dropna(subset="value")
     benchmarks = list(dict.fromkeys(drawn["benchmark"]))
-    figure = new_figure(7.2, 1.1 + 1.25 * len(benchmarks))
-    axes = figure.subplots(len(benchmarks), 1, squeeze=False)[:, 0]
-    colours = {KINDS[0]: ROLES["late"][0], KINDS[1]: GREY, KINDS[2]: ROLES["backbone"][0]}
-    fused = ROLES["fusion"][0]
-    for ax, name in zip(axes, benchmarks, strict=True):
-        rows = drawn[drawn["benchmark"].eq(name)]
-        kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
-        for place, kind in enumerate(reversed(kinds)):
-            for status, marker in ((LABEL, "o"), (MEASURED, "D")):
-                of_status = rows[rows["kind"].eq(kind) & rows["of"].eq(status)]
-                colour = colours.get(kind, fused)
-                face = colour if status == MEASURED else "white"
-                heights = [place] * len(of_status)
-                ax.plot(of_status["value"], heights, marker, color=colour, markerfacecolor=face, markersize=4.5)
-        ends = [rows[rows["kind"].eq(kind) & rows["by"].eq(AUTHORS)].set_index("model")["value"] for kind in KINDS[2:4]]
-        heights = [len(kinds) - 1 - kinds.index(kind) for kind in KINDS[2:4] if kind in kinds]
-        for model in ends[0].index.intersection(ends[1].index):
-            ax.plot([end[model] for end in ends], heights, color=fused, linewidth=0.8, zorder=0)
-        ax.set_yticks(range(len(kinds)), kinds[::-1])
-        ax.set_ylim(-0.6, len(kinds) - 0.4)
-        ax.set_xlabel(f"{name}: {metric_label(rows['metric'].iloc[0])}, points")
-        ax.grid(axis="x", color="0.9", linewidth=0.8)
-    caption = "Of a backbone a public run and the average of MINER's authors are drawn; lines join theirs with miner."
-    return finish_figure(figure, "Averages over public benchmarks (open: published, not run here)", caption)
+    rows_of = {name: _figure_rows(drawn[drawn["benchmark"].eq(name)]) for name in benchmarks}
+    figure = new_figure(WIDTH, 1.4 + sum(0.62 + 0.2 * len(rows) for rows in rows_of.values()))
+    heights = [len(rows) + 1 for rows in rows_of.values()]
+    axes = figure.subplots(len(benchmarks), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for ax, (name, rows) in zip(axes, rows_of.items(), strict=True):
+        for place, (_, of_row) in enumerate(rows.items()):
+            _draw_row(ax, of_row, place)
+        ax.set_yticks(range(len(rows)), list(rows))
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.margins(x=0.1)
+        metric = drawn.loc[drawn["benchmark"].eq(name), "metric"].iloc[0]
+        ax.set_xlabel(f"{name}: average {metric_label(metric)}, points (of 100)")
+        ax.grid(axis="x", color="0.9", linewidth=0.7)
+    looks = {
+        "backbone": _line(BLACK),
+        "+ MINER": _line(ROLE_COLOURS["fusion"]),
+        "+ ours": _line(ORANGE),
+        "public run": _line(GREY, "|"),
+    }
+    there = set(drawn["kind"])
+    names = [name for name in looks if name != "+ ours" or KINDS[4] in there]
+    legend_below(axes[-1], [looks[name] for name in names], names, columns=4)
+    caption = (
+        "Backbone and + MINER: what MINER's authors published. Open: published, not run here; filled: measured here."
+    )
+    return finish_figure(figure, "Averages over public benchmarks, one mark a model", caption)
+
+
+def _line(colour: str, marker: str = "o") -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", markerfacecolor="white", markersize=4.5)
+
+
+def _figure_rows(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the marks of each row of the figure: a kind of retriever, or a backbone with what is built on it."""
+    shown: dict[str, pd.DataFrame] = {}
+    for kind, label in _ROWS.items():
+        of_kind = rows[rows["kind"].eq(kind)]
+        if len(of_kind):
+            shown[f"{label} ({len(of_kind)})"] = of_kind
+    for model in dict.fromkeys(rows.loc[rows["kind"].isin(KINDS[2:]), "model"]):
+        shown[_SHORT.get(model, model.split("/")[-1])] = rows[rows["model"].eq(model) & rows["kind"].isin(KINDS[2:])]
+    return shown
+
+
+def _draw_row(ax: Axes, rows: pd.DataFrame, place: int) -> None:
+    colours = {
+        KINDS[0]: ROLE_COLOURS["late"],
+        KINDS[1]: GREY,
+        KINDS[2]: BLACK,
+        KINDS[3]: ROLE_COLOURS["fusion"],
+        KINDS[4]: ORANGE,
+    }
+    ends = [rows.loc[rows["kind"].eq(kind) & rows["by"].eq(AUTHORS), "value"] for kind in KINDS[2:4]]
+    if all(len(end) == 1 for end in ends):
+        before, after = (float(end.iloc[0]) for end in ends)
+        ax.plot([before, after], [place, place], color=ROLE_COLOURS["fusion"], linewidth=1.4, zorder=1)
+        ax.annotate(f"{after - before:+.1f}", (rows["value"].max(), place), (6, 0), textcoords="offset points",
+                    va="center", fontsize=SMALL, color=BLACK)  # fmt: skip
+    for row in rows.itertuples():
+        public = row.kind == KINDS[2] and row.by == MTEB
+        colour = GREY if public else colours[row.kind]
+        face = colour if row.of == MEASURED else "white"
+        ax.plot(
+            row.value,
+            place,
+            "|" if public else "o",
+            color=colour,
+            markerfacecolor=face,
+            markersize=9 if public else 4.5,
+        )

@@ -40,6 +40,7 @@ COLUMNS = (
     "n_queries",
     "n_documents",
     "effective_documents",
+    "confidence",
 )
 """Columns of ``main_table.csv``, which are those of ``comparison.csv`` but for what belongs to a training. The metric
 stands behind the role."""

@@ -111,13 +111,17 @@ BENCHMARK_FILES = ("averages.csv", "paper_table.csv", "leaderboard.csv")
 OPTIONAL_FILES = (
     "examples.html",
     "main_table.png",
+    "main_table.svg",
     "widths.csv",
     "ablation.png",
+    "ablation.svg",
     "folds.csv",
     "folds_together.csv",
     "folds.png",
+    "folds.svg",
     "differences.csv",
     "differences.png",
+    "differences.svg",
 )
 """Files that only some runs write."""
 
@@ -225,7 +229,7 @@ def run_one(options: EvaluationOptions) -> None:
         folder.table("widths", pd.DataFrame(evaluation.widths))
     main = main_table(table)
     folder.table("main_table", main)
-    _write_figures(folder, table, main, comparison, evaluation)
+    _write_figures(folder, table, main)
     shown = set(main[["model", "system"]].itertuples(index=False, name=None))
     rankings = write_trec_files(folder.folder, [s for s in systems if (s.model, s.name) in shown], part)
     facts: dict[str, Any] = {"rankings": rankings, "rankings_depth": RUN_DEPTH}
@@ -277,20 +281,12 @@ def _validation_tables(evaluation: Evaluation, options: EvaluationOptions) -> li
     return [comparison_table(compare_scored(systems, documents, options.statistics), systems, part)]
 
 
-def _write_figures(
-    folder: RunFolder, table: pd.DataFrame, main: pd.DataFrame, comparison: Comparison, evaluation: Evaluation
-) -> None:
+def _write_figures(folder: RunFolder, table: pd.DataFrame, main: pd.DataFrame) -> None:
     """Write the figure of the main table, and that of the ablation if there are such rows."""
-    part, caption = evaluation.part, comparison.caption()
-    title = f"{part.name} ({part.part}), {part.form} queries"
-    counts = f"{comparison.n_queries} queries of {len({query.doc_id for query in part.queries})} documents"
     if main["bytes_per_page"].notna().any():
-        name = f"{part.name} ({part.part}): {counts}"
-        folder.figure("main_table", cost_figure(main, title=name, caption=caption))
-    if table["family"].eq("ablation").any() and comparison.n_queries > 1:
-        models = ", ".join(evaluation.backbones)
-        figure = ablation_figure(table, split=part.part, title=f"{models} on {title}\n{counts}", caption=caption)
-        folder.figure("ablation", figure)
+        folder.figure("main_table", cost_figure(main))
+    if table["family"].eq("ablation").any() and table["n_queries"].max() > 1:
+        folder.figure("ablation", ablation_figure(table, split=table["split"].iloc[0]))
 
 
 def _write_folds(
@@ -331,9 +327,7 @@ def _write_folds(
     folds_csv, together_csv = (pd.concat(frames, ignore_index=True) for frames in (tables, together))
     folder.table("folds", folds_csv)
     folder.table("folds_together", together_csv)
-    part = evaluation.part
-    title = f"{', '.join(dict.fromkeys(model for model, _ in runs))} on {part.name}, {part.form} queries"
-    folder.figure("folds", folds_figure(folds_csv, together_csv, title=title, caption=captions[0]))
+    folder.figure("folds", folds_figure(folds_csv, together_csv))
     return records, lines, {"folds": {"caption": captions[0], "splits": folds_csv["fold"].unique().tolist()}}
 
 
@@ -359,12 +353,9 @@ def _write_differences(
                 tables.append(table)
                 lines += differences_sentences(table, where)
     if tables:
-        folder.table("differences", pd.concat(tables, ignore_index=True))
-        first = tables[0]
-        over = "queries" if first["n_documents"].isna().all() else f"{first['n_documents'].iloc[0]:.0f} documents"
-        title = f"{first['model'].iloc[0]} on {part.name}, {part.form} queries"
-        caption = f"{first['n_queries'].iloc[0]:,} test queries; intervals over {over} and seeds; one Holm family."
-        folder.figure("differences", differences_figure(first, title=title, caption=caption))
+        differences = pd.concat(tables, ignore_index=True)
+        folder.table("differences", differences)
+        folder.figure("differences", differences_figure(differences))
     return lines
 
 

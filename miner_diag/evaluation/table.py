@@ -57,6 +57,7 @@ def comparison_table(
                 "n_queries": comparison.n_queries,
                 "n_documents": comparison.n_documents,
                 "effective_documents": comparison.effective_documents,
+                "confidence": comparison.confidence,
                 "n_parameters": system.n_parameters,
                 "seconds": None if system.seconds is None else round(system.seconds, 2),
                 "n_seeds": None if system.role == "bound" else len(system.seeds),

@@ -20,13 +20,15 @@ from miner_diag.fusion.model import check_layers
 from miner_diag.fusion.plots import sensitivity_figure, training_figure, weights_figure
 from miner_diag.fusion.rows import FORMS, Form, Materials, Row, refuse_final_alone
 from miner_diag.fusion.saved_systems import FittedTo, save_systems
-from miner_diag.fusion.sensitivity import SensitivityOptions, sensitivity_table
+from miner_diag.fusion.sensitivity import SensitivityOptions, sensitivity_table, with_seed_noise
 from miner_diag.fusion.table import fusion_records, seeds_table, training_table, weights_table
 from miner_diag.fusion.training import FusionTrainOptions
 from miner_diag.fusion.tuning import TrainedSystem, TuningOptions, best_head, system_named, tune_all
 from miner_diag.probes.fitted_probes import FittedProbes
 from miner_diag.probes.splits import Splits
+from miner_diag.probes.study import StudyOptions
 from miner_diag.runs import RunFolder
+from miner_diag.tables import with_subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,15 @@ def fit_fold(
     if grid is not None:
         rates = system_named(systems, "trained_maps").training
         table = sensitivity_table(materials, validation, rates, grid, device=device, state=state, report=report)
+        names = {system.name for system in systems}
+        repeated = system_named(systems, "fixed_mask" if "fixed_mask" in names else "trained_maps")
+        table = with_seed_noise(
+            table,
+            share=mask.share,
+            n_layers=len(materials.layers),
+            threshold=StudyOptions().ratio_threshold,
+            scores=[run.score for run in repeated.runs],
+        )
     return FittedFold(splits, materials, tuple(systems), best_head(systems), table, tuple(cautions), form)
 
 
@@ -185,19 +196,22 @@ def write_fold(fold: FittedFold, folder: RunFolder) -> None:
     )
     folder.json("selection", parts.choice.facts())
     folder.table("masks", parts.masks(parts.layers))
-    weights, training = weights_table(fusion), training_table(fold.systems)
+    named = {"data": corpus.name, "queries": corpus.form, "split": "validation", "model": backbone.name}
+    weights, training = (
+        with_subject(table, **named) for table in (weights_table(fusion), training_table(fold.systems))
+    )
     folder.table("weights", weights)
     folder.table("seeds", seeds_table(fold.systems))
     folder.table("training", training)
     folder.records(
         fusion_records(fold.systems, fold.splits.validation, model=backbone.name, model_revision=backbone.revision)
     )
-    title = f"{backbone.name} on {corpus.name}, {corpus.form} queries"
-    folder.figure("weights", weights_figure(weights, title=title))
-    folder.figure("training", training_figure(training, (fold.form, fold.head), title=title))
+    folder.figure("weights", weights_figure(weights))
+    folder.figure("training", training_figure(training[training["system"].isin([*FORMS, fold.head])]))
     if fold.sensitivity is not None:
-        folder.table("sensitivity", fold.sensitivity)
-        folder.figure("sensitivity", sensitivity_figure(fold.sensitivity, title=title))
+        sensitivity = with_subject(fold.sensitivity, **named)
+        folder.table("sensitivity", sensitivity)
+        folder.figure("sensitivity", sensitivity_figure(sensitivity))
 
 
 def fold_facts(fold: FittedFold, probes: str) -> dict[str, Any]:

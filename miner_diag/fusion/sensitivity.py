@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,3 +103,22 @@ def sensitivity_table(
                     }
                 )
     return pd.DataFrame(table)
+
+
+def with_seed_noise(
+    table: pd.DataFrame, *, share: float, n_layers: int, threshold: float, scores: Sequence[float]
+) -> pd.DataFrame:
+    """Return the table with the columns default, seed_sd and n_seeds, which tell a choice from the luck of a seed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `sensitivity_table` returns it.
+    share, n_layers, threshold
+        The default cell; no row is marked where it is not in the table.
+    scores : sequence [S] of float
+        Validation nDCG@5 of the same system from S seeds; their standard deviation is seed_sd, empty for one seed.
+    """
+    default = table["kept_share"].eq(share) & table["n_layers"].eq(n_layers) & table["threshold"].eq(threshold)
+    seed_sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    return table.assign(default=default, seed_sd=seed_sd, n_seeds=len(scores))

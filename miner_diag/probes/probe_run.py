@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
-
 from miner_diag.cka.distinct import notes_on
 from miner_diag.corpus.clusters import over_documents
 from miner_diag.corpus.summary import skipped_lines
 from miner_diag.embeddings.bm25_reference import bm25_reference
 from miner_diag.probes.kinds import KINDS
-from miner_diag.probes.plots import probe_curves, ratio_against_benefit, salience_curves
+from miner_diag.probes.plots import probe_figure, ratio_figure, salience_figure
+from miner_diag.probes.ratio_table import ratio_table
 from miner_diag.probes.splits import Splits
 from miner_diag.probes.study import Study, StudyOptions, run_study
 from miner_diag.probes.table import (
@@ -28,6 +26,7 @@ from miner_diag.probes.table import (
 from miner_diag.runs import RunFolder
 from miner_diag.sealed import write_tensors
 from miner_diag.stats import StatisticsOptions
+from miner_diag.tables import with_subject
 
 DUAL_ENCODER = (
     "This is a dual encoder: these are layers of its {side} encoder, each probed against the final embedding of the "
@@ -108,13 +107,19 @@ def write_probe_run(
     )
     records += reference.records(dataset=corpus.name, split=corpus.part, seed=statistics.seed)
     run.records(records)
-    table, concentrated = probe_table(result, reference), concentration_frame(result)
+    named = _subject(result, splits)
+    table = with_subject(probe_table(result, reference), **named, **_counts(result, splits), chance=result.chance)
+    concentrated = with_subject(concentration_frame(result), **named)
+    ratios = ratio_table(table)
+    ratios = with_subject(ratios, **named, **_counts(result, splits), ratio_threshold=options.ratio_threshold)
     run.table("probes", table)
+    run.table("ratio", ratios)
     run.table("rule", rule_table(result))
     run.table("controls", control_table(result))
     run.table("concentration", concentrated)
-    for name, figure in _figures(result, splits, options, table, concentrated).items():
-        run.figure(name, figure)
+    run.figure("probes", probe_figure(table))
+    run.figure("salience", salience_figure(concentrated))
+    run.figure("ratio", ratio_figure(ratios))
     run.stage("write")
     lines = sentences(result, options.ratio_threshold)
     if result.side is not None:
@@ -147,24 +152,23 @@ def _facts(result: Study, splits: Splits, options: StudyOptions) -> dict[str, An
     )
 
 
-def _figures(
-    result: Study, splits: Splits, options: StudyOptions, table: pd.DataFrame, concentrated: pd.DataFrame
-) -> dict[str, Figure]:
+def _subject(result: Study, splits: Splits) -> dict[str, str]:
+    """Return the columns that say what a table is of; a dual encoder's encoder is named with its model."""
+    corpus, model = splits.validation.corpus, splits.validation.embedded.backbone.name
+    model += "" if result.side is None else f" ({result.side} encoder)"
+    return {"data": corpus.name, "queries": corpus.form, "split": corpus.part, "model": model}
+
+
+def _counts(result: Study, splits: Splits) -> dict[str, Any]:
+    """Return the columns that say how much a table is of, and what its intervals are over."""
     corpus, interval = splits.validation.corpus, result.raw[0]
-    title = f"{splits.validation.embedded.backbone.name} on {corpus.name} ({corpus.part}), {corpus.form} queries"
-    title += "" if result.side is None else f", {result.side} encoder"
-    n_pairs = len(splits.train.data.pairs[0])
-    counts = f"{n_pairs} training pairs, {len(corpus.queries)} queries, {len(corpus.pages)} pages"
-    over = "single queries" if interval.n_clusters is None else f"{interval.n_clusters} documents"
-    ax = probe_curves(
-        table, chance=result.chance, title=f"{title}\n{counts}, {interval.confidence:.0%} intervals over {over}"
-    )
-    curves = ax.get_figure(root=True)
-    assert isinstance(curves, Figure)
     return {
-        "probes": curves,
-        "salience": salience_curves(concentrated, title=title),
-        "ratio": ratio_against_benefit(table, threshold=options.ratio_threshold, title=title),
+        "n_training_pairs": len(splits.train.data.pairs[0]),
+        "n_queries": len(corpus.queries),
+        "n_pages": len(corpus.pages),
+        "n_documents": interval.n_clusters,
+        "effective_documents": interval.effective_clusters,
+        "confidence": interval.confidence,
     }
 
 

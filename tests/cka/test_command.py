@@ -36,7 +36,16 @@ from miner_diag.retrieval.bm25 import Bm25Index
 from miner_diag.stats import StatisticsOptions, bootstrap_mean
 from tests.handbooks import write_handbooks
 
-FILES = ("layers.csv", "cka_matrix_page.csv", "records.jsonl", "run.json", "layers.png", "cka_matrix.png")
+FILES = (
+    "layers.csv",
+    "cka_matrix_page.csv",
+    "records.jsonl",
+    "run.json",
+    "layers.png",
+    "cka_matrix.png",
+    "layers.svg",
+    "cka_matrix.svg",
+)
 REPEATABLE = ("layers.csv", "cka_matrix_page.csv", "records.jsonl")
 
 
@@ -121,9 +130,7 @@ def test_layers_csv_has_a_row_for_each_hidden_state(first):
 
 
 def test_the_figure_can_be_drawn_again_from_the_table(first, tmp_path):
-    title = "small-bert on handbooks (all), hidden queries\n35 pages, 35 queries, 95% intervals over 7 documents "
-    figure = layer_figure(first.layers, threshold=0.5, title=f"{title}(effective number 7.0)")
-    figure.savefig(tmp_path / "again.png", dpi=200)
+    layer_figure(first.layers).savefig(tmp_path / "again.png", dpi=200)
     with Image.open(tmp_path / "again.png") as again, Image.open(first.out / "layers.png") as before:
         np.testing.assert_array_equal(np.asarray(again), np.asarray(before))
 
@@ -173,7 +180,7 @@ def test_bm25_stands_beside_the_layers_on_the_same_queries_and_documents(first, 
     assert records[0].n_clusters == 7
     said = f"For orientation: BM25 reaches nDCG@5 {interval} over the text layer of the pages, all of which small-bert"
     assert said in first.shown and any(said in sentence for sentence in first.run["sentences"])
-    panel = layer_figure(first.layers, threshold=0.5).axes[-1]
+    panel = layer_figure(first.layers).axes[-1]
     assert values.mean() in [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() == "--"]
     assert [text.get_text() for text in panel.texts] == [f"BM25, text layer ({values.mean():.3f})"]
 
@@ -183,7 +190,7 @@ def test_what_a_retriever_cuts_off_is_missing_in_its_own_line(arguments, checkpo
     table = pd.read_csv(copied / "layers.csv")
     assert (table["bm25_text_read_ndcg_at_5"] < table["bm25_ndcg_at_5"]).all()
     assert "over the text layer of the pages and " in capsys.readouterr().out
-    assert len(layer_figure(table, threshold=0.5).axes[-1].texts) == 2
+    assert len(layer_figure(table).axes[-1].texts) == 2
 
 
 def test_matrix_is_layers_by_layers_and_agrees_with_the_table(first):
@@ -515,7 +522,7 @@ def test_figures_name_the_estimator_they_draw(arguments, checkpoints, documents,
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or save(self, *a, **k))
     main(arguments(checkpoints.small, documents, copied, "--estimator", "biased"))
-    assert len(figures) == 2
+    assert len(figures) == 4  # each as picture and as vectors
     for figure in figures:
         words = " ".join([label for ax in figure.axes for label in (ax.get_ylabel(), ax.get_title())])
         assert "debiased" not in words, words
@@ -527,11 +534,13 @@ def test_figures_name_model_data_split_and_counts(arguments, checkpoints, docume
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: figures.append(self) or save(self, *a, **k))
     main(arguments(checkpoints.small, documents, copied))
-    curves, heat_map = figures
-    for words in ("small-bert", "handbooks", "all", "hidden", "35 pages", "35 queries", "95%"):
+    curves, heat_map = figures[::2]
+    for words in ("small-bert", "handbooks", "all", "hidden"):
         assert words in curves.get_suptitle()
+    for words in ("35 pages", "35 queries", "95%", "7 documents"):
+        assert words in curves.get_supxlabel()
     for words in ("small-bert", "handbooks", "all", "35"):
-        assert words in heat_map.axes[0].get_title()
+        assert words in heat_map.get_suptitle()
 
 
 def test_an_error_goes_to_standard_error_with_status_one(tmp_path):

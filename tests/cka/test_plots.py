@@ -12,53 +12,43 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 
-from miner_diag.cka.curves import MEASURES, curve_frame, table_curves
 from miner_diag.cka.diagnosis import Rules, diagnose
-from miner_diag.cka.plots import cka_heat_map, depth_curves, layer_curves, layer_figure
-from miner_diag.cka.table import diagnosis_records, layer_table, page_matrix_frame
+from miner_diag.cka.plots import ALIGNED, cka_heat_map, cka_matrix_figure, depth_figure, layer_figure, matrix_table
+from miner_diag.cka.table import layer_table, page_matrix_frame
+from miner_diag.tables import with_subject
 
-
-@pytest.fixture(scope="module")
-def frame(planted):
-    who = {"model": "m", "model_revision": "r", "dataset": "d", "split": "validation", "width": 16, "seed": 0}
-    return curve_frame(diagnosis_records(planted.diagnosis, **who))
+MEASURES = ("cka_page_final", "cka_query_final", "cka_query_page")
 
 
 @pytest.fixture(scope="module")
 def table(planted):
-    return layer_table(planted.diagnosis).set_index("layer")
+    facts = {"model": "m", "data": "d", "confidence": 0.95, "ratio_threshold": 0.5}
+    return with_subject(layer_table(planted.diagnosis), **facts)
 
 
 @pytest.fixture
-def figure(planted, frame):
-    kinds = [layer.probe_kind or "normalized_projection" for layer in planted.diagnosis.layers]
-    return layer_curves(frame, kinds, threshold=0.5, chance=planted.diagnosis.chance, title="m on d")
+def figure(table):
+    return layer_figure(table)
 
 
 def made_up(n_layers):
-    """A frame of any depth."""
+    """A table of layers of any depth."""
     rng = np.random.default_rng(n_layers)
-    rows = []
-    for measure in (
-        "cka_page_final",
-        "cka_query_final",
-        "cka_query_page",
-        "cka_query_page_null",
-        "alignment_ratio_page_final",
-        "alignment_ratio_query_final",
-        "alignment_ratio_query_page",
-        "ndcg_at_5",
-    ):
-        for layer in range(n_layers):
-            value = rng.uniform(0.1, 0.9)
-            rows.append({"measure": measure, "layer": layer, "value": value, "low": value - 0.1, "high": value + 0.1})
-    return pd.DataFrame(rows)
+    measures = [
+        f"{name}_{view}" for name in ("cka", "alignment_ratio") for view in ("page_final", "query_final", "query_page")
+    ]
+    rows = {"layer": range(n_layers), "retrieval_aligned": [layer > n_layers - 3 for layer in range(n_layers)]}
+    for measure in (*measures, "ndcg_at_5"):
+        value = rng.uniform(0.1, 0.9, n_layers)
+        rows |= {measure: value, f"{measure}_low": value - 0.1, f"{measure}_high": value + 0.1}
+    kinds = ["normalized_projection"] * (n_layers - 1) + ["base"]
+    null = {"cka_query_page_null_p95": 0.05, "cka_query_page_null_mean": None, "cka_query_page_p": 0.01}
+    return pd.DataFrame(rows).assign(probe_kind=kinds, chance_ndcg_at_5=0.01, ratio_threshold=0.5, n_queries=80, **null)
 
 
-def curve(ax, label):
-    """The line of this name."""
-    (line,) = (line for line in ax.get_lines() if line.get_label() == label)
-    return line
+def curve(ax):
+    """The solid line through all layers."""
+    return next(line for line in ax.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) > 1)
 
 
 def shades(ax):
@@ -71,155 +61,99 @@ def drawn_boxes(figure, texts):
     return {text: text.get_window_extent() for text in texts if text.get_visible() and text.get_text().strip()}
 
 
-def test_three_panels_with_names_on_their_axes(figure):
-    assert len(figure.axes) == 3
-    labels = [ax.get_ylabel() for ax in figure.axes]
-    assert "CKA" in labels[0] and "alignment ratio" in labels[1] and "nDCG@5" in labels[2]
-    assert "layer" in figure.axes[2].get_xlabel()
-    assert figure.get_suptitle() == "m on d"
+def test_a_panel_for_each_comparison_and_one_for_ndcg(figure):
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["page to final", "query to final", "query to its page"]
+    labels = [figure.axes[number].get_ylabel() for number in (0, 3, 6)]
+    assert labels[0] == "CKA (debiased)" and "alignment ratio" in labels[1] and "nDCG@5" in labels[2]
+    assert "layer" in figure.axes[6].get_xlabel() and len(figure.axes) == 7
+    assert figure.get_suptitle().endswith("m on d") and "95% intervals over" in figure.get_supxlabel()
 
 
 def test_every_curve_draws_its_numbers(figure, table):
-    cka, ratio, ndcg = figure.axes
-    drawn = {
-        "cka_page_final": curve(cka, "page to final"),
-        "cka_query_final": curve(cka, "query to final"),
-        "cka_query_page": curve(cka, "query to its page"),
-        "alignment_ratio_page_final": curve(ratio, "page to final"),
-        "alignment_ratio_query_final": curve(ratio, "query to final"),
-        "alignment_ratio_query_page": curve(ratio, "query to its page"),
-        "ndcg_at_5": curve(ndcg, "pooled layer, cosine"),
-    }
-    for measure, line in drawn.items():
-        there = table[measure].dropna().astype(float)
-        np.testing.assert_array_equal(line.get_xdata(), there.index, err_msg=measure)
-        np.testing.assert_allclose(line.get_ydata(), there.to_numpy(), err_msg=measure)
+    columns = [*MEASURES, *(name.replace("cka", "alignment_ratio") for name in MEASURES), "ndcg_at_5"]
+    for ax, column in zip(figure.axes, columns, strict=True):
+        line = curve(ax)
+        np.testing.assert_array_equal(line.get_xdata(), table["layer"], err_msg=column)
+        np.testing.assert_allclose(line.get_ydata(), table[column].astype(float), err_msg=column)
 
 
 def test_the_null_is_drawn_as_the_level_that_counts(figure, planted):
-    (null,) = (line for line in figure.axes[0].get_lines() if "broken" in line.get_label())
-    assert null.get_linestyle() == ":"
+    ax = figure.axes[2]
+    (null,) = (line for line in ax.get_lines() if line.get_linestyle() == "--")
     upper = [layer.query_page.null.upper for layer in planted.diagnosis.layers[1:]]
-    np.testing.assert_allclose(null.get_ydata(), upper)
-
-
-def drawn(figure):
-    """Everything that a figure draws: lines and shades of every panel with their numbers."""
-    lines = [
-        (line.get_label(), line.get_color(), line.get_marker(), np.asarray(line.get_xydata()).tolist())
-        for ax in figure.axes
-        for line in ax.get_lines()
-    ]
-    corners = [path.vertices.tolist() for ax in figure.axes for shade in shades(ax) for path in shade.get_paths()]
-    return lines, corners
+    np.testing.assert_allclose(null.get_ydata()[1:], upper)
+    assert "95th percentile" in ax.texts[0].get_text() and "p " in ax.texts[0].get_text()
 
 
 @pytest.mark.parametrize("estimator", ["debiased", "biased"])
-def test_the_figure_is_drawn_from_the_table_alone(planted, tmp_path, estimator):
-    """What is read back from layers.csv gives the figure that the records give."""
+def test_the_figure_is_drawn_from_the_file_alone(planted, tmp_path, estimator):
     rules = Rules(estimator=estimator)
     diagnosis = diagnose(
         planted.queries, planted.pages, planted.gold, **planted.ids, rules=rules, rng=np.random.default_rng(0)
     )
-    layer_table(diagnosis).to_csv(tmp_path / "layers.csv", index=False)
-    who = {"model": "m", "model_revision": "r", "dataset": "d", "split": "validation", "width": 16, "seed": 0}
-    frame = curve_frame(diagnosis_records(diagnosis, **who))
-    kinds = [layer.probe_kind or "normalized_projection" for layer in diagnosis.layers]
-    options = {"threshold": 0.5, "estimator": estimator, "title": "m on d"}
-    from_records = layer_curves(frame, kinds, chance=diagnosis.chance, **options)
-    from_table = layer_figure(pd.read_csv(tmp_path / "layers.csv"), **options)
-    assert drawn(from_table) == drawn(from_records)
-    assert drawn(layer_figure(layer_table(diagnosis), **options)) == drawn(from_records)
-
-
-def test_the_rows_of_the_table_are_those_of_the_records(frame, table):
-    ours = table_curves(table.reset_index()).set_index(["measure", "layer"]).sort_index()
-    theirs = frame.set_index(["measure", "layer"])[["value", "low", "high"]].sort_index()
-    theirs = theirs.loc[theirs.index.isin(ours.index)].astype(float)
-    theirs.loc["cka_query_page_null", ["low", "high"]] = np.nan
-    assert set(ours.index.get_level_values("measure")) == {*MEASURES, "cka_query_page_null"}
-    pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+    table = with_subject(layer_table(diagnosis), estimator=estimator)
+    table.to_csv(tmp_path / "layers.csv", index=False)
+    figures = [layer_figure(given) for given in (table, pd.read_csv(tmp_path / "layers.csv"))]
+    numbers = [[line.get_xydata().tolist() for ax in figure.axes for line in ax.get_lines()] for figure in figures]
+    assert str(numbers[0]) == str(numbers[1])
+    assert figures[0].axes[0].get_ylabel() == f"CKA ({estimator})"
 
 
 def test_threshold_and_chance_are_lines(figure, planted):
-    _, ratio, ndcg = figure.axes
-    assert set(curve(ratio, "threshold 0.5").get_ydata()) == {0.5}
-    (chance,) = (line for line in ndcg.get_lines() if line.get_label().startswith("random order"))
-    assert set(chance.get_ydata()) == {planted.diagnosis.chance}
-    assert ndcg.get_ylim()[0] == 0
+    for ax in figure.axes[3:6]:
+        assert any(set(line.get_ydata()) == {0.5} for line in ax.get_lines())
+    assert "threshold 0.5" in [text.get_text() for ax in figure.axes[3:6] for text in ax.texts]
+    ndcg = figure.axes[6]
+    assert any(set(line.get_ydata()) == {planted.diagnosis.chance} for line in ndcg.get_lines())
+    assert ndcg.get_ylim()[0] == 0 and "random order" in figure.get_supxlabel()
 
 
 def test_intervals_are_shaded(figure, planted):
-    cka, ratio, ndcg = figure.axes
-    assert (len(shades(cka)), len(shades(ndcg))) == (3, 1)
-    assert len(shades(ratio)) >= 1
-    corners = shades(ndcg)[0].get_paths()[0].vertices
+    assert [len(shades(ax)) for ax in (*figure.axes[:3], figure.axes[6])] == [1, 1, 1, 1]
+    corners = shades(figure.axes[6])[0].get_paths()[0].vertices
     for layer in planted.diagnosis.layers:
         here = corners[corners[:, 0] == layer.layer][:, 1]
         assert here.min() == pytest.approx(layer.ndcg.low) and here.max() == pytest.approx(layer.ndcg.high)
 
 
-def test_one_unbounded_interval_leaves_the_shades_of_the_other_layers():
-    frame = made_up(7)
-    frame.loc[(frame["measure"] == "alignment_ratio_page_final") & (frame["layer"] == 0), ["low", "high"]] = np.nan
-    ratio = layer_curves(frame, ["base"] * 7, threshold=0.5, chance=0.1).axes[1]
-    assert len(shades(ratio)) == 3
-    right = [path.vertices[:, 0].max() for shade in shades(ratio) for path in shade.get_paths()]
-    assert right == [6, 6, 6]
+def test_retrieval_aligned_layers_have_a_ground_of_their_own():
+    for ax in layer_figure(made_up(7)).axes:
+        grounds = [patch for patch in ax.patches if to_rgb(patch.get_facecolor()) == to_rgb(ALIGNED)]
+        assert [round(patch.get_x() + patch.get_width() / 2) for patch in grounds] == [5, 6]
+
+
+def test_an_interval_that_leaves_the_panel_is_marked_and_does_not_flatten_the_curves():
+    table = made_up(7)
+    table.loc[2, "alignment_ratio_page_final_high"] = 40.0
+    ax = layer_figure(table).axes[3]
+    assert ax.get_ylim()[1] < 2
+    assert [line.get_xdata().tolist() for line in ax.get_lines() if line.get_marker() == "^"] == [[2.0]]
 
 
 def test_base_and_projection_layers_are_told_apart(figure, planted):
     """By shape and by filling, so in grey print too; the legend says which is which."""
+    base = {planted.layer[name] for name in ("copy", "loud", "final")}
     for ax in figure.axes:
-        circles = [line for line in ax.get_lines() if line.get_marker() == "o"]
-        squares = [line for line in ax.get_lines() if line.get_marker() == "s"]
-        assert circles and len(circles) == len(squares)
-        base = {planted.layer[name] for name in ("copy", "loud", "final")}
-        for line in circles:
-            assert set(line.get_xdata()) <= base
-            assert to_rgb(line.get_markerfacecolor()) == to_rgb(line.get_color())
-        for line in squares:
-            assert not set(line.get_xdata()) & base
-            assert to_rgb(line.get_markerfacecolor()) == (1, 1, 1)
-        marked = set().union(*(line.get_xdata() for line in circles + squares))
-        assert marked == (set(range(7)) if ax is figure.axes[2] else set(range(1, 7)))
-    (legend,) = figure.legends
+        circles, squares = ([line for line in ax.get_lines() if line.get_marker() == marker] for marker in "os")
+        assert all(set(line.get_xdata()) <= base for line in circles)
+        assert all(to_rgb(line.get_markerfacecolor()) == to_rgb(line.get_color()) for line in circles)
+        assert not any(set(line.get_xdata()) & base for line in squares)
+        assert all(to_rgb(line.get_markerfacecolor()) == (1, 1, 1) for line in squares)
+    legend = figure.axes[6].get_legend()
     words = [text.get_text() for text in legend.get_texts()]
-    assert len(words) == 2 and "base" in words[0] and "projection" in words[1]
-    handles = legend.legend_handles
-    assert [handle.get_marker() for handle in handles] == ["o", "s"]
-
-
-def test_every_curve_is_in_a_legend_and_colours_differ(figure):
-    for ax in figure.axes:
-        legend = {text.get_text() for text in ax.get_legend().get_texts()}
-        named = {line.get_label() for line in ax.get_lines() if not line.get_label().startswith("_")}
-        assert named == legend
-    colours = [curve(figure.axes[0], f"{name}").get_color() for name in ("page to final", "query to final")]
-    assert len(set(colours)) == 2
-
-
-def test_a_measure_that_is_absent_is_not_drawn():
-    frame = made_up(5)
-    without_pairs = frame[~frame["measure"].str.contains("query_page")]
-    figure = layer_curves(without_pairs, ["base"] * 5, threshold=0.5, chance=0.1)
-    figure.canvas.draw()
-    assert not any("pair" in line.get_label() for line in figure.axes[0].get_lines())
+    assert words == ["base probe enough", "projection needed", "retrieval-aligned"]
+    assert [handle.get_marker() for handle in legend.legend_handles[:2]] == ["o", "s"]
 
 
 @pytest.mark.parametrize("n_layers", [2, 7, 29, 62])
 def test_curves_of_any_depth_can_be_read(n_layers):
-    kinds = ["normalized_projection"] * (n_layers - 1) + ["base"]
-    figure = layer_curves(made_up(n_layers), kinds, threshold=0.5, chance=0.01, title="a model\n80 pages")
+    figure = layer_figure(made_up(n_layers))
     width, height = figure.get_size_inches() * figure.dpi
-    texts = [ax.xaxis.label for ax in figure.axes[2:]] + [ax.yaxis.label for ax in figure.axes]
-    texts += [text for ax in figure.axes for text in ax.get_legend().get_texts()]
-    left, right = figure.axes[2].get_xlim()
-    texts += [tick for tick in figure.axes[2].get_xticklabels() if left <= tick.get_position()[0] <= right]
-    boxes = drawn_boxes(figure, texts)
-    for text, box in boxes.items():
+    texts = [figure.axes[6].xaxis.label, *(ax.yaxis.label for ax in figure.axes)]
+    texts += figure.axes[6].get_legend().get_texts()
+    for text, box in drawn_boxes(figure, texts).items():
         assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height, text
-    for tick in figure.axes[2].get_xticks():
+    for tick in figure.axes[6].get_xticks():
         assert float(tick).is_integer()
 
 
@@ -227,7 +161,7 @@ def test_the_heat_map_writes_its_numbers(planted):
     matrix = page_matrix_frame(planted.diagnosis)
     ax = cka_heat_map(matrix, title="m, pages of d")
     assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in matrix.to_numpy().ravel()]
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("layer", "layer", "m, pages of d")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.figure.get_suptitle()) == ("layer", "layer", "m, pages of d")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "3", "4", "5", "6"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2", "3", "4", "5", "6"]
     (bar,) = (other for other in ax.figure.axes if other is not ax)
@@ -263,39 +197,65 @@ def test_heat_maps_of_any_depth_can_be_read(n_layers):
         for box in drawn_boxes(ax.figure, ax.texts).values():
             assert box.width <= abs(cell[0]) and box.height <= abs(cell[1])
     width, _ = ax.figure.get_size_inches() * ax.figure.dpi
-    (title,) = drawn_boxes(ax.figure, [ax.title]).values()
+    (title,) = drawn_boxes(ax.figure, [ax.figure._suptitle]).values()
     assert 0 <= title.x0 and title.x1 <= width
 
 
-def test_drawing_changes_no_settings_and_leaves_its_input_alone(frame):
-    before, settings = frame.copy(), dict(mpl.rcParams)
-    layer_curves(frame, ["base"] * 7, threshold=0.5, chance=0.1)
+def test_the_heat_map_is_drawn_from_its_long_table(planted):
+    matrix = page_matrix_frame(planted.diagnosis)
+    figure = cka_matrix_figure(with_subject(matrix_table(matrix), model="m", data="d", n_pages=9))
+    shown = figure.axes[0].collections[0].get_array()
+    np.testing.assert_allclose(np.asarray(shown), matrix.to_numpy())
+    assert figure.get_suptitle().endswith("m on d, n = 9 pages")
+
+
+def test_drawing_changes_no_settings_and_leaves_its_input_alone():
+    given, settings = made_up(5), dict(mpl.rcParams)
+    before = given.copy()
+    layer_figure(given)
     cka_heat_map(pd.DataFrame(np.eye(4)))
-    pd.testing.assert_frame_equal(frame, before)
+    pd.testing.assert_frame_equal(given, before)
     assert dict(mpl.rcParams) == settings
 
 
-def test_backbones_of_different_depth_share_an_axis_from_0_to_1():
-    frames = {"seven": made_up(7), "thirteen": made_up(13)}
-    figure = depth_curves(frames, title="d, validation")
-    for ax, measure in zip(figure.axes, ("cka_page_final", "alignment_ratio_page_final", "ndcg_at_5"), strict=True):
-        for name, frame in frames.items():
-            line = curve(ax, name)
-            np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, frame["layer"].nunique()))
-            rows = frame[frame["measure"] == measure].sort_values("layer")
+def depths(*n_layers):
+    rows = [
+        {
+            "model": f"m{n}",
+            "measure": measure,
+            "layer": layer,
+            "value": 0.1 * number + layer / n,
+            "low": 0.0,
+            "high": 1.0,
+        }
+        for n in n_layers
+        for number, measure in enumerate(("cka_page_final", "alignment_ratio_page_final", "ndcg_at_5"))
+        for layer in range(n)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_backbones_of_different_depth_have_panels_with_an_axis_from_0_to_1():
+    table = depths(7, 13)
+    figure = depth_figure(table)
+    panels = np.array(figure.axes).reshape(3, 2)
+    assert [ax.get_title() for ax in panels[0]] == ["m7", "m13"]
+    for row, measure in zip(panels, ("cka_page_final", "alignment_ratio_page_final", "ndcg_at_5"), strict=True):
+        for ax, n in zip(row, (7, 13), strict=True):
+            line = curve(ax)
+            np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 1, n))
+            rows = table[(table["measure"] == measure) & (table["model"] == f"m{n}")]
             np.testing.assert_array_equal(line.get_ydata(), rows["value"])
-        assert len(shades(ax)) == 2
-        assert curve(ax, "seven").get_color() != curve(ax, "thirteen").get_color()
-        assert curve(ax, "seven").get_marker() != curve(ax, "thirteen").get_marker()
+            assert len(shades(ax)) == 1
 
 
 def test_a_wide_interval_does_not_flatten_the_curves():
-    frame = made_up(7)
-    frame.loc[(frame["measure"] == "alignment_ratio_page_final") & (frame["layer"] == 0), "high"] = 40.0
-    assert depth_curves({"m": frame}).axes[1].get_ylim()[1] < 2
+    table = depths(7)
+    table.loc[table["measure"].eq("alignment_ratio_page_final") & table["layer"].eq(1), "high"] = 40.0
+    assert depth_figure(table).axes[1].get_ylim()[1] < 2
 
 
 def test_side_by_side_needs_one_to_four_backbones():
     for n in (0, 5):
         with pytest.raises(ValueError, match=f"1 to 4 backbones; got {n}"):
-            depth_curves({str(number): made_up(3) for number in range(n)})
+            depth_figure(depths(*range(3, 3 + n)) if n else depths(3)[:0])

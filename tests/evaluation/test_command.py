@@ -27,11 +27,14 @@ FILES = {
     "comparison.csv",
     "main_table.csv",
     "main_table.png",
+    "main_table.svg",
     "ablation.png",
+    "ablation.svg",
     "widths.csv",
     "folds.csv",
     "folds_together.csv",
     "folds.png",
+    "folds.svg",
     "scores.csv",
     "qrels.trec",
     "runs",
@@ -257,9 +260,11 @@ def test_an_earlier_run_in_the_same_folder_leaves_nothing_behind(evaluated, fitt
     main(arguments(out, systems=[named]))
     assert {path.name for path in out.iterdir()} == FILES - {
         "ablation.png",
+        "ablation.svg",
         "folds.csv",
         "folds_together.csv",
         "folds.png",
+        "folds.svg",
     }
     assert {path.name for path in (out / "runs").iterdir()} == {"named-bert-backbone.trec", "bm25-text-layer.trec"}
     other = shutil.copytree(fitted.fusion, tmp_path / "fusion")

@@ -18,7 +18,7 @@ def ablation():
         ("oracle_layer", "bound", None, None, None, ""),
     ]
     names = ["system", "role", "difference_to_backbone", "difference_low", "difference_high", "verdict"]
-    test = pd.DataFrame(rows, columns=names).assign(split="test", model="m", ndcg_at_5=0.5)
+    test = pd.DataFrame(rows, columns=names).assign(split="test", model="m", backbone="m", ndcg_at_5=0.5)
     return pd.concat([test, test.assign(split="validation", difference_to_backbone=9.0)])
 
 
@@ -26,16 +26,25 @@ def labels(axis):
     return [tick.get_text() for tick in axis.get_ticklabels()]
 
 
-def test_the_forest_is_of_one_split_and_the_best_is_on_top(ablation):
-    figure = ablation_figure(ablation, title="a title", caption="families and documents")
+def values(ax):
+    return [container.lines[0].get_xdata()[0] for container in ax.containers]
+
+
+def test_the_forest_is_of_one_split_in_groups_that_are_always_the_same(ablation):
+    figure = ablation_figure(ablation)
     (ax,) = figure.axes
-    assert labels(ax.yaxis) == ["concat pca", "final layer head", "fusion"]  # from below
+    assert labels(ax.yaxis) == [  # from above
+        "the two forms of the fusion", "fusion",
+        "heads on the final layer alone", "head: the fusion's form",
+        "simpler ways", "all layers joined, then PCA",
+    ]  # fmt: skip
     points = [container.lines[0] for container in ax.containers]
-    np.testing.assert_allclose([line.get_xdata()[0] for line in points], [-0.1, 0.02, 0.05])
+    np.testing.assert_allclose(values(ax), [0.05, 0.02, -0.1])
     assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, True]
     ends = [container.lines[2][0].get_segments()[0][:, 0] for container in ax.containers]
-    np.testing.assert_allclose(ends, [[-0.15, -0.05], [-0.01, 0.05], [0.02, 0.08]])
-    assert figure.get_supxlabel() == "families and documents"
+    np.testing.assert_allclose(ends, [[0.02, 0.08], [-0.01, 0.05], [-0.15, -0.05]])
+    other_way = ablation.iloc[::-1].assign(difference_to_backbone=lambda t: -t["difference_to_backbone"])
+    assert labels(ablation_figure(other_way).axes[0].yaxis) == labels(ax.yaxis)
 
 
 def test_what_is_far_off_stands_at_the_edge_with_its_number(ablation):
@@ -48,23 +57,31 @@ def test_a_run_that_is_told_by_a_long_path_leaves_room_for_what_is_drawn(ablatio
     ablation["system"] = ablation["system"].replace("fusion", f"fusion (/{'a-folder/' * 20})")
     figure = ablation_figure(ablation)
     figure.draw_without_rendering()  # Matplotlib warns where labels leave no room
-    assert figure.axes[0].get_position().width > 0.4
+    assert figure.axes[0].get_position().width > 0.25
 
 
-def test_bm25_is_named_where_one_retriever_is_not(ablation):
-    bm25 = {"system": "text layer", "role": "lexical", "model": "bm25", "difference_to_backbone": 0.1, "split": "test"}
+def test_bm25_is_named_once_where_the_whole_text_was_read(ablation):
+    bm25 = {"role": "lexical", "model": "bm25", "difference_to_backbone": 0.1, "split": "test", "backbone": "m"}
     bm25 |= {"difference_low": 0.05, "difference_high": 0.15, "verdict": "better"}
-    (ax,) = ablation_figure(pd.concat([ablation, pd.DataFrame([bm25])])).axes
-    assert labels(ax.yaxis)[-2:] == ["fusion", "bm25, text layer"]
+    two = pd.DataFrame([bm25 | {"system": "text layer"}, bm25 | {"system": "text read by m"}])
+    (ax,) = ablation_figure(pd.concat([ablation, two])).axes
+    assert labels(ax.yaxis)[-2:] == ["BM25, embeds nothing", "BM25, whole text"]
+    two.loc[1, "difference_to_backbone"] = 0.09
+    (ax,) = ablation_figure(pd.concat([ablation, two])).axes
+    assert labels(ax.yaxis)[-1] == "BM25, text m read"
 
 
-def test_systems_of_several_retrievers_are_named():
+def test_retrievers_share_a_row_and_have_marks_of_their_own():
     table = table_of([*systems_of("a", others=[("no_bias", "variant", 0.1)]), *systems_of("b")])
-    (ax,) = ablation_figure(table).axes
-    assert set(labels(ax.yaxis)) == {f"{m}, {s}" for m in "ab" for s in ("final layer mlp", "fusion")} | {"a, no bias"}
+    figure = ablation_figure(table)
+    (ax,) = figure.axes
+    markers = [container.lines[0].get_marker() for container in ax.containers]
+    assert sorted(markers) == ["o", "o", "o", "s", "s"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
 
-def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
+@pytest.fixture
+def folds():
     rows = [
         {
             "model": "m",
@@ -104,8 +121,11 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
         )
     ]
     bm25 = {**rows[0], "model": "bm25", "role": "lexical", "chosen": False, "difference_to_backbone": 0.9}
-    rows, together = [*rows, bm25], [*together, bm25]  # it is in the tables, and has no panel
-    (ax,) = folds_figure(pd.DataFrame(rows), pd.DataFrame(together)).axes
+    return pd.DataFrame([*rows, bm25]), pd.DataFrame([*together, bm25])  # BM25 is in the tables, and has no panel
+
+
+def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together(folds):
+    (ax,) = folds_figure(*folds).axes
     head, miner, ours = ([*container.lines[0].get_ydata()] for container in ax.containers)
     np.testing.assert_allclose(miner, [0.1, 0.08, 0.05])
     np.testing.assert_allclose(ours, [0.15, 0.12, 0.075])
@@ -113,37 +133,84 @@ def test_folds_are_relative_to_each_folds_backbone_and_end_with_all_together():
     assert labels(ax.xaxis) == ["0", "1", "all"]
 
 
-def test_the_forms_of_the_fusion_have_marks_of_their_own():
+def test_the_legend_of_folds_is_in_the_order_of_the_marks_and_crosses_nothing(folds):
+    figure = folds_figure(*folds)
+    (ax,) = figure.axes
+    names = ["best head on the final layer", "MINER", "ours"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    first = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    assert first == sorted(first)
+    figure.draw_without_rendering()
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+
+
+def test_a_split_that_one_retriever_lacks_leaves_its_place_empty(folds):
+    own, together = (pd.concat([table, table.assign(model="n")], ignore_index=True) for table in folds)
+    own = own[~(own["model"].eq("m") & own["fold"].eq(0))]
+    first, _ = folds_figure(own, together).axes
+    assert len(first.containers[0].lines[0].get_xdata()) == 2
+
+
+def costs():
     rows = [
         {
-            "queries": "hidden",
+            "data": "d",
+            "queries": queries,
             "split": "test",
-            "model": "m",
-            "backbone": "m",
+            "model": model,
+            "backbone": None if role == "backbone" else "m",
             "system": system,
             "role": role,
-            "bytes_per_page": 1536.0,
+            "bytes_per_page": size,
             "ndcg_at_5": 0.4,
-            "low": 0.3,
-            "high": 0.5,
+            "difference_to_backbone": gain,
+            "difference_low": None if gain is None else gain - 0.01,
+            "difference_high": None if gain is None else gain + 0.01,
+            "verdict": "better",
+            "n_queries": 20,
         }
-        for system, role in (("backbone", "backbone"), ("miner", "fusion"), ("trained_maps", "fusion"))
+        for queries in ("hidden", "verbatim")
+        for model, system, role, size, gain in (
+            ("m", "backbone", "backbone", 1536.0, None),
+            ("m", "miner", "fusion", 1536.0, 0.01),
+            ("m", "trained_maps", "fusion", 1536.0, 0.02),
+            ("m-late", "late", "late", 400_000.0, 0.3),
+        )
     ]
-    (ax,) = cost_figure(pd.DataFrame(rows)).axes
-    markers = {container.get_label(): container.lines[0].get_marker() for container in ax.containers}
-    assert len(markers) == 3 == len(set(markers.values()))
+    return pd.DataFrame(rows)
+
+
+def test_every_system_stands_at_its_own_size_and_difference():
+    axes = cost_figure(costs()).axes
+    assert len(axes) == 6  # zoomed in, in full, and the size, for each form of queries
+    zoom, full, size = axes[:3]
+    assert labels(zoom.yaxis) == ["m 0.400", "MINER", "ours", "late interaction"]
+    np.testing.assert_allclose(values(full), [0.01, 0.02, 0.3])
+    np.testing.assert_allclose(values(zoom), [0.01, 0.02])
+    assert [text.get_text() for text in zoom.texts] == ["+0.300"]  # beyond the panel, with its number
+    assert [line.get_xdata()[0] for line in size.lines] == [1536, 1536, 1536, 400_000]
+    assert size.get_xscale() == "log"
+    assert [axes[n].get_title() for n in (1, 4)] == ["hidden queries, n = 20", "verbatim queries, n = 20"]
+
+
+def test_a_system_of_unknown_size_keeps_its_row():
+    table = costs()
+    table.loc[table["role"] == "late", "bytes_per_page"] = None
+    size = cost_figure(table).axes[2]
+    assert [line.get_xdata()[0] for line in size.lines][:3] == [1536, 1536, 1536]
 
 
 def test_differences_of_queries_are_drawn_from_the_largest_gain_to_the_largest_loss():
     table = pd.DataFrame({"query_id": list("abcde"), "difference": [0.0, -0.5, 0.25, 1.0, 0.0]})
-    figure = query_differences_figure(table, "ndcg_at_10", (-0.2, 0.5), title="a title", caption="over documents")
+    table = table.assign(metric="ndcg_at_10", mean_low=-0.2, mean_high=0.5, changed_name="a", baseline_name="b")
+    figure = query_differences_figure(table.assign(n_documents=3))
     (ax,) = figure.axes
-    gained, lost = ([(bar.get_x() + 0.5, bar.get_height()) for bar in bars] for bars in ax.containers)
-    np.testing.assert_allclose(gained, [(0, 1.0), (1, 0.25)])
-    np.testing.assert_allclose(lost, [(4, -0.5)])
-    labels_of = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert sorted(labels_of) == ["1 of 5 queries lose", "2 of 5 queries gain", "mean +0.1500 [-0.2000, +0.5000]"]
-    assert ax.get_ylabel() == "difference in nDCG@10" and figure.get_supxlabel() == "over documents"
-    one_sided = query_differences_figure(table[table["difference"] > 0], "map", (0.1, 0.9))
-    assert "0 of 2 queries lose" in [text.get_text() for text in one_sided.axes[0].get_legend().get_texts()]
+    said = [text.get_text() for text in ax.texts]
+    assert said == ["2 gain", "1 lose", "mean +0.150 [-0.200, +0.500]; 2 queries unchanged"]
+    gained, lost = (shade.get_paths()[0].vertices[:, 1] for shade in ax.collections)
+    assert gained.max() == 1 and lost.min() == -0.5
+    assert ax.get_ylabel() == "difference in nDCG@10" and figure.get_suptitle().startswith("a less b")
+    assert "3 documents" in figure.get_supxlabel()
+    one_sided = query_differences_figure(table[table["difference"] > 0])
+    assert "0 lose" in [text.get_text() for text in one_sided.axes[0].texts]
     one_sided.draw_without_rendering()

@@ -64,6 +64,8 @@ FILES = {
     "run.json",
     "weights.png",
     "training.png",
+    "weights.svg",
+    "training.svg",
     "probes",
 }
 GRID = SensitivityOptions(shares=(0.5, 1.0), n_layers=(2,), thresholds=(0.5,))
@@ -98,7 +100,7 @@ def finished(one_thread, tmp_path_factory):
 
 
 def test_writes_what_it_promises_and_nothing_else(finished):
-    extra = {"sensitivity.csv", "sensitivity.png", f"fold-{FOLD}"}
+    extra = {"sensitivity.csv", "sensitivity.png", "sensitivity.svg", f"fold-{FOLD}"}
     assert {path.name for path in finished.out.iterdir()} == FILES | extra
     assert {path.name for path in (finished.out / f"fold-{FOLD}").iterdir()} == FILES
 
