@@ -34,6 +34,7 @@ from IPython.display import Image, display
 from miner_diag.backbones import LoadOptions
 from miner_diag.corpus.options import DataOptions
 from miner_diag.embeddings import StoreOptions
+from miner_diag.figures import save_figure
 from miner_diag.fusion.run import FusionOptions
 from miner_diag.fusion.run import run as run_fusion
 from miner_diag.serving.cost_plots import cost_of_serving_figure
@@ -99,7 +100,7 @@ table[columns].round(4)
 title = f"{MODEL}, {NAME}, test"
 for name, against in {"bytes": "bytes_per_page_raw", "speed": "qps"}.items():
     figure = cost_of_serving_figure(table, against, title=title)
-    figure.savefig(FIGURES / f"07_cost_{name}.png", dpi=200)
+    save_figure(figure, FIGURES / f"07_cost_{name}.png")
     display(Image(FIGURES / f"07_cost_{name}.png", width=760))
 
 # %% [markdown]
