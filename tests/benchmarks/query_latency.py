@@ -28,7 +28,7 @@ from tests.benchmarks.extraction import resident
 
 TARGET = 1.03
 PLAIN = "backbone, plain forward"
-FUSED = ("miner, 3 layers", "trained_maps, 2 layers")
+FUSED = ("miner", "trained_maps")
 WAYS = (
     PLAIN,
     "backbone, FusedRetriever",
@@ -77,7 +77,7 @@ def ready(way, run):
         module = load_sentence_transformer(fused("miner", load, run))
         return lambda text: module.encode([text], show_progress_bar=False)[0]
     if way in FUSED:
-        retriever = fused(way.partition(",")[0], load, run)
+        retriever = fused(way, load, run)
     else:
         retriever = FusedRetriever.from_model(load, 4 if way == "layer 4 alone" else None)
     if way != PLAIN:
