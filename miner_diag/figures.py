@@ -80,7 +80,7 @@ def finish_figure(figure: Figure, title: str = "", caption: str = "", *, spines:
 
 def only(table: pd.DataFrame, column: str) -> Any:
     """Return the one value of a column of a table, or None where it has none or several, or there is no such column."""
-    values = table[column].dropna().unique() if column in table else ()
+    values = list(table[column].dropna().unique()) if column in table else []
     return values[0] if len(values) == 1 else None
 
 
@@ -185,10 +185,20 @@ def heat_map(
             place = (column + 0.5, row + 0.5)
             ax.text(*place, text, ha="center", va="center", fontsize=TEXT, color=readable_on(faces[row, column][:3]))
     if label:
-        bar = ax.get_figure(root=True).colorbar(mesh, ax=ax, shrink=0.8)
-        bar.set_label(label)
-        bar.outline.set_visible(False)
+        colour_bar(mesh, [ax], label)
     return mesh
+
+
+def colour_bar(mesh: QuadMesh, axes: Sequence[Axes], label: str) -> None:
+    """Draw the scale of a heat map's colours beside its axes, as vectors."""
+    figure = mesh.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(mesh, ax=list(axes), shrink=0.8, aspect=30)
+    assert bar.solids is not None
+    bar.solids.set(rasterized=False, edgecolor="face")  # else an SVG file would hold a picture
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=TEXT)
+    bar.set_label(label, fontsize=TEXT)
 
 
 def legend_below(ax: Axes, handles: Sequence[Any], names: Sequence[str], *, columns: int = 3) -> None:

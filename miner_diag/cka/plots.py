@@ -88,9 +88,15 @@ def layer_figure(table: pd.DataFrame) -> Figure:
         for ax in axes[1]:
             ax.axhline(threshold, color="0.35", linewidth=0.9, linestyle="--")
         axes[1, 2].annotate(
-            f"threshold {threshold:g}", (0.97, threshold), xycoords=axes[1, 2].get_yaxis_transform(), fontsize=SMALL,
-            xytext=(0, -2), textcoords="offset points", va="top", ha="right",
-        )  # fmt: skip
+            f"threshold {threshold:g}",
+            (0.97, threshold),
+            xycoords=axes[1, 2].get_yaxis_transform(),
+            fontsize=SMALL,
+            xytext=(0, -2),
+            textcoords="offset points",
+            va="top",
+            ha="right",
+        )
     _null(axes[0, 2], table, estimator)
     axes[0, 0].set_ylabel(f"CKA ({estimator})")
     axes[1, 0].set_ylabel("alignment ratio\n(mean cosine / CKA)")
@@ -264,9 +270,18 @@ def _null(ax: Axes, table: pd.DataFrame, estimator: str) -> None:
     p = "p < 0.001" if largest < 0.001 else f"p ≤ {largest:.3f}"
     ax.annotate(
         f"pairs broken:\n{'95th percentile' if debiased else 'mean'}\n{p}",
-        (0.97, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=SMALL,
-    )  # fmt: skip
+        (0.97, 0.97),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=SMALL,
+    )
     place = float(np.nanmax(level))
     bottom, top = ax.get_ylim()
-    ax.annotate("", (0.12, (place - bottom) / (top - bottom)), (0.3, 0.72), xycoords="axes fraction",
-                arrowprops={"arrowstyle": "->", "color": ORANGE, "linewidth": 0.8})  # fmt: skip
+    ax.annotate(
+        "",
+        (0.12, (place - bottom) / (top - bottom)),
+        (0.3, 0.72),
+        xycoords="axes fraction",
+        arrowprops={"arrowstyle": "->", "color": ORANGE, "linewidth": 0.8},
+    )

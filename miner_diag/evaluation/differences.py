@@ -148,7 +148,7 @@ def differences_sentences(table: pd.DataFrame, where: str) -> list[str]:
             f"{told(OURS, 'difference_to_miner')}."
         )
     parts = [
-        f"{SYSTEMS[difference.name].removeprefix('MINER, ')} {told(difference.name, 'difference_to_miner')}"
+        f"with {SYSTEMS[difference.name].removeprefix('MINER, ')} {told(difference.name, 'difference_to_miner')}"
         for difference in DIFFERENCES
         if difference.name in rows.index
     ]
@@ -169,7 +169,9 @@ def differences_figure(table: pd.DataFrame) -> Figure:
     table : DataFrame
         ``differences.csv``; of several retrievers, or several runs of one, each has a marker of its own.
     """
-    run = table["run"].fillna("").map(lambda name: f" ({name})" if name else "") if "run" in table else ""
+    run = (
+        table["run"].astype(object).fillna("").map(lambda name: f" ({name})" if name else "") if "run" in table else ""
+    )
     table = table.assign(of=table["model"] + run)
     markers = model_markers(list(dict.fromkeys(table["of"])))
     rows = []

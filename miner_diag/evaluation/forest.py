@@ -88,9 +88,15 @@ def _draw_mark(ax: Axes, mark: Mark, place: float, left: float, right: float) ->
         ends = np.array([[mark.value - mark.low], [mark.high - mark.value]])
         has_ends = bool(np.isfinite(ends).all())
         ax.errorbar(
-            mark.value, place, xerr=np.maximum(ends, 0) if has_ends else None, fmt=mark.marker, capsize=2,
-            elinewidth=1.1, markerfacecolor=face, **look,
-        )  # fmt: skip
+            mark.value,
+            place,
+            xerr=np.maximum(ends, 0) if has_ends else None,
+            fmt=mark.marker,
+            capsize=2,
+            elinewidth=1.1,
+            markerfacecolor=face,
+            **look,
+        )
         for beyond, edge, arrow in ((mark.low < left, left, "<"), (mark.high > right, right, ">")):
             if beyond:
                 ax.plot(edge, place, arrow, clip_on=False, **look | {"markersize": 3.5})
@@ -99,9 +105,14 @@ def _draw_mark(ax: Axes, mark: Mark, place: float, left: float, right: float) ->
     edge = left if beyond_left else right
     ax.plot(edge, place, "<" if beyond_left else ">", markerfacecolor=face, clip_on=False, **look)
     ax.annotate(
-        f"{mark.value:+.3f}", (edge, place), xytext=(5 if beyond_left else -5, 0), textcoords="offset points",
-        ha="left" if beyond_left else "right", va="center", fontsize=SMALL,
-    )  # fmt: skip
+        f"{mark.value:+.3f}",
+        (edge, place),
+        xytext=(5 if beyond_left else -5, 0),
+        textcoords="offset points",
+        ha="left" if beyond_left else "right",
+        va="center",
+        fontsize=SMALL,
+    )
 
 
 def reach(marks: Sequence[Mark]) -> tuple[float, float]:

@@ -172,8 +172,15 @@ def _draw_row(ax: Axes, rows: pd.DataFrame, place: int) -> None:
     if all(len(end) == 1 for end in ends):
         before, after = (float(end.iloc[0]) for end in ends)
         ax.plot([before, after], [place, place], color=ROLE_COLOURS["fusion"], linewidth=1.4, zorder=1)
-        ax.annotate(f"{after - before:+.1f}", (rows["value"].max(), place), (6, 0), textcoords="offset points",
-                    va="center", fontsize=SMALL, color=BLACK)  # fmt: skip
+        ax.annotate(
+            f"{after - before:+.1f}",
+            (rows["value"].max(), place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color=BLACK,
+        )
     for row in rows.itertuples():
         public = row.kind == KINDS[2] and row.by == MTEB
         colour = GREY if public else colours[row.kind]

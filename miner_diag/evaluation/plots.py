@@ -133,9 +133,17 @@ def folds_figure(folds: pd.DataFrame, together: pd.DataFrame) -> Figure:
             places = [names.index(str(int(fold))) if fold == fold else len(names) for fold in rows["fold"]]
             colour, marker, face = looks[number % len(looks)]
             ax.errorbar(
-                np.array(places) + shift, value, yerr=np.maximum(ends, 0), fmt=marker, color=colour,
-                markerfacecolor=face, capsize=2, markersize=4.5, elinewidth=1.1, label=label,
-            )  # fmt: skip
+                np.array(places) + shift,
+                value,
+                yerr=np.maximum(ends, 0),
+                fmt=marker,
+                color=colour,
+                markerfacecolor=face,
+                capsize=2,
+                markersize=4.5,
+                elinewidth=1.1,
+                label=label,
+            )
         ax.axhline(0, color="0.4", linewidth=0.9)
         ax.axvspan(len(names) - 0.5, len(names) + 0.5, color="0.93", zorder=0)
         ax.set_xticks(range(len(names) + 1), [*names, "all"])
@@ -241,19 +249,39 @@ def query_differences_figure(table: pd.DataFrame) -> Figure:
     for rows, colour in ((values > 0, BLUE), (values < 0, VERMILLION)):
         ax.fill_between(places, np.where(rows, values, 0), step="mid", color=colour, linewidth=0)
     gained, lost = int((values > 0).sum()), int((values < 0).sum())
-    ax.annotate(f"{gained} gain", (gained, 0.5 * values.max(initial=0)), (4, 0), textcoords="offset points",
-                color=BLUE, fontsize=TEXT)  # fmt: skip
-    ax.annotate(f"{lost} lose", (len(values) - lost, 0.5 * values.min(initial=0)), (-4, 0), textcoords="offset points",
-                color=VERMILLION, fontsize=TEXT, ha="right")  # fmt: skip
+    ax.annotate(
+        f"{gained} gain",
+        (gained, 0.5 * values.max(initial=0)),
+        (4, 0),
+        textcoords="offset points",
+        color=BLUE,
+        fontsize=TEXT,
+    )
+    ax.annotate(
+        f"{lost} lose",
+        (len(values) - lost, 0.5 * values.min(initial=0)),
+        (-4, 0),
+        textcoords="offset points",
+        color=VERMILLION,
+        fontsize=TEXT,
+        ha="right",
+    )
     mean, low, high = values.mean(), only(table, "mean_low"), only(table, "mean_high")
     ax.axhline(mean, color=BLACK, linewidth=1.2, linestyle="--")
     interval = ""
     if low is not None and high is not None:
         ax.axhspan(low, high, color="0.8", zorder=0)
         interval = f" [{low:+.3f}, {high:+.3f}]"
-    ax.annotate(f"mean {mean:+.3f}{interval}; {len(values) - gained - lost} queries unchanged",
-                (0.5, mean), (0, 3 if mean > 0 else -3), xycoords=ax.get_yaxis_transform(), fontsize=SMALL,
-                textcoords="offset points", va="bottom" if mean > 0 else "top", ha="center")  # fmt: skip
+    ax.annotate(
+        f"mean {mean:+.3f}{interval}; {len(values) - gained - lost} queries unchanged",
+        (0.5, mean),
+        (0, 3 if mean > 0 else -3),
+        xycoords=ax.get_yaxis_transform(),
+        fontsize=SMALL,
+        textcoords="offset points",
+        va="bottom" if mean > 0 else "top",
+        ha="center",
+    )
     ax.axhline(0, color="0.4", linewidth=0.9)
     ax.set(xlabel=f"{len(values):,} queries, the largest gain first", ylabel=f"difference in {label}")
     ax.set_xlim(-1, len(values))

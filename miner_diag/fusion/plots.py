@@ -19,6 +19,7 @@ from miner_diag.figures import (
     TEXT,
     VERMILLION,
     WIDTH,
+    colour_bar,
     finish_figure,
     heat_map,
     new_figure,
@@ -95,12 +96,9 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
             ax.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fill=False, edgecolor=BLACK, linewidth=2))
         ax.set(title=f"threshold of the alignment ratio: {threshold:g}", ylabel="layers")
     axes[-1].set_xlabel("kept share of the inner layers' neurons")
-    bar = figure.colorbar(mesh, ax=list(axes), shrink=0.7, aspect=30)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=TEXT)
     unit = "seed standard deviations" if noise else "nDCG@5"
     of = "the default (framed)" if marked.any() else "the mean cell"
-    bar.set_label(f"difference to {of}, {unit}", fontsize=TEXT)
+    colour_bar(mesh, list(axes), f"difference to {of}, {unit}")
     title = f"Validation nDCG@5 by layers, neurons and threshold\n{subject(table)}"
     said = "One training a cell; seed noise was not recorded."
     if noise:
@@ -142,8 +140,15 @@ def training_figure(curves: pd.DataFrame) -> Figure:
         )
         middle = (rows["validation_ndcg_at_5"].max() + rows["validation_ndcg_at_5"].min()) / 2
         ax.set_ylim(middle - 0.62 * span, middle + 0.62 * span)  # one scale in all panels
-        ax.annotate(plain_system(system), (0.99, 0.05), xycoords="axes fraction", ha="right", fontsize=TEXT,
-                    color=colour, fontweight="bold")  # fmt: skip
+        ax.annotate(
+            plain_system(system),
+            (0.99, 0.05),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=TEXT,
+            color=colour,
+            fontweight="bold",
+        )
         ax.grid(axis="y", color="0.9", linewidth=0.7)
     axes[-1].set_xlabel("epoch (0: before training)")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -93,8 +93,15 @@ def salience_figure(frame: pd.DataFrame) -> Figure:
             needed = [_needed(of_kind[of_kind["layer"] == layer], share) for layer in layers]
             ax.plot(layers, needed, style, marker=KIND_MARKERS[kind], markersize=3.5, color=KIND_COLOURS[kind])
             if layers:  # named where the curve begins, beside its first mark
-                ax.annotate(f"{share:.0%}", (layers[0], needed[0]), (-5, 0), textcoords="offset points", ha="right",
-                            va="center", fontsize=SMALL)  # fmt: skip
+                ax.annotate(
+                    f"{share:.0%}",
+                    (layers[0], needed[0]),
+                    (-5, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=SMALL,
+                )
             ax.axhline(share, color="0.75", linewidth=0.7, zorder=0)
         ax.set_title(NAMES[kind], color=KIND_COLOURS[kind])
         ax.set(xlabel="layer", ylim=(0, 1))
@@ -139,8 +146,13 @@ def ratio_figure(table: pd.DataFrame) -> Figure:
     threshold = only(table, "ratio_threshold")
     if threshold is not None and readings:
         axes[0].axvline(threshold, color="0.35", linewidth=1.0, linestyle="--")
-        axes[0].annotate(f" threshold {threshold:g}", (threshold, 0.02), xycoords=axes[0].get_xaxis_transform(),
-                         fontsize=SMALL, va="bottom")  # fmt: skip
+        axes[0].annotate(
+            f" threshold {threshold:g}",
+            (threshold, 0.02),
+            xycoords=axes[0].get_xaxis_transform(),
+            fontsize=SMALL,
+            va="bottom",
+        )
     axes[len(axes) // 2].set_ylabel("nDCG@5, projection less base probe", y=0.5 if len(axes) % 2 else 1.1)
     title = f"Does a low alignment ratio foretell what a projection gains?\n{subject(table)}"
     finish_figure(figure, title, f"Each number is a layer. {counts(table)}{intervals_over(table)}.")
@@ -163,5 +175,13 @@ def _number_layers(ax: Axes, rows: pd.DataFrame) -> None:
     for group in groups:
         names = ", ".join(str(layer) for layer in sorted(rows["layer"].to_numpy()[group]))
         x, y = points[group].mean(axis=0)
-        ax.text(x, y, names, ha="center", va="center", fontsize=TEXT, fontweight="bold",
-                path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+        ax.text(
+            x,
+            y,
+            names,
+            ha="center",
+            va="center",
+            fontsize=TEXT,
+            fontweight="bold",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )

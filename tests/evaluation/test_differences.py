@@ -8,7 +8,7 @@ import pytest
 from miner_diag.corpus import Corpus
 from miner_diag.evaluation.differences import (
     HEAD,
-    LABELS,
+    ORDER,
     differences_figure,
     differences_sentences,
     differences_table,
@@ -16,6 +16,7 @@ from miner_diag.evaluation.differences import (
 )
 from miner_diag.evaluation.scored_system import Measures, ScoredSystem, compare_scored
 from miner_diag.fusion.miner_rows import DIFFERENCES
+from miner_diag.names import plain_system
 from miner_diag.stats import StatisticsOptions, holm
 
 N_QUERIES, SEEDS = 60, 3
@@ -55,7 +56,7 @@ def table(systems):
 
 def test_each_system_stands_beside_miner_in_the_order_of_the_labels(table):
     names = table["system"].tolist()
-    assert names == [name for name in LABELS if name in {*GAINS, "backbone", HEAD}]
+    assert names == [name for name in ORDER if name in {*GAINS, "backbone", HEAD}]
     rows = table.set_index("system")
     for name, gain in GAINS.items():
         if name != "miner":
@@ -109,7 +110,7 @@ def test_sentences_answer_the_four_questions(table):
     assert "MINER's form as its authors describe it adds +0.0" in text and "(+" in text
     assert "The best head on the final layer less miner: -0.0" in text
     assert "miner has 3" in text  # a third of the gain of ours was planted
-    assert "with a whitened final layer +0.0" in text and "with our mask" in text
+    assert "with whitened final layer +0.0" in text and "with our mask" in text
     assert "Whitening the final layer, without labels and without a fusion, adds +0.0" in text
 
 
@@ -120,11 +121,11 @@ def test_no_share_is_told_of_a_gain_that_is_none(systems):
 
 
 def test_the_figure_names_every_system_and_fills_what_is_established(table):
-    figure = differences_figure(table, title="m", caption="60 queries")
+    figure = differences_figure(table)
     (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == [LABELS[name] for name in table["system"][::-1]]
-    filled = {line.get_ydata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in ("o", "s")}
-    rows = table.iloc[::-1].reset_index(drop=True)
-    for place, row in rows.iterrows():
-        if row["system"] != "miner":
-            assert (filled[place] == "white") == (row["miner_p_holm"] >= 0.05)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [plain_system(name) for name in table["system"]]
+    marks = [container.lines[0] for container in ax.containers]
+    np.testing.assert_allclose([mark.get_xdata()[0] for mark in marks], table["difference_to_miner"].fillna(0.0))
+    sure = table["miner_p_holm"].lt(0.05) | table["system"].eq("miner")
+    assert [mark.get_markerfacecolor() != "white" for mark in marks] == sure.tolist()
+    assert "m on" in figure.get_suptitle() and "queries" in figure.get_supxlabel()

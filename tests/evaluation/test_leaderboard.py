@@ -78,7 +78,7 @@ def test_ours_fill_their_cells_and_a_model_of_ones_own_gets_rows(public):
 
 def test_the_figure_draws_every_number_once(table):
     figure = leaderboard_figure(table)
-    drawn = sum(len(line.get_xdata()) for ax in figure.axes for line in ax.lines if line.get_marker() in ("o", "D"))
+    drawn = sum(len(line.get_xdata()) for ax in figure.axes for line in ax.lines if line.get_marker() in ("o", "|"))
     assert drawn == table["value"].notna().sum()
     assert [ax.get_xlabel().split(":")[0] for ax in figure.axes] == ["ViDoRe V1", "ViDoRe V2", "ViDoRe V3"]
     plt.close(figure)

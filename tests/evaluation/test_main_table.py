@@ -76,31 +76,22 @@ def test_items_where_that_is_asked_for():
     assert table["n_documents"].isna().all() and table["effective_documents"].isna().all()
 
 
-def test_the_picture_has_a_panel_per_form_and_full_marks_for_the_first_backbone():
+def test_the_picture_has_a_block_for_each_form_and_a_heading_for_each_backbone():
     systems = [*systems_of(), *systems_of("other")]
     tables = [main_table(table_of(systems, small_corpus(form=form))) for form in ("hidden", "verbatim")]
-    table = tables[0]
-    figure = cost_figure(pd.concat(tables), title="planted", caption="Intervals are over something.")
-    assert [ax.get_title() for ax in figure.axes] == ["hidden queries", "verbatim queries"]
-    marks = [container.lines[0] for container in figure.axes[0].containers]
-    assert [mark.get_markerfacecolor() == mark.get_color() for mark in marks] == [True] * 3 + [False] * 3
-    assert [mark.get_ydata()[0] for mark in marks] == pytest.approx(table["ndcg_at_5"].tolist())
-    places = np.array([float(mark.get_xdata()[0]) for mark in marks])  # of one size, but side by side, about that size
-    assert len(set(places)) == 6
-    assert np.exp(np.log(places).mean()) == pytest.approx(table["bytes_per_page"].iloc[0])
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == [
-        "m",
-        "m, final layer mlp",
-        "m, fusion",
-        "other",
-        "other, final layer mlp",
-        "other, fusion",
+    figure = cost_figure(pd.concat(tables))
+    zoom, full, size = figure.axes[:3]
+    assert [figure.axes[number].get_title().split(",")[0] for number in (1, 4)] == [
+        "hidden queries",
+        "verbatim queries",
     ]
-    assert "Intervals are over something." in figure.get_supxlabel()
+    labels = [tick.get_text().split(" 0.")[0] for tick in zoom.get_yticklabels()]
+    assert labels == ["m", "best head on the final layer", "fusion", "other", "best head on the final layer", "fusion"]
+    there = tables[0]["difference_to_backbone"].dropna()
+    np.testing.assert_allclose([container.lines[0].get_xdata()[0] for container in full.containers], there)
+    assert [line.get_xdata()[0] for line in size.lines] == tables[0]["bytes_per_page"].tolist()
 
 
-def test_marks_of_unlike_size_keep_their_place_and_of_like_size_stand_apart():
+def test_marks_stand_at_their_size():
     table = main_table(table_of(systems_of())).assign(bytes_per_page=[1000.0, 100_000.0, 104_000.0])
-    places = [float(container.lines[0].get_xdata()[0]) for container in cost_figure(table).axes[0].containers]
-    assert places[0] == 1000 and places[2] / places[1] == pytest.approx(1.2 * 1.04)
+    assert [line.get_xdata()[0] for line in cost_figure(table).axes[2].lines] == [1000, 100_000, 104_000]

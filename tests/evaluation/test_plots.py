@@ -34,10 +34,13 @@ def test_the_forest_is_of_one_split_in_groups_that_are_always_the_same(ablation)
     figure = ablation_figure(ablation)
     (ax,) = figure.axes
     assert labels(ax.yaxis) == [  # from above
-        "the two forms of the fusion", "fusion",
-        "heads on the final layer alone", "head: the fusion's form",
-        "simpler ways", "all layers joined, then PCA",
-    ]  # fmt: skip
+        "the two forms of the fusion",
+        "fusion",
+        "heads on the final layer alone",
+        "head: the fusion's form",
+        "simpler ways",
+        "all layers joined, then PCA",
+    ]
     points = [container.lines[0] for container in ax.containers]
     np.testing.assert_allclose(values(ax), [0.05, 0.02, -0.1])
     assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, True]
