@@ -132,8 +132,13 @@ def test_the_command(kind, documents, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "dual encoder" in shown and "Dual encoder: nDCG@5" in shown and "tower" not in shown
     assert "over the text layer of the pages; tiny looks at their pictures." in shown
-    redrawn = dual_encoder_figure(layers, run["backbone"]["backbone"])
-    assert all(len(ax.get_lines()) == 2 for ax in redrawn.axes)
+    redrawn = dual_encoder_figure(layers)
+    titles = ["query encoder, 4 layers", "page encoder, 5 layers"]
+    assert sorted(ax.get_title() for ax in redrawn.axes[:2]) == sorted(titles)
+    sides = {ax.get_title(): ax.get_lines()[-1] for ax in redrawn.axes[:2]}
+    for side, rows in layers.groupby("side"):
+        (line,) = (line for title, line in sides.items() if title.startswith(side))
+        np.testing.assert_allclose(line.get_ydata(), rows["cka_final"])
     with pytest.raises(SystemExit, match="diagnosis of a dual encoder holds them whole. Raise --memory-gb"):
         main([*retriever, *data, "--out", str(out), "--memory-gb", "1e-6"])
 

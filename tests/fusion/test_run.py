@@ -160,7 +160,8 @@ def test_every_trained_row_had_the_same_budget(finished):
 
 def test_tables_have_their_rows(finished):
     weights, seeds = pd.read_csv(finished.out / "weights.csv"), pd.read_csv(finished.out / "seeds.csv")
-    assert list(weights.columns) == ["seed", "layer", "kind", "weight", "kept_share", "kept_neurons"]
+    assert list(weights.columns[:4]) == ["data", "queries", "split", "model"]
+    assert list(weights.columns[4:]) == ["seed", "layer", "kind", "weight", "kept_share", "kept_neurons"]
     assert sorted(set(weights["layer"])) == finished.run["selected_layers"]["miner"] and set(weights["seed"]) == {0, 1}
     assert (weights["kept_neurons"] == 16 * weights["kept_share"]).all()
     assert len(seeds) == sum(len(system.modules) for system in finished.systems.values())
